@@ -1,0 +1,230 @@
+"""Every exception that agentbudget raises.
+
+A level of the tree answers one question: what would a caller catch?
+
+    AgentBudgetError (RuntimeError)
+    ├── BudgetExceeded            expected: what was asked does not fit what is left
+    ├── Mistake                   the call was wrong; mend the caller
+    │   ├── InvalidAmount         (also ValueError)
+    │   ├── UnknownAccount
+    │   ├── AccountConflict
+    │   ├── UnknownHold
+    │   ├── HoldConflict
+    │   ├── HoldClosed
+    │   ├── UnknownModel
+    │   ├── UnknownPrice
+    │   ├── UnknownRun
+    │   ├── SkillError
+    │   ├── ContextTooLong
+    │   ├── SchemaUnsupported
+    │   └── DocumentsError
+    └── Fault                     the world was wrong; nothing in the call mends it
+        ├── StoreError
+        │   ├── StoreUnavailable
+        │   ├── StoreBusy
+        │   └── SchemaMismatch
+        ├── IndexError_
+        │   ├── IndexBusy
+        │   └── IndexMismatch
+        ├── WeightsError
+        ├── MissingDependency
+        └── ModelError            a model call failed; `usage` says what it used, if known
+            ├── AuthenticationFailed
+            ├── RequestRejected
+            ├── RateLimited
+            ├── ModelUnavailable
+            ├── OutcomeUnknown
+            └── InvalidOutput
+
+The root is a ``RuntimeError`` because LangGraph's default retry policy retries every exception that it
+does not list, and it lists ``RuntimeError``: an exhausted budget must not be retried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentbudget.money import Amount
+    from agentbudget.usage import Usage
+
+
+class AgentBudgetError(RuntimeError):
+    """Root of every error that agentbudget raises."""
+
+
+class BudgetExceeded(AgentBudgetError):
+    """A reservation does not fit: it was refused whole, and nothing was sent or spent.
+
+    ``account`` is the account (or the parent hold's id) that refused, ``unit`` the unit that ran short,
+    ``needed`` and ``available`` are in that unit (nano-dollars, tokens or calls).
+    """
+
+    def __init__(
+        self, message: str, *, account: str, unit: str, needed: int, available: int, requested: Amount
+    ) -> None:
+        super().__init__(message)
+        self.account = account
+        self.unit = unit
+        self.needed = needed
+        self.available = available
+        self.requested = requested
+
+
+class Mistake(AgentBudgetError):
+    """The call itself was wrong; the message says what to change."""
+
+
+class InvalidAmount(Mistake, ValueError):
+    """An amount is negative, not a number, a float, or too large."""
+
+
+class UnknownAccount(Mistake):
+    """A hold names an account that was never opened."""
+
+
+class AccountConflict(Mistake):
+    """An account was opened again under another parent."""
+
+
+class UnknownHold(Mistake):
+    """No hold has this id."""
+
+
+class HoldConflict(Mistake):
+    """A hold id was used again with another amount, other accounts or another parent."""
+
+
+class HoldClosed(Mistake):
+    """The hold was already settled, voided or lapsed in another way than this call asks."""
+
+
+class UnknownModel(Mistake):
+    """No provider or catalog entry has this name."""
+
+
+class UnknownPrice(Mistake):
+    """The model has no price; the message says how to give it one. Never free by accident."""
+
+
+class UnknownRun(Mistake):
+    """The ledger has no run of this id."""
+
+
+class SkillError(Mistake):
+    """A skill is declared in a way that cannot work."""
+
+
+class ContextTooLong(Mistake):
+    """The input does not fit the model's context window. Found before anything was spent."""
+
+    def __init__(self, message: str, *, input_tokens: int, output_tokens: int, window: int) -> None:
+        super().__init__(message)
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.window = window
+
+
+class SchemaUnsupported(Mistake):
+    """A JSON schema that this model's structured output cannot express."""
+
+
+class DocumentsError(Mistake):
+    """A documents folder is missing, or nothing in it could be read."""
+
+
+class Fault(AgentBudgetError):
+    """Something outside the call failed."""
+
+
+class StoreError(Fault):
+    """The ledger's or cache's store failed; nothing was admitted."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be opened, read or written."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the store's lock for longer than the time allowed."""
+
+
+class SchemaMismatch(StoreError):
+    """The store was written by another version, or by another program."""
+
+
+class IndexError_(Fault):
+    """The document index failed."""
+
+
+class IndexBusy(IndexError_):
+    """Another process has this index open."""
+
+
+class IndexMismatch(IndexError_):
+    """The index was built by another embedding model, chunker or version."""
+
+
+class WeightsError(Fault):
+    """Weights are missing, cut short, or do not have the checksum that the catalog states."""
+
+
+class MissingDependency(Fault):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class ModelError(Fault):
+    """A model call failed.
+
+    ``sent`` says whether the request left; ``usage`` is what the provider said it used, None if unknown;
+    ``retryable`` whether another attempt may help; ``retry_after_s`` how long the provider asked to wait.
+    """
+
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str,
+        sent: bool = True,
+        usage: Usage | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.sent = sent
+        self.usage = usage
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class AuthenticationFailed(ModelError):
+    """The provider refused the key (401 or 403)."""
+
+
+class RequestRejected(ModelError):
+    """The provider refused the request itself (400, 404, 413, 422); it is not billed."""
+
+
+class RateLimited(ModelError):
+    """The provider asked to slow down (429); it is not billed."""
+
+    retryable = True
+
+
+class ModelUnavailable(ModelError):
+    """The provider is down or overloaded (connection refused, 5xx, 529)."""
+
+    retryable = True
+
+
+class OutcomeUnknown(ModelError):
+    """The request was sent and no answer came (timeout, dropped stream): presumed spent."""
+
+    retryable = True
+
+
+class InvalidOutput(ModelError):
+    """The model's output does not fit the type that was asked for."""

@@ -1,0 +1,50 @@
+"""What one model call used, in the same words for every provider."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and compute of one model call.
+
+    ``input_tokens`` includes cache reads and writes; ``output_tokens`` includes reasoning. Providers that
+    count otherwise (Anthropic's input excludes the cache) are converted where they are called.
+    ``compute_ns`` is wall time that a local model held its processor, in nanoseconds; 0 for an API.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    compute_ns: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"Usage.{field.name} must be an integer of at least 0, not {value!r}")
+        if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
+            raise ValueError("Usage.input_tokens must include cached_tokens and cache_write_tokens")
+        if self.reasoning_tokens > self.output_tokens:
+            raise ValueError("Usage.output_tokens must include reasoning_tokens")
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output tokens together: what a token budget counts."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def to_dict(self) -> dict[str, int]:
+        """The fields as plain integers, for a journal or JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, int]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**data)
