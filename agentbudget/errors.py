@@ -23,7 +23,7 @@ A level of the tree answers one question: what would a caller catch?
         │   ├── StoreUnavailable
         │   ├── StoreBusy
         │   └── SchemaMismatch
-        ├── IndexError_
+        ├── IndexFault
         │   ├── IndexBusy
         │   └── IndexMismatch
         ├── WeightsError
@@ -153,15 +153,15 @@ class SchemaMismatch(StoreError):
     """The store was written by another version, or by another program."""
 
 
-class IndexError_(Fault):
+class IndexFault(Fault):
     """The document index failed."""
 
 
-class IndexBusy(IndexError_):
+class IndexBusy(IndexFault):
     """Another process has this index open."""
 
 
-class IndexMismatch(IndexError_):
+class IndexMismatch(IndexFault):
     """The index was built by another embedding model, chunker or version."""
 
 

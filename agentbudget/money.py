@@ -24,8 +24,7 @@ def usd_to_nano(value: Money) -> int:
     """Dollars as nano-dollars, rounded up. Raises `InvalidAmount` on what is not an exact amount."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
         raise InvalidAmount(
-            f"{value!r} is a {type(value).__name__}; write dollars as a string, an int or a Decimal: "
-            f"usd={str(value)!r}"
+            f"{value!r} is a {type(value).__name__}; write dollars as a string, an int or a Decimal: usd={str(value)!r}"
         )
     try:
         exact = Decimal(value.strip().removeprefix("$").replace("_", "") if isinstance(value, str) else value)
@@ -97,9 +96,7 @@ class Amount:
 
     def at_least(self, other: Amount) -> Amount:
         """The larger of both in each unit."""
-        return Amount(
-            max(self.usd_nano, other.usd_nano), max(self.tokens, other.tokens), max(self.calls, other.calls)
-        )
+        return Amount(max(self.usd_nano, other.usd_nano), max(self.tokens, other.tokens), max(self.calls, other.calls))
 
     @property
     def usd(self) -> Decimal:

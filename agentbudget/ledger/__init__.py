@@ -1,0 +1,29 @@
+"""The ledger: reserve before, settle after, prove it. Usable alone, without a model or a graph.
+
+>>> from agentbudget.ledger import Ledger
+>>> from agentbudget.money import Amount, Budget
+>>> ledger = Ledger.open("memory:")
+>>> account = ledger.account("user/42", limit=Budget(usd="0.05"))
+>>> with ledger.reserve("call-1", Amount.of(usd="0.02"), accounts=["user/42"]) as hold:
+...     hold.mark_sent()
+...     done = hold.settle(Amount.of(usd="0.013"))
+>>> ledger.balance("user/42").available.usd
+Decimal('0.037')
+"""
+
+from agentbudget.ledger.core import LEASE_S, Hold, Ledger
+from agentbudget.ledger.records import Account, Delta, Detail, Entry, EntryKind, HoldRecord, HoldState, Verification
+
+__all__ = [
+    "LEASE_S",
+    "Account",
+    "Delta",
+    "Detail",
+    "Entry",
+    "EntryKind",
+    "Hold",
+    "HoldRecord",
+    "HoldState",
+    "Ledger",
+    "Verification",
+]

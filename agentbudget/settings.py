@@ -1,0 +1,69 @@
+"""Where data lives and what this machine costs: read from the environment when asked, never at import."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from agentbudget.money import nano_to_usd, usd_to_nano
+
+DEFAULT_USD_PER_HOUR: Final = "0.10"
+"""An hour of this machine: about what a cloud charges for two shared cores (list prices, 2026)."""
+
+
+def home() -> Path:
+    """The folder for everything that agentbudget keeps: ``AGENTBUDGET_HOME``, else the user's data folder."""
+    given = os.environ.get("AGENTBUDGET_HOME")
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("agentbudget", appauthor=False)
+
+
+def weights_dir() -> Path:
+    """The folder of downloaded weights: ``AGENTBUDGET_WEIGHTS``, else ``weights`` inside `home`.
+
+    Apart from `home` so that an isolated ledger need not download the weights again.
+    """
+    given = os.environ.get("AGENTBUDGET_WEIGHTS")
+    return Path(given).expanduser() if given else home() / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run needs to know about its surroundings. ``models`` is the ladder, cheapest first; empty: choose."""
+
+    home: Path
+    usd_per_hour: Decimal
+    models: tuple[str, ...] = ()
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read ``AGENTBUDGET_HOME``, ``AGENTBUDGET_USD_PER_HOUR`` and ``AGENTBUDGET_MODELS`` (comma-separated)."""
+        rate = os.environ.get("AGENTBUDGET_USD_PER_HOUR", DEFAULT_USD_PER_HOUR)
+        models = tuple(m.strip() for m in os.environ.get("AGENTBUDGET_MODELS", "").split(",") if m.strip())
+        return cls(home=home(), usd_per_hour=nano_to_usd(usd_to_nano(rate)), models=models)
+
+    @property
+    def ledger_path(self) -> Path:
+        """The SQLite ledger."""
+        return self.home / "ledger.db"
+
+    @property
+    def cache_path(self) -> Path:
+        """Answers already paid for."""
+        return self.home / "cache.db"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """LangGraph's checkpoints, from which a run resumes."""
+        return self.home / "checkpoints.db"
+
+    @property
+    def indexes_dir(self) -> Path:
+        """One folder per indexed documents folder."""
+        return self.home / "indexes"

@@ -1,0 +1,64 @@
+"""What becomes of holds whose owner is gone."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentbudget.ledger import Ledger
+from agentbudget.ledger.memory import MemoryStore
+from agentbudget.money import Amount, Budget
+from agentbudget.testing import ManualClock
+
+
+def test_a_lease_that_ran_out_is_swept() -> None:
+    clock = ManualClock()
+    ledger = Ledger(MemoryStore(), clock=clock, owner="elsewhere:1:x")
+    ledger.account("run/1", limit=Budget(tokens=100))
+    ledger.reserve("unsent", Amount(tokens=10), accounts=["run/1"])
+    ledger.reserve("sent", Amount(tokens=20), accounts=["run/1"]).mark_sent()
+    assert ledger.sweep() == []
+    clock.advance(59)
+    ledger.heartbeat()
+    clock.advance(59)
+    assert ledger.sweep() == []
+    clock.advance(2)
+    assert [(r.id, r.state) for r in ledger.sweep()] == [("unsent", "voided"), ("sent", "lapsed")]
+    assert ledger.balance("run/1").posted == Amount(tokens=20)
+    assert ledger.verify().ok
+
+
+CRASH = """
+import os, signal, sys
+from agentbudget.ledger import Ledger
+from agentbudget.money import Amount, Budget
+ledger = Ledger.open(sys.argv[1])
+ledger.account("run/1", limit=Budget(tokens=100))
+step = ledger.reserve("step", Amount(tokens=60), accounts=["run/1"])
+ledger.reserve("done", Amount(tokens=20), within="step").settle(Amount(tokens=7))
+ledger.reserve("sent", Amount(tokens=20), within="step").mark_sent()
+ledger.reserve("unsent", Amount(tokens=20), within="step")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_after_kill_9_the_next_process_settles_what_is_known_and_presumes_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    killed = subprocess.run([sys.executable, "-c", CRASH, str(path)], check=False)
+    assert killed.returncode == -9
+    with Ledger.open(path) as ledger:
+        balance = ledger.balance("run/1")
+        assert (balance.posted.tokens, balance.held.tokens) == (27, 0)
+        assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("owner", [f"{socket.gethostname()}:999999999:x"])
+def test_a_dead_process_of_this_host_needs_no_lease_to_run_out(owner: str) -> None:
+    ledger = Ledger(MemoryStore(), owner=owner)
+    ledger.account("run/1")
+    ledger.reserve("a", Amount(1), accounts=["run/1"])
+    assert [r.state for r in ledger.sweep()] == ["voided"]
