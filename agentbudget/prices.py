@@ -140,6 +140,10 @@ class TokenPrice:
         """What this usage costs, in nano-dollars, rounded up."""
         return ceil(self._tier(usage.input_tokens).cost(usage))
 
+    def expected(self, *, input_tokens: int, output_tokens: int) -> int:
+        """What a call of this size usually costs, in nano-dollars: nothing read from or written to a cache."""
+        return self.cost(Usage(input_tokens, output_tokens))
+
     def bound(self, *, input_tokens: int, output_tokens: int) -> int:
         """The most that a call with at most these tokens may cost, in nano-dollars.
 
@@ -190,18 +194,24 @@ class ComputePrice:
         """What the computing time costs, in nano-dollars, rounded up."""
         return ceil(self._nano_per_ns * usage.compute_ns)
 
+    def expected(self, *, input_tokens: int, output_tokens: int) -> int:
+        """What these tokens cost at the measured speeds, in nano-dollars."""
+        return ceil(self._at_speed(input_tokens, output_tokens))
+
     def bound(self, *, input_tokens: int, output_tokens: int) -> int:
-        """What these tokens cost at the measured speeds, `safety` times over, in nano-dollars."""
-        seconds = input_tokens / Fraction(self.prefill_tokens_per_s) + output_tokens / Fraction(
-            self.decode_tokens_per_s
-        )
-        return ceil(self._nano_per_ns * NS_PER_S * seconds * self.safety)
+        """What they cost if everything takes `safety` times as long, in nano-dollars."""
+        return ceil(self._at_speed(input_tokens, output_tokens) * self.safety)
 
     def compute_cap_s(self, usd_nano: int) -> float | None:
         """Seconds that this much buys: a whole number of nanoseconds, and never more than was paid for."""
         bought = Fraction(floor(usd_nano / self._nano_per_ns), NS_PER_S)
         seconds = float(bought)
         return seconds if Fraction(seconds) <= bought else nextafter(seconds, 0.0)
+
+    def _at_speed(self, input_tokens: int, output_tokens: int) -> Fraction:
+        prefill_s = input_tokens / Fraction(self.prefill_tokens_per_s)
+        decode_s = output_tokens / Fraction(self.decode_tokens_per_s)
+        return self._nano_per_ns * NS_PER_S * (prefill_s + decode_s)
 
     @property
     def _nano_per_ns(self) -> Fraction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,15 @@ class Settings:
         rate = os.environ.get("AGENTBUDGET_USD_PER_HOUR", DEFAULT_USD_PER_HOUR)
         models = tuple(m.strip() for m in os.environ.get("AGENTBUDGET_MODELS", "").split(",") if m.strip())
         return cls(home=home(), usd_per_hour=nano_to_usd(usd_to_nano(rate)), models=models)
+
+    def at(self, home: Path) -> Settings:
+        """The same settings with another home."""
+        return replace(self, home=home)
+
+    @property
+    def runs_dir(self) -> Path:
+        """One file per run: its task and how it ended."""
+        return self.home / "runs"
 
     @property
     def ledger_path(self) -> Path:

@@ -1,6 +1,16 @@
-"""Shipped fakes for tests of code that uses agentbudget: a clock that stands still, a model with a script."""
+"""Shipped fakes for tests of code that uses agentbudget: a model with a script, a clock that stands still."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from agentbudget.models.base import Completion, Finish, InputCount, Meter, Place, Price, Request
+from agentbudget.prices import TokenPrice
+from agentbudget.usage import Usage
+
+__all__ = ["ManualClock", "ScriptedModel", "ScriptedReply"]
 
 
 class ManualClock:
@@ -15,3 +25,73 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.now_ns += int(seconds * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedReply:
+    """What a `ScriptedModel` does once: answer with `text`, or raise `error`, sent or not, with usage or without."""
+
+    text: str = ""
+    error: BaseException | None = None
+    sent: bool = True
+    usage: Usage | None = None
+    finish: Finish = "stop"
+    delay_s: float = 0.0
+
+
+def _count(request: Request) -> int:
+    return sum(len(message.text.split()) + 1 for message in request.messages)
+
+
+@dataclass
+class ScriptedModel:
+    """A `Model` that answers from a script, in order, or by a function of the request. A word is a token.
+
+    `requests` records what it was asked. It raises ``AssertionError`` when the script runs out.
+    """
+
+    script: Iterable[str | ScriptedReply] | Callable[[Request], str | ScriptedReply]
+    name: str = "scripted:model"
+    provider: str = "scripted"
+    place: Place = "local"
+    price: Price = field(default_factory=lambda: TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10"))
+    context_window: int = 8192
+    fingerprint: str = "scripted"
+    requests: list[Request] = field(default_factory=list[Request])
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._replies = None if callable(self.script) else iter(self.script)
+
+    async def count_input(self, request: Request) -> InputCount:
+        """Words, plus one a message."""
+        return InputCount(_count(request), exact=True)
+
+    async def complete(self, request: Request, meter: Meter) -> Completion:
+        """The script's next reply."""
+        self.requests.append(request)
+        reply = self._next(request)
+        if reply.sent:
+            meter.leaving()
+        await asyncio.sleep(reply.delay_s)
+        if reply.error is not None:
+            if reply.usage is not None:
+                meter.used(reply.usage)
+            raise reply.error
+        usage = reply.usage or Usage(_count(request), min(len(reply.text.split()), request.max_output_tokens))
+        meter.used(usage)
+        return Completion(reply.text, reply.finish, usage, served_by=self.name, confidence=0.9)
+
+    async def aclose(self) -> None:
+        """Note that it was closed."""
+        self.closed = True
+
+    def _next(self, request: Request) -> ScriptedReply:
+        if self._replies is None:
+            assert callable(self.script)
+            reply = self.script(request)
+        else:
+            reply = next(self._replies, None)
+            if reply is None:
+                raise AssertionError(f"{self.name}: the script has no reply for {request.messages[-1].text!r}")
+        return ScriptedReply(reply) if isinstance(reply, str) else reply

@@ -1,1 +1,111 @@
-"""Models: one file per provider behind one protocol (`base`), and the catalog of local weights."""
+"""Models: one file per provider behind one protocol (`base`), the catalog of local weights, the ladder of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from agentbudget.errors import UnknownModel
+from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Model, Price, Request
+from agentbudget.models.ladder import Ladder
+from agentbudget.prices import ComputePrice
+from agentbudget.settings import Settings
+
+__all__ = [
+    "Completion",
+    "Finish",
+    "InputCount",
+    "Ladder",
+    "Message",
+    "Meter",
+    "Model",
+    "Price",
+    "Request",
+    "default_names",
+    "machine_price",
+    "make_ladder",
+    "make_model",
+]
+
+LOCAL: Final = ("llamacpp:qwen2.5-coder-0.5b", "llamacpp:qwen2.5-coder-1.5b")
+"""The ladder where no key is set."""
+
+FRONTIER: Final = (
+    ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-4-5"),
+    ("OPENAI_API_KEY", "openai:gpt-5.1"),
+)
+"""The frontier tier of the first key that is set; AGENTBUDGET_MODELS names any other."""
+
+COLD_SAFETY: Final = 6
+"""How much longer than on the machine of the catalog's figures a call may take before this one is measured."""
+
+UNMEASURED: Final = (100.0, 15.0)
+"""Prefill and decode tokens a second assumed of a GGUF that is not in the catalog."""
+
+
+def default_names(settings: Settings) -> tuple[str, ...]:
+    """The ladder that the environment asks for: AGENTBUDGET_MODELS, else local with the frontier of a key."""
+    if settings.models:
+        return settings.models
+    for variable, name in FRONTIER:
+        if os.environ.get(variable):
+            return (LOCAL[0], name)
+    return LOCAL
+
+
+def make_ladder(models: Sequence[str | Model] | None, settings: Settings) -> Ladder:
+    """A ladder of `models`, or of `default_names`. Nothing is loaded yet. Raises `UnknownModel`, `UnknownPrice`."""
+    chosen = default_names(settings) if models is None else models
+    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else m for m in chosen))
+
+
+def make_model(name: str, settings: Settings) -> Model:
+    """The model that `name` stands for.
+
+    ``llamacpp:<catalog name or path of a .gguf>``, ``anthropic:<model>``, ``openai:<model>``, and
+    ``openai:<model>@<base url>`` for a server that speaks OpenAI's protocol.
+    """
+    provider, _, rest = name.partition(":")
+    if not rest:
+        raise UnknownModel(f"{name!r} names no provider: write 'llamacpp:…', 'anthropic:…' or 'openai:…'")
+    if provider == "llamacpp":
+        return _local(name, rest, settings)
+    if provider == "anthropic":
+        from agentbudget.models.anthropic import AnthropicModel
+
+        return AnthropicModel(rest)
+    if provider == "openai":
+        from agentbudget.models.openai import OpenAIModel
+
+        model, _, address = rest.partition("@")
+        return OpenAIModel(model, base_url=address or None)
+    raise UnknownModel(f"unknown provider {provider!r} in {name!r}: use llamacpp, anthropic or openai")
+
+
+def machine_price(settings: Settings) -> ComputePrice:
+    """What a second of this machine costs, whatever it computes."""
+    return ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
+
+
+def _local(name: str, rest: str, settings: Settings) -> Model:
+    from agentbudget.models import catalog
+    from agentbudget.models.llamacpp import LlamaCppModel
+
+    if rest.endswith(".gguf"):
+        path = Path(rest).expanduser()
+        if not path.is_file():
+            raise UnknownModel(f"there is no file {rest!r}")
+        price = ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
+        return LlamaCppModel(name, path, price=price, fingerprint=catalog.file_sha256(path))
+    entry = catalog.entry(rest)
+    if entry.kind != "gguf":
+        raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
+    price = ComputePrice(
+        settings.usd_per_hour,
+        entry.prefill_tokens_per_s or UNMEASURED[0],
+        entry.decode_tokens_per_s or UNMEASURED[1],
+        safety=COLD_SAFETY,
+    )
+    return LlamaCppModel.from_catalog(rest, price=price)

@@ -102,6 +102,10 @@ class Price(Protocol):
         """What this usage costs, in nano-dollars, rounded up."""
         ...
 
+    def expected(self, *, input_tokens: int, output_tokens: int) -> int:
+        """What a call of this size usually costs, in nano-dollars: no cache, nothing going wrong."""
+        ...
+
     def bound(self, *, input_tokens: int, output_tokens: int) -> int:
         """The most that a call with at most these tokens may cost, in nano-dollars."""
         ...

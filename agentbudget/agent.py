@@ -1,0 +1,345 @@
+"""An agent: skills, a ladder of models, documents and a graph; and a run of it within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from agentbudget import telemetry
+from agentbudget.cache import Answers
+from agentbudget.errors import BudgetExceeded, Mistake
+from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.models import machine_price, make_ladder
+from agentbudget.models.ladder import Ladder
+from agentbudget.money import Amount, Budget
+from agentbudget.runs import RunRecord, Runs, new_run_id
+from agentbudget.settings import Settings
+from agentbudget.skill import Skill
+from agentbudget.statement import Statement
+from agentbudget.step import Context, Engine, Event, Scope
+from agentbudget.usage import Usage
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+    from agentbudget.context import Index, IndexReport
+    from agentbudget.context.index import OnProgress
+    from agentbudget.models.base import Model
+
+INDEX_STEP_NS: Final = 30 * 10**9
+"""How far ahead of its work an index update holds money, in nanoseconds of this machine."""
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One task, carried out: its output, where that stands in the documents, and what it cost."""
+
+    run_id: str
+    task: str
+    output: Any
+    citations: tuple[dict[str, Any], ...]
+    statement: Statement
+    index_report: IndexReport | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as JSON-ready data."""
+        return {
+            "run_id": self.run_id,
+            "task": self.task,
+            "output": self.output,
+            "citations": list(self.citations),
+            "statement": self.statement.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        return self.statement._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+class Agent:
+    """Skills that models carry out within a budget.
+
+    ``models`` is the ladder, cheapest first, by name or as `Model`s; without it the environment decides.
+    ``index`` is a folder of documents (indexed before the run, only what changed) or an open `Index`.
+    ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
+    ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
+    checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
+
+    An agent holds models and files open: use it as ``async with``, or call `aclose`.
+    """
+
+    def __init__(
+        self,
+        skills: Sequence[Skill[..., Any]] = (),
+        *,
+        models: Sequence[str | Model] | None = None,
+        index: str | Path | Index | None = None,
+        graph: StateGraph[Any, Any, Any, Any] | None = None,
+        name: str = "agent",
+        home: str | Path | None = None,
+        share_answers: bool = True,
+        max_concurrency: int | None = 8,
+        settings: Settings | None = None,
+    ) -> None:
+        self.skills = tuple(skills)
+        self.name = name
+        self.settings = settings or Settings.from_env()
+        if home is not None:
+            self.settings = self.settings.at(Path(home))
+        self._models = models
+        self._index = index
+        self._graph = graph
+        self._share_answers = share_answers
+        self._max_concurrency = max_concurrency
+        self._engine: Engine | None = None
+        self._opened: Index | None = None
+        self._updated: IndexReport | None = None
+        self.runs = Runs(self.settings.runs_dir)
+
+    @property
+    def _documents(self) -> str | None:
+        return str(Path(self._index).resolve()) if isinstance(self._index, str | Path) else None
+
+    # --- life
+
+    @property
+    def engine(self) -> Engine:
+        """Ledger, ladder and cache, opened when first needed."""
+        if self._engine is None:
+            telemetry.setup()
+            self._engine = Engine(
+                ledger=Ledger.open(self.settings.ledger_path),
+                ladder=make_ladder(self._models or None, self.settings),
+                answers=Answers(self.settings.cache_path),
+                machine=machine_price(self.settings),
+                share_answers=self._share_answers,
+            )
+        return self._engine
+
+    @property
+    def ladder(self) -> Ladder:
+        """The models, cheapest first."""
+        return self.engine.ladder
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that this agent's runs are booked in."""
+        return self.engine.ledger
+
+    async def aclose(self) -> None:
+        """Free models, index and files. A later run opens them again."""
+        engine, self._engine = self._engine, None
+        opened, self._opened, self._updated = self._opened, None, None
+        if opened is not None:
+            await opened.aclose()
+        if engine is not None:
+            await engine.ladder.aclose()
+            engine.answers.close()
+            engine.ledger.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- runs
+
+    async def run(
+        self,
+        task: str,
+        *,
+        budget: Budget,
+        user: str | None = None,
+        feature: str | None = None,
+        run_id: str | None = None,
+        listener: Listener | None = None,
+        on_index: OnProgress | None = None,
+    ) -> Run:
+        """Carry out `task` within `budget`. ``user`` and ``feature`` are accounts that pay along.
+
+        Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), and what models and
+        stores raise; what was spent until then is booked: see `statement`.
+        """
+        if not task.strip():
+            raise Mistake("the task is empty: say what the agent should do")
+        record = RunRecord(
+            run_id=run_id or new_run_id(),
+            task=task,
+            agent=self.name,
+            budget_usd=None if budget.usd is None else str(budget.usd),
+            budget_tokens=budget.tokens,
+            budget_calls=budget.calls,
+            user=user,
+            feature=feature,
+            docs=self._documents,
+            ladder=list(self.ladder.names),
+            started_ns=time.time_ns(),
+        )
+        return await self._carry_out(record, listener, on_index)
+
+    def run_sync(self, task: str, *, budget: Budget, user: str | None = None, feature: str | None = None) -> Run:
+        """`run`, for code that is not async. Closes the agent afterwards: its models belong to that event loop."""
+
+        async def once() -> Run:
+            async with self:
+                return await self.run(task, budget=budget, user=user, feature=feature)
+
+        return asyncio.run(once())
+
+    async def resume(self, run_id: str, *, listener: Listener | None = None, on_index: OnProgress | None = None) -> Run:
+        """Go on with a run that was cut short: finished nodes stay, and what was paid for is not bought again."""
+        record = self.runs.load(run_id)
+        return await self._carry_out(record, listener, on_index)
+
+    def statement(self, run_id: str) -> Statement:
+        """What a run cost until now."""
+        record = self.runs.load(run_id)
+        return Statement.of(
+            self.ledger,
+            run_id,
+            task=record.task,
+            user=record.user,
+            ladder=tuple(record.ladder),
+            status=record.status,
+        )
+
+    async def _carry_out(self, record: RunRecord, listener: Listener | None, on_index: OnProgress | None) -> Run:
+        engine = self.engine
+        with self.runs.alone(record.run_id):
+            record.status, record.error, record.ended_ns = "running", None, None
+            self.runs.save(record)
+            if listener is not None:
+                engine.listener = listener
+            scope = Scope(record.run_id, record.user, record.feature)
+            engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
+            beat = asyncio.create_task(_heartbeat(engine.ledger))
+            try:
+                with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget):
+                    await self._open_index(scope, on_index)
+                    state = await self._execute(Context(engine, scope), record.task)
+            except BaseException as error:
+                _note_failure(record, error)
+                raise
+            else:
+                record.status = "done"
+                record.output, record.citations = state.get("output"), list(state.get("citations") or [])
+            finally:
+                beat.cancel()
+                _close_open_steps(engine.ledger, record.run_id)
+                record.ended_ns = time.time_ns()
+                self.runs.save(record)
+        return Run(
+            run_id=record.run_id,
+            task=record.task,
+            output=record.output,
+            citations=tuple(record.citations),
+            statement=self.statement(record.run_id),
+            index_report=self._updated,
+        )
+
+    async def _execute(self, ctx: Context, task: str) -> dict[str, Any]:
+        from agentbudget import graph  # langgraph takes 1.3 s to import: only a run needs it
+
+        ctx.engine.position = graph.position
+        chosen = self._graph or graph.planner_executor(self.skills)
+        async with AsyncExitStack() as stack:
+            saver = await stack.enter_async_context(graph.checkpoints(self.settings.checkpoints_path))
+            return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
+
+    # --- documents
+
+    async def _open_index(self, scope: Scope, on_index: OnProgress | None) -> None:
+        """Open the documents' index and bring it up to date, once while this agent is open."""
+        if self._index is None or self._opened is not None:
+            return
+        if not isinstance(self._index, str | Path):
+            self.engine.index = self._index
+            return
+        from agentbudget.context import open_index
+
+        folder = Path(self._index)
+        index = open_index(self._index_location(folder))
+        try:
+            self._updated = await self._update(index, folder, scope, on_index)
+        except BaseException:
+            await index.aclose()
+            raise
+        self._opened = self.engine.index = index
+
+    def _index_location(self, folder: Path) -> Path:
+        whole = folder.resolve()
+        return (
+            self.settings.indexes_dir
+            / f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
+        )
+
+    async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
+        """Embed what changed, paid for by the second: the hold is extended while the work goes on."""
+        engine = self.engine
+        started = time.monotonic_ns()
+        ahead = engine.machine.cost(Usage(compute_ns=INDEX_STEP_NS))
+        hold_id = f"{scope.run_id}/index.{started}"
+        meta = {"kind": "index", "source": folder.name, "price": engine.machine.source}
+        with engine.ledger.reserve(hold_id, Amount(ahead), accounts=scope.accounts(), tag="index", meta=meta) as hold:
+
+            def pay(progress: Any) -> None:
+                spent = engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))
+                if spent + ahead // 2 > hold.amount.usd_nano:
+                    hold.extend(Amount(spent + ahead))
+                if on_index is not None:
+                    on_index(progress)
+
+            try:
+                report = await index.update(folder, progress=pay)
+            except BaseException:
+                hold.settle(Amount(engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))))
+                raise
+            hold.settle(
+                Amount(engine.machine.cost(Usage(compute_ns=report.compute_ns))),
+                detail={
+                    "kept": report.kept,
+                    "embedded": report.embedded,
+                    "deleted": report.deleted,
+                    "tokens": report.tokens,
+                    "seconds": round(report.seconds, 3),
+                },
+            )
+            return report
+
+
+async def _heartbeat(ledger: Ledger) -> None:
+    while True:
+        await asyncio.sleep(LEASE_S / 3)
+        ledger.heartbeat()
+
+
+def _close_open_steps(ledger: Ledger, run_id: str) -> None:
+    """Free what was set aside and not used, and resolve what was left open."""
+    for record in ledger.holds(prefix=f"{run_id}/", state="open"):
+        current = ledger.hold(record.id)
+        if current is not None and current.state == "open" and current.parent is None:
+            if current.sent or current.spent or current.reserved:
+                ledger.settle(current.id, detail={"status": "cancelled"})
+            else:
+                ledger.void(current.id, reason="set aside and not needed")
+
+
+def _note_failure(record: RunRecord, error: BaseException) -> None:
+    record.error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, BudgetExceeded):
+        record.status = "over budget"
+    elif isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        record.status = "cancelled"
+    else:
+        record.status = "failed"

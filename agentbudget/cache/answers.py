@@ -1,0 +1,138 @@
+"""Exact answers: the same question to the same model, asked again, costs nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from agentbudget.errors import SchemaMismatch, StoreUnavailable
+from agentbudget.models.base import Completion, Model, Request
+from agentbudget.usage import Usage
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x41474243
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """An answer and what it cost when it was bought, in nano-dollars."""
+
+    completion: Completion
+    cost_usd_nano: int
+
+
+def answer_key(request: Request, model: Model, *, tenant: str, skill_version: str = "") -> str:
+    """Everything that changes an answer, hashed: model and weights, messages, schema, sampling, tenant.
+
+    The output cap is left out: an answer that ended by itself is the same under any cap that it fits.
+    """
+    parts = {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "messages": [[m.role, m.text] for m in request.messages],
+        "schema": request.schema,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "stop": request.stop,
+        "tenant": tenant,
+        "skill": skill_version,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+class Answers:
+    """Answers in one SQLite file (or in memory), shared by the threads and processes that open it."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        self._path = path
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=10, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._create()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(f"cannot open the answer cache {path}: {error}") from error
+
+    def _create(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != APPLICATION_ID:
+            self._db.execute("ROLLBACK")
+            raise SchemaMismatch(f"{self._path} is another program's database; name another path for the cache")
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, "
+            "cost_usd_nano INTEGER NOT NULL, created_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+        )
+        self._db.execute("COMMIT")
+
+    def get(self, key: str, *, max_output_tokens: int) -> CachedAnswer | None:
+        """The answer under `key`, if the model would give the same under this cap.
+
+        An answer that ended by itself fits any cap that is not below its length; one that a cap cut, only that cap.
+        """
+        row = self._execute("SELECT answer, cost_usd_nano FROM answers WHERE key = ?", (key,))
+        if row is None:
+            return None
+        completion = _decode(row[0])
+        tokens = completion.usage.output_tokens
+        same = tokens <= max_output_tokens if completion.finish == "stop" else tokens == max_output_tokens
+        return CachedAnswer(completion, row[1]) if same else None
+
+    def put(self, key: str, completion: Completion, *, cost_usd_nano: int) -> None:
+        """Keep an answer. The first one under a key stays: it is what was paid for."""
+        self._execute(
+            "INSERT OR IGNORE INTO answers (key, answer, cost_usd_nano, created_ns) VALUES (?, ?, ?, ?)",
+            (key, _encode(completion), cost_usd_nano, time.time_ns()),
+        )
+
+    def _execute(self, sql: str, values: tuple[object, ...]) -> tuple[str, int] | None:
+        with self._lock:
+            try:
+                return self._db.execute(sql, values).fetchone()
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the answer cache {self._path} failed: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _encode(completion: Completion) -> str:
+    return json.dumps(
+        {
+            "text": completion.text,
+            "finish": completion.finish,
+            "usage": completion.usage.to_dict(),
+            "served_by": completion.served_by,
+            "confidence": completion.confidence,
+        }
+    )
+
+
+def _decode(text: str) -> Completion:
+    data = json.loads(text)
+    return Completion(
+        text=data["text"],
+        finish=data["finish"],
+        usage=Usage.from_dict(data["usage"]),
+        served_by=data["served_by"],
+        confidence=data["confidence"],
+    )

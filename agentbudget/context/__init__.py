@@ -1,0 +1,35 @@
+"""Precise context: documents → chunks → an index (Qdrant) → the best passages within a token allowance → citations."""
+
+from __future__ import annotations
+
+from agentbudget.context.chunk import Chunk
+from agentbudget.context.citations import Citation, Cited, cite
+from agentbudget.context.document import Document
+from agentbudget.context.embed import Embedder, FastEmbedder
+from agentbudget.context.index import Found, Index
+from agentbudget.context.load import Skipped
+from agentbudget.context.opening import open_index
+from agentbudget.context.pack import Passage
+from agentbudget.context.retrieve import Retrieved, retrieve
+from agentbudget.context.store import Hit
+from agentbudget.context.update import IndexReport, Progress
+
+__all__ = [
+    "Chunk",
+    "Citation",
+    "Cited",
+    "Document",
+    "Embedder",
+    "FastEmbedder",
+    "Found",
+    "Hit",
+    "Index",
+    "IndexReport",
+    "Passage",
+    "Progress",
+    "Retrieved",
+    "Skipped",
+    "cite",
+    "open_index",
+    "retrieve",
+]

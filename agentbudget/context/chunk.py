@@ -1,0 +1,166 @@
+"""Cut documents into chunks along their structure: what one vector stands for and one citation points to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from agentbudget.context import sentences
+from agentbudget.context.document import Block, Document
+from agentbudget.context.sentences import Span, Split
+
+VERSION: Final = "1"
+"""Changes whenever the same document would be cut otherwise; an index records it."""
+
+SEPARATOR: Final = " › "
+"""Stands between the headings of a path, in what is embedded and in what is shown."""
+
+_CHARACTERS_A_TOKEN: Final = 8
+"""A chunk holds at most so many characters a token: a tokenizer may see one unknown token in a page of base64."""
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Tokens of a chunk, its headings included. Neighbours are joined up to ``target``; one block may fill ``limit``.
+
+    The default limit is what all-MiniLM-L6-v2 reads (256) less its two marks. From ``least`` on, a chunk may end
+    early, at a paragraph that its own content marks: so an edit moves only the boundaries near it.
+    """
+
+    target: int = 200
+    limit: int = 254
+    least: int = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document.
+
+    ``id`` is a hash of headings and text: the same wherever it stands, so that moving it costs nothing. ``text`` is
+    characters ``start`` to ``end`` of the document's text; the later parts of a long table repeat its header.
+    ``tokens`` counts `embedded`, by the embedding model's tokenizer.
+    """
+
+    id: str
+    source: str
+    heading_path: tuple[str, ...]
+    text: str
+    start: int
+    end: int
+    tokens: int
+
+    @property
+    def embedded(self) -> str:
+        """The text that is embedded and searched: headings, then text."""
+        return _embedded(self.heading_path, self.text)
+
+    @property
+    def title(self) -> str:
+        """``source › heading › heading``: how a citation names it."""
+        return SEPARATOR.join((self.source, *self.heading_path))
+
+
+def chunk(document: Document, count_tokens: CountTokens, *, sizes: Sizes | None = None) -> tuple[Chunk, ...]:
+    """The chunks of `document`, in order. No chunk crosses a heading."""
+    return tuple(_Cutter(document, count_tokens, sizes or Sizes()).chunks())
+
+
+def chunk_id(heading_path: tuple[str, ...], text: str) -> str:
+    """The content hash of a chunk: 32 hexadecimal digits."""
+    content = "\x1f".join((*heading_path, "", text))
+    return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _embedded(heading_path: tuple[str, ...], text: str) -> str:
+    return f"{SEPARATOR.join(heading_path)}\n{text}" if heading_path else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    end: int
+    head: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutter:
+    document: Document
+    count: CountTokens
+    sizes: Sizes
+
+    def chunks(self) -> Iterator[Chunk]:
+        for path, blocks in groupby(self.document.blocks, key=lambda block: block.heading_path):
+            pieces = [piece for block in blocks for piece in self._pieces(block)]
+            for piece in self._joined(pieces, path):
+                text = self._text(piece)
+                tokens = self.count(_embedded(path, text))
+                yield Chunk(chunk_id(path, text), self.document.source, path, text, piece.start, piece.end, tokens)
+
+    def _text(self, piece: _Piece) -> str:
+        return piece.head + self.document.text[piece.start : piece.end]
+
+    def _fits(self, piece: _Piece, path: tuple[str, ...], size: int) -> bool:
+        # Headings that would fill a chunk by themselves are not made room for: the text matters more.
+        headings = min(self.count(SEPARATOR.join(path)), size // 2) if path else 0
+        text = self._text(piece)
+        return len(text) <= size * _CHARACTERS_A_TOKEN and self.count(text) + headings <= size
+
+    def _joined(self, pieces: list[_Piece], path: tuple[str, ...]) -> Iterator[_Piece]:
+        """Neighbouring pieces put together while they fit."""
+        current: _Piece | None = None
+        for piece in pieces:
+            if current is None:
+                current = piece
+                continue
+            together = _Piece(current.start, piece.end, current.head)
+            if piece.head or self._may_end(current, path) or not self._fits(together, path, self.sizes.target):
+                yield current
+                current = piece
+            else:
+                current = together
+        if current is not None:
+            yield current
+
+    def _may_end(self, piece: _Piece, path: tuple[str, ...]) -> bool:
+        """Whether the last line's own content marks the end of a chunk: one line in four does."""
+        last = self._text(piece).rpartition("\n")[2]
+        return hashlib.sha256(last.encode(errors="surrogatepass")).digest()[0] % 4 == 0 and not self._fits(
+            piece, path, self.sizes.least
+        )
+
+    def _pieces(self, block: Block) -> list[_Piece]:
+        whole = _Piece(block.start, block.end)
+        if self._fits(whole, block.heading_path, self.sizes.limit):
+            return [whole]
+        splits: tuple[Split, ...] = (sentences.words, sentences.halves)
+        if block.kind == "prose":
+            splits = (sentences.paragraphs, sentences.sentences, sentences.lines, *splits)
+        else:
+            splits = (sentences.lines, *splits)
+        # A header that takes half of the room would leave too little for the rows.
+        head = block.head if self._fits(_Piece(0, 0, block.head), block.heading_path, self.sizes.limit // 2) else ""
+        return self._cut(whole, block, head, splits)
+
+    def _cut(self, piece: _Piece, block: Block, head: str, splits: tuple[Split, ...]) -> list[_Piece]:
+        """Parts of `piece` that fit, each as many whole units as it can hold; a unit too long is cut more finely."""
+        parts: list[_Piece] = []
+        finer = splits[1:] or splits
+        for start, end in self._units(piece, splits[0]):
+            unit = _Piece(start, end, head if start > block.start else "")
+            longer = _Piece(parts[-1].start, end, parts[-1].head) if parts else unit
+            if parts and self._fits(longer, block.heading_path, self.sizes.limit):
+                parts[-1] = longer
+            elif end - start <= 1 or self._fits(unit, block.heading_path, self.sizes.limit):
+                parts.append(unit)
+            else:
+                parts += self._cut(unit, block, head, finer)
+        return parts
+
+    def _units(self, piece: _Piece, split: Split) -> Iterator[Span]:
+        for start, end in split(self.document.text[piece.start : piece.end]):
+            yield piece.start + start, piece.start + end

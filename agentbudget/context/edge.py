@@ -1,0 +1,265 @@
+"""The embedded engine: Qdrant's own, in this process, in a folder that one process has open at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from agentbudget.context._extra import needs
+from agentbudget.context.embed import Vector
+from agentbudget.context.store import (
+    CANDIDATES,
+    RRF_K,
+    Header,
+    Hit,
+    Place,
+    Point,
+    Sparse,
+    chunk_of,
+    payload,
+    place_of,
+)
+from agentbudget.errors import IndexBusy, IndexFault
+
+if TYPE_CHECKING:
+    import qdrant_edge
+    from qdrant_edge import EdgeShard
+
+_PAGE: Final = 1000
+_BIG: Final = 20_000
+"""Chunks from which on a graph of neighbours pays: below, Qdrant looks at every vector in about a millisecond."""
+
+_OPTIMIZE: Final = (
+    "import sys; from qdrant_edge import EdgeShard as S; s = S.load(sys.argv[1]); s.optimize(); s.close()"
+)
+
+
+class EdgeStore:
+    """One tenant's index in a folder of its own: ``lock``, ``header.json`` and the engine's ``shard``.
+
+    Raises `IndexBusy` at once if another process has it open; the lock ends with the process, however it ends.
+    """
+
+    def __init__(self, location: Path, *, collection: str, tenant: str) -> None:
+        with needs("an embedded index"):
+            importlib.import_module("qdrant_edge")  # if it is missing, say so before anything is locked
+        # A hash, for a tenant's name may be anything and must not lead out of the folder.
+        name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', collection)[:60]}-{_short_hash(collection, tenant)}"
+        self._folder = location.expanduser() / name
+        self._tenant = tenant
+        self._location = str(location)
+        self._open: EdgeShard | None = None
+        self._lock: IO[str] | None = self._locked()
+
+    @property
+    def location(self) -> str:
+        """The folder that was asked for."""
+        return self._location
+
+    def header(self) -> Header | None:
+        """See `Store.header`."""
+        if not self._header_path.exists():
+            return None
+        with self._engine("read"):
+            header: object = json.loads(self._header_path.read_text())
+            if not isinstance(header, dict):
+                raise ValueError("its header is not an object")
+            return cast("dict[str, Any]", header)
+
+    def write_header(self, header: Header) -> None:
+        """See `Store.write_header`: the engine's log first, then the header, whole or not at all."""
+        with self._engine("written"):
+            self._shard.flush()
+            draft = self._header_path.with_suffix(".draft")
+            with draft.open("w") as stream:
+                json.dump(header, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(self._header_path)
+
+    def create(self, dim: int) -> None:
+        """See `Store.create`."""
+        import qdrant_edge as edge
+
+        self._close_shard()
+        with self._engine("created"):
+            self._header_path.unlink(missing_ok=True)
+            if self._shard_path.exists():
+                shutil.rmtree(self._shard_path)
+            self._shard_path.mkdir()
+            self._open = edge.EdgeShard.create(
+                str(self._shard_path),
+                edge.EdgeConfig(
+                    vectors={"dense": edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine)},
+                    sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+                ),
+            )
+
+    def places(self) -> dict[str, Place]:
+        """See `Store.places`."""
+        import qdrant_edge as edge
+
+        found: dict[str, Place] = {}
+        offset: qdrant_edge.PointId | None = None
+        with self._engine("read"):
+            while True:
+                records, offset = self._shard.scroll(
+                    edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=["source", "start", "end"])
+                )
+                found.update((str(record.id), place_of(record.payload or {})) for record in records)
+                if offset is None:
+                    return found
+
+    def add(self, points: Sequence[Point]) -> None:
+        """See `Store.add`."""
+        import qdrant_edge as edge
+
+        with self._engine("written"):
+            self._shard.update(
+                edge.UpdateOperation.upsert_points(
+                    [
+                        edge.Point(
+                            point.id,
+                            {
+                                "dense": point.dense,
+                                "bm25": edge.SparseVector(point.sparse.indices, point.sparse.values),
+                            },
+                            payload(point, self._tenant),
+                        )
+                        for point in points
+                    ]
+                )
+            )
+
+    def move(self, places: Mapping[str, Place]) -> None:
+        """See `Store.move`."""
+        from qdrant_edge import UpdateOperation
+
+        with self._engine("written"):
+            for key, place in places.items():
+                where = {"source": place.source, "start": place.start, "end": place.end}
+                self._shard.update(UpdateOperation.set_payload([key], where))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See `Store.delete`."""
+        from qdrant_edge import UpdateOperation
+
+        with self._engine("written"):
+            self._shard.update(UpdateOperation.delete_points(list(ids)))
+
+    def count(self) -> int:
+        """See `Store.count`."""
+        import qdrant_edge as edge
+
+        with self._engine("read"):
+            return self._shard.count(edge.CountRequest()) if self._shard_path.exists() else 0
+
+    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
+        """See `Store.search`."""
+        import qdrant_edge as edge
+
+        by_words = edge.SparseVector(sparse.indices, sparse.values)
+        each = max(limit, CANDIDATES)
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Fusion.Rrf(k=RRF_K),  # pyright: ignore[reportArgumentType] its stubs forget that Rrf is a Fusion
+            prefetches=[
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense")),
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25")),
+            ],
+            with_payload=True,
+        )
+        with self._engine("searched"):
+            return [Hit(chunk_of(point.payload or {}), point.score) for point in self._shard.query(request)]
+
+    def tidy(self, changed: int) -> None:
+        """Build a big index's graph if a tenth changed, in a child process: here it would stop every thread."""
+        total = self.count()
+        if total < _BIG or changed < total // 10:
+            return
+        self._shard.flush()
+        self._close_shard()
+        command = [sys.executable, "-c", _OPTIMIZE, str(self._shard_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise IndexFault(f"the index {self._location} could not be optimized: {done.stderr.strip()[-500:]}")
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._close_shard()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def _shard_path(self) -> Path:
+        return self._folder / "shard"
+
+    @property
+    def _header_path(self) -> Path:
+        return self._folder / "header.json"
+
+    @property
+    def _shard(self) -> EdgeShard:
+        if self._open is None:
+            from qdrant_edge import EdgeShard
+
+            self._open = EdgeShard.load(str(self._shard_path))
+        return self._open
+
+    def _close_shard(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _locked(self) -> IO[str]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = (self._folder / "lock").open("a+")
+        except OSError as error:
+            raise IndexFault(f"the index {self._location} cannot be opened: {error.strerror or error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise IndexBusy(
+                f"the index {self._location} is open in process {holder}; wait until it ends, close the other index "
+                "object, or use another index folder or a Qdrant server (http://…) that several processes can share"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        return lock
+
+    @contextmanager
+    def _engine(self, what: str) -> Generator[None]:
+        """Name the index in whatever the engine raises; a panic of its Rust code is no `Exception`."""
+        try:
+            yield
+        except IndexFault:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise IndexFault(
+                f"the index {self._location} cannot be {what} ({error}); check the disk, and if it is damaged embed "
+                "everything again with update(folder, rebuild=True)"
+            ) from error
+
+
+def _short_hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

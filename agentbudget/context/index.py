@@ -1,0 +1,185 @@
+"""An index of one folder of documents: kept in step with it, and searched by meaning and by words."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from types import TracebackType
+from typing import ParamSpec, Protocol, Self, TypeVar
+
+from agentbudget.context.embed import Embedder
+from agentbudget.context.store import Hit, Store, Words
+from agentbudget.context.update import Header, IndexReport, OnProgress, Stopped, Update
+from agentbudget.errors import DocumentsError, IndexFault, Mistake
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best chunks for a question, best first, and the wall time of embedding it and searching."""
+
+    hits: tuple[Hit, ...]
+    compute_ns: int
+
+
+class Index(Protocol):
+    """A folder of documents that can be searched. Safe to use from several tasks at once."""
+
+    @property
+    def location(self) -> str:
+        """Where it is kept, for messages and spans; never with a key."""
+        ...
+
+    async def update(
+        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None
+    ) -> IndexReport:
+        """Make the index mirror `folder`: embed new chunks, drop those that left, keep the rest.
+
+        Chunks are recognised by a hash of their content, so an unchanged folder embeds nothing and an update that was
+        cut short goes on where it stopped. ``progress`` is called from a worker thread, and what it raises ends the
+        update; ``rebuild`` starts afresh.
+        Raises `DocumentsError`, `IndexMismatch` (another model, chunker or folder) or `IndexFault`.
+        """
+        ...
+
+    async def search(self, question: str, *, limit: int = 24) -> Found:
+        """The `limit` best chunks. Raises `Mistake` for an empty question, `DocumentsError` for an empty index."""
+        ...
+
+    async def count(self) -> int:
+        """Chunks in the index."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` by the embedding model: close to other models' counts, but not theirs."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free the index for other processes. Calling it twice does no harm."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class DocumentIndex:
+    """The one `Index`: everything but the engine, which is its `Store`."""
+
+    def __init__(self, store: Store, embedder: Embedder, *, tenant: str) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._tenant = tenant
+        self._words = Words()
+        self._engine = Lock()
+        self._updating = Lock()
+        self._ready = False
+        self._closed = False
+
+    @property
+    def location(self) -> str:
+        """Where it is kept."""
+        return self._store.location
+
+    async def update(
+        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None
+    ) -> IndexReport:
+        """See `Index.update`."""
+        stop = Event()
+        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, progress, stop))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread must have let go of the engine before the caller closes it.
+            stop.set()
+            await asyncio.wait([work])
+            if not work.cancelled() and not isinstance(work.exception(), Stopped | None):
+                work.result()
+            raise
+
+    async def search(self, question: str, *, limit: int = 24) -> Found:
+        """See `Index.search`."""
+        if not question.strip():
+            raise Mistake("the question is empty; ask for something that the documents may say")
+        if limit < 1:
+            raise Mistake(f"limit must be at least 1, not {limit}")
+        return await asyncio.to_thread(self._search, question, limit)
+
+    async def count(self) -> int:
+        """See `Index.count`."""
+        return await asyncio.to_thread(self._alone, self._store.count)
+
+    def count_tokens(self, text: str) -> int:
+        """See `Index.count_tokens`."""
+        return self._embedder.count_tokens(text)
+
+    async def aclose(self) -> None:
+        """See `Index.aclose`."""
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _update(self, folder: str | Path, rebuild: bool, progress: OnProgress | None, stop: Event) -> IndexReport:
+        update = Update(
+            store=self._store,
+            embedder=self._embedder,
+            words=self._words,
+            tenant=self._tenant,
+            alone=self._alone,
+            stop=stop,
+            progress=progress,
+        )
+        with self._updating:
+            return update.run(folder, rebuild=rebuild)
+
+    def _search(self, question: str, limit: int) -> Found:
+        self._prepare()
+        started = time.perf_counter_ns()
+        dense, sparse = self._embedder.embed_query(question), self._words.query(question)
+        hits = self._alone(self._store.search, dense, sparse, limit)
+        return Found(tuple(hits), time.perf_counter_ns() - started)
+
+    def _prepare(self) -> None:
+        """Before the first search: the index is whole, the model fits, and is loaded: no question pays for that."""
+        if self._ready:
+            return
+        stored = self._alone(self._store.header)
+        header = None if stored is None else Header.load(stored, self.location)
+        if header is None or header.chunks is None:
+            raise DocumentsError(
+                f"the index {self.location} is empty or its first update was cut short; run update(folder)"
+            )
+        header.check(self._embedder, self.location)
+        held = self._alone(self._store.count)
+        if header.digest is not None and held != header.chunks:
+            raise IndexFault(
+                f"the index {self.location} lost {header.chunks - held} chunks; run update(folder) to mend it"
+            )
+        self._embedder.embed_query("ready")
+        self._ready = True
+
+    def _alone(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Use the engine while nobody else does."""
+        with self._engine:
+            if self._closed:
+                raise IndexFault(f"the index {self.location} is closed; open it again")
+            return act(*args, **kwargs)
+
+    def _close(self) -> None:
+        with self._engine:
+            self._closed = True
+            self._store.close()

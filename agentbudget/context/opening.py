@@ -1,0 +1,37 @@
+"""Open an index: a path is embedded in this process, an address is a Qdrant server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentbudget.context.embed import Embedder, FastEmbedder
+from agentbudget.context.index import DocumentIndex, Index
+from agentbudget.errors import Mistake
+
+
+def open_index(
+    location: str | Path,
+    *,
+    embedder: Embedder | None = None,
+    collection: str = "agentbudget",
+    tenant: str = "default",
+    api_key: str | None = None,
+) -> Index:
+    """The index at `location`, made when it is first updated. Close it with ``aclose()`` or ``async with``.
+
+    ``embedder`` defaults to all-MiniLM-L6-v2 on this machine. Tenants never see each other's documents. ``api_key``
+    is for a server; None reads ``QDRANT_API_KEY``. Raises `IndexBusy` if another process has the path open.
+    """
+    if not tenant or not collection:
+        raise Mistake("collection and tenant must not be empty; leave them out for the defaults")
+    model = embedder or FastEmbedder()
+    if isinstance(location, str) and location.startswith(("http://", "https://")):
+        from agentbudget.context.remote import RemoteStore
+
+        store = RemoteStore.connect(location.rstrip("/"), collection=collection, tenant=tenant, api_key=api_key)
+        return DocumentIndex(store, model, tenant=tenant)
+    if isinstance(location, str) and "://" in location:
+        raise Mistake(f"{location!r} is neither a folder nor an http(s) address of a Qdrant server")
+    from agentbudget.context.edge import EdgeStore
+
+    return DocumentIndex(EdgeStore(Path(location), collection=collection, tenant=tenant), model, tenant=tenant)

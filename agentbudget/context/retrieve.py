@@ -1,0 +1,52 @@
+"""From a question to the passages that answer it, within a token allowance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agentbudget.context.index import Index
+from agentbudget.context.pack import Passage, pack
+from agentbudget.errors import Mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What was found for a question. ``str()`` is ``text``, ready for a prompt: each passage under its ``[n]`` mark.
+
+    ``tokens`` is exact by the counter that was given; ``left_out`` candidates did not fit; ``compute_ns`` is the wall
+    time of embedding the question and searching.
+    """
+
+    question: str
+    passages: tuple[Passage, ...]
+    text: str
+    tokens: int
+    left_out: int
+    compute_ns: int
+
+    def __str__(self) -> str:
+        return self.text
+
+
+async def retrieve(
+    index: Index, question: str, *, tokens: int, count_tokens: Callable[[str], int] | None = None, limit: int = 24
+) -> Retrieved:
+    """The best passages for `question` within `tokens`, as `count_tokens` counts: the model's that will read them.
+
+    None counts with the embedding model, which is near but not exact for another. At most `limit` candidates are
+    considered. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
+    allowance that not even one sentence fits, `DocumentsError` for an empty index.
+    """
+    if tokens < 1:
+        raise Mistake(f"an allowance of {tokens} tokens holds nothing; give retrieve() a few hundred")
+    count = count_tokens or index.count_tokens
+    found = await index.search(question, limit=limit)
+    packed = pack(question, found.hits, tokens=tokens, count_tokens=count)
+    if found.hits and not packed.passages:
+        first = Passage(1, found.hits[0].chunk, found.hits[0].chunk.text, found.hits[0].score)
+        raise Mistake(
+            f"an allowance of {tokens} tokens holds not one sentence of what was found; the best chunk, "
+            f"{first.chunk.title}, takes {count(str(first))}: give retrieve() at least that"
+        )
+    return Retrieved(question, packed.passages, packed.text, packed.tokens, packed.left_out, found.compute_ns)

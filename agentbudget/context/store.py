@@ -1,0 +1,191 @@
+"""The seam to the engines that hold an index: points in, the best chunks out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID
+
+from agentbudget.context._extra import needs
+from agentbudget.context.chunk import Chunk
+from agentbudget.context.embed import Vector
+from agentbudget.errors import IndexFault
+
+if TYPE_CHECKING:
+    from qdrant_edge import Bm25
+
+FORMAT: Final = 1
+"""Version of what is stored with each chunk."""
+
+RRF_K: Final = 60
+"""Reciprocal rank fusion: a chunk scores 1/(k + rank) in each list. 60 is the value of its paper (Cormack 2009)."""
+
+CANDIDATES: Final = 100
+"""Chunks that each of the two searches hands to the fusion, at least."""
+
+_MEAN_WORDS: Final = 80.0
+"""Words of a usual chunk, stop words left out: BM25's average length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
+
+    chunk: Chunk
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk stands: all of it that may change while its content stays."""
+
+    source: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Weights of the words of a text, by the words' hashes."""
+
+    indices: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A chunk with what it is found by."""
+
+    id: str
+    chunk: Chunk
+    dense: Vector
+    sparse: Sparse
+
+
+Header = Mapping[str, Any]
+"""What an index was built with: plain JSON values."""
+
+
+class Store(Protocol):
+    """One tenant's points in an engine. Blocking; calls come one at a time. Raises `IndexFault`."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    def header(self) -> Header | None:
+        """What was last written with `write_header`; None if there is nothing yet."""
+        ...
+
+    def write_header(self, header: Header) -> None:
+        """Durably, and after everything written before it."""
+        ...
+
+    def create(self, dim: int) -> None:
+        """Make room for vectors of `dim` numbers; what this tenant had is gone."""
+        ...
+
+    def places(self) -> dict[str, Place]:
+        """Point id → place, of every chunk."""
+        ...
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Add points, or replace those of the same id."""
+        ...
+
+    def move(self, places: Mapping[str, Place]) -> None:
+        """Note new places of points that are there."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points."""
+        ...
+
+    def count(self) -> int:
+        """Chunks that are there."""
+        ...
+
+    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
+        """Both searches, fused by reciprocal rank in the engine."""
+        ...
+
+    def tidy(self, changed: int) -> None:
+        """After an update of so many points: whatever the engine needs to stay quick."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Calling it twice does no harm."""
+        ...
+
+
+def point_id(tenant: str, chunk_id: str) -> str:
+    """A chunk's id within a tenant, as the UUID that Qdrant asks for."""
+    return str(UUID(bytes=hashlib.sha256(f"{tenant}\0{chunk_id}".encode()).digest()[:16]))
+
+
+def header_id(tenant: str) -> str:
+    """The id of the point that carries a tenant's header."""
+    return point_id(tenant, "header")
+
+
+def payload(point: Point, tenant: str) -> dict[str, Any]:
+    """What is stored beside a chunk's vectors."""
+    chunk = point.chunk
+    return {
+        "tenant": tenant,
+        "chunk": chunk.id,
+        "source": chunk.source,
+        "headings": list(chunk.heading_path),
+        "text": chunk.text,
+        "start": chunk.start,
+        "end": chunk.end,
+        "tokens": chunk.tokens,
+    }
+
+
+def chunk_of(payload: Mapping[str, Any]) -> Chunk:
+    """The inverse of `payload`. Raises `IndexFault` if a field is missing."""
+    try:
+        return Chunk(
+            id=payload["chunk"],
+            source=payload["source"],
+            heading_path=tuple(payload["headings"]),
+            text=payload["text"],
+            start=payload["start"],
+            end=payload["end"],
+            tokens=payload["tokens"],
+        )
+    except KeyError as error:
+        raise IndexFault(f"a stored chunk lacks {error}; run update(folder, rebuild=True)") from error
+
+
+def place_of(payload: Mapping[str, Any]) -> Place:
+    """Where a stored chunk stands."""
+    return Place(payload["source"], payload["start"], payload["end"])
+
+
+class Words:
+    """BM25 weights of words, as Qdrant's engine computes them; the engine adds how rare each word is."""
+
+    def __init__(self) -> None:
+        self._model: Bm25 | None = None
+
+    def _bm25(self) -> Bm25:
+        if self._model is None:
+            with needs("searching by words"):
+                from qdrant_edge import Bm25, Bm25Config
+            self._model = Bm25(Bm25Config(avg_len=_MEAN_WORDS))
+        return self._model
+
+    def document(self, text: str) -> Sparse:
+        """Weights of a passage."""
+        vector = self._bm25().embed_document(text)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def query(self, text: str) -> Sparse:
+        """Weights of a question."""
+        vector = self._bm25().embed_query(text)
+        return Sparse(list(vector.indices), list(vector.values))

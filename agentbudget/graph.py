@@ -1,0 +1,145 @@
+"""LangGraph, and the only place in the package that imports it: where a step stands, and the default graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
+
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.config import get_config
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import Field, create_model
+
+from agentbudget.errors import SkillError
+from agentbudget.skill import Skill
+from agentbudget.step import Context
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.graph.state import CompiledStateGraph
+
+PLAN_LIMIT: Final = 5
+"""Skill calls in a plan, at most."""
+
+
+class TaskState(TypedDict, total=False):
+    """What every graph of an `Agent` takes and gives: a task in, an output and its citations out."""
+
+    task: str
+    output: Any
+    citations: list[dict[str, Any]]
+
+
+def position() -> str:
+    """Where in the graph the caller stands: node, superstep and path, the same again when a run resumes.
+
+    Task ids are left out: after a crash LangGraph gives new ones.
+    """
+    try:
+        metadata = get_config().get("metadata", {})
+    except RuntimeError:
+        return ""
+    if "langgraph_node" not in metadata:
+        return ""
+    path = ".".join(str(part) for part in metadata.get("langgraph_path", ()) if isinstance(part, int))
+    names = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
+    return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
+
+
+def checkpoints(path: Path) -> AbstractAsyncContextManager[AsyncSqliteSaver]:
+    """LangGraph's checkpoints in an SQLite file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return AsyncSqliteSaver.from_conn_string(str(path))
+
+
+async def execute(
+    graph: StateGraph[Any, Any, Any, Any],
+    ctx: Context,
+    saver: AsyncSqliteSaver,
+    *,
+    task: str,
+    max_concurrency: int | None,
+) -> dict[str, Any]:
+    """Run `graph` on `task`, or go on from its last checkpoint. Each step is on disk before the next begins."""
+    compiled: CompiledStateGraph[Any, Any, Any, Any] = graph.compile(checkpointer=saver)
+    config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
+    if max_concurrency is not None:
+        config["max_concurrency"] = max_concurrency
+    begun = (await saver.aget_tuple(config)) is not None
+    state = await compiled.ainvoke(None if begun else {"task": task}, config, context=ctx, durability="sync")
+    return cast(dict[str, Any], state)
+
+
+# --- the default graph: plan which skills to call, then call them
+
+
+class PlanState(TaskState, total=False):
+    """The default graph's state: the planned calls, and what they gave."""
+
+    calls: list[dict[str, Any]]
+    results: list[Any]
+
+
+def planner_executor(skills: Sequence[Skill[..., Any]]) -> StateGraph[PlanState, Context, PlanState, PlanState]:
+    """A graph in which the strongest model plans calls of `skills`; each call is a step. One skill needs no plan."""
+    if not skills:
+        raise SkillError("an agent needs at least one skill, or a graph")
+    by_name = {skill.name: skill for skill in skills}
+
+    async def plan(state: PlanState, runtime: Runtime[Context]) -> PlanState:
+        task = state.get("task", "")
+        if len(skills) == 1:
+            return {"calls": [{"skill": skills[0].name, "arguments": _sole_argument(skills[0], task)}]}
+        planner = _planner(skills)
+        calls = await runtime.context.call(planner, {"task": task})
+        return {"calls": [call.model_dump(mode="json") for call in calls]}
+
+    async def work(state: PlanState, runtime: Runtime[Context]) -> PlanState:
+        results: list[Any] = []
+        for number, call in enumerate(state.get("calls", [])):
+            chosen = by_name[call["skill"]]
+            value = await runtime.context.call(chosen, chosen.bind((), call["arguments"]), key=str(number))
+            results.append(chosen.output.dump(value))
+        return {"results": results, "output": results[-1] if results else None}
+
+    graph: StateGraph[PlanState, Context, PlanState, PlanState] = StateGraph(PlanState, context_schema=Context)
+    graph.add_node("plan", plan)
+    graph.add_node("work", work)
+    graph.add_edge(START, "plan")
+    graph.add_edge("plan", "work")
+    graph.add_edge("work", END)
+    return graph
+
+
+def _sole_argument(skill: Skill[..., Any], task: str) -> dict[str, Any]:
+    required = [n for n, p in skill.signature.parameters.items() if p.default is p.empty]
+    if len(required) != 1:
+        raise SkillError(
+            f"an agent of the one skill {skill.name!r} gives it the task as its only required argument; it has "
+            f"{len(required)}: give the agent a graph"
+        )
+    return {required[0]: task}
+
+
+def _planner(skills: Sequence[Skill[..., Any]]) -> Skill[..., Any]:
+    """A skill whose output type is: a list of calls of `skills`, each with arguments of the right types."""
+    variants = [
+        create_model(skill.name, skill=(cast(Any, Literal[skill.name]), ...), arguments=(skill.arguments_model, ...))
+        for skill in skills
+    ]
+
+    async def plan(ctx: Context, task: str) -> Any: ...
+
+    offered = "\n".join(f"- {s.name}{s.signature}: {s.prompt}" for s in skills)
+    plan.__doc__ = (
+        "Plan how to do the task with these skills, in as few calls as possible, each at most once. "
+        f"The last call gives the answer.\n\n{offered}"
+    )
+    plan.__annotations__["return"] = Annotated[
+        list[Union[tuple(variants)]],  # noqa: UP007 # a union of types that exist only now
+        Field(min_length=1, max_length=PLAN_LIMIT),
+    ]
+    return Skill(plan, tier="frontier", max_output_tokens=400)

@@ -1,0 +1,220 @@
+"""What the API clients share: one guarded request, and the provider's failures in our own words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
+
+from agentbudget.errors import (
+    AuthenticationFailed,
+    Mistake,
+    ModelError,
+    ModelUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+    RequestRejected,
+)
+from agentbudget.models.base import Meter
+from agentbudget.usage import Usage
+
+if TYPE_CHECKING:
+    from httpx2 import Timeout
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 10.0
+"""Longest wait for a connection to open; a provider that is up answers within it."""
+
+MAX_DETAIL: Final = 400
+"""Characters of a provider's message that are worth repeating."""
+
+UNANSWERED: Final = frozenset({408, 499, 504})
+"""Statuses of a gateway that gave up on an answer: the model may have been at work, and billed."""
+
+DECLINED: Final = frozenset({503, 529})
+"""Statuses of a provider that had no capacity to begin with: nothing was done, nothing is billed."""
+
+
+class StatusError(Protocol):
+    """What both SDKs' errors of a refused request carry."""
+
+    status_code: int
+    message: str
+
+    @property
+    def response(self) -> HttpResponse: ...
+
+
+class HttpResponse(Protocol):
+    """The part of a response that says how long to wait."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SdkErrors:
+    """The exception classes of one SDK, most of them generated from the same template."""
+
+    status: type[Exception]
+    connection: type[Exception]
+    any: type[Exception]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One model at one provider: sends one request and says in our words how it failed."""
+
+    model: str
+    key_variable: str
+    address: str
+    errors: SdkErrors
+    secret: str = field(repr=False)
+
+    async def send(self, request: Callable[[], Awaitable[T]], meter: Meter, *, timeout_s: float) -> T:
+        """Await one request within `timeout_s`, whole; raises the `ModelError` tree, `meter` brought up to date."""
+        import httpx2
+
+        meter.leaving()
+        failure: ModelError
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await request()
+        except self.errors.status as error:
+            failure = self._refused(cast("StatusError", error))
+        except self.errors.connection as error:
+            failure = self._disconnected(error.__cause__ or error)
+        except TimeoutError:
+            failure = self.unknown(f"no complete answer came within {timeout_s:g} s")
+        except (self.errors.any, httpx2.TransportError, ValueError) as error:
+            failure = self.unknown(f"the answer broke off or made no sense ({_name(error)})")
+        # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
+        if not failure.sent:
+            meter.sent = False
+        if failure.usage is not None:
+            meter.used(failure.usage)
+        raise failure
+
+    def unknown(self, what: str) -> OutcomeUnknown:
+        """The request left and its outcome is not known: presumed spent."""
+        return OutcomeUnknown(f"{self.model}: {what}; the call is presumed spent", model=self.model)
+
+    def failed(self, kind: type[ModelError], detail: str, usage: Usage | None) -> ModelError:
+        """An error that the provider reports inside an answer."""
+        return kind(f"{self.model}: {self.clean(detail)}", model=self.model, usage=usage)
+
+    def clean(self, text: str) -> str:
+        """A provider's words, without the key, on one line, not too long."""
+        line = " ".join((text.replace(self.secret, "***") if self.secret else text).split())
+        return line if len(line) <= MAX_DETAIL else line[:MAX_DETAIL] + "…"
+
+    def _refused(self, error: StatusError) -> ModelError:
+        status, headers = error.status_code, error.response.headers
+        if status < 400 or status in UNANSWERED:
+            return self.unknown(f"the answer broke off ({status}: {self.clean(error.message)})")
+        kind = _kind(status, error.message)
+        usage = None if status >= 500 and status not in DECLINED else Usage()
+        message = self._words(kind, status, error.message)
+        return kind(message, model=self.model, usage=usage, status=status, retry_after_s=retry_after_s(headers))
+
+    def _words(self, kind: type[ModelError], status: int, detail: str) -> str:
+        if kind is AuthenticationFailed and status == 401:
+            # The provider's own message is left out: it repeats a part of the key.
+            return f"{self.model}: {self.address} refused the key ({status}); check {self.key_variable}"
+        advice = f"; check what the key in {self.key_variable} may use" if kind is AuthenticationFailed else ""
+        return f"{self.model}: {self.address} answered {status}: {self.clean(detail)}{advice}"
+
+    def _disconnected(self, cause: BaseException) -> ModelError:
+        import httpx2
+
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            message = (
+                f"{self.model}: no connection to {self.address} ({_name(cause)}); is it up, and the address right?"
+            )
+            return ModelUnavailable(message, model=self.model, sent=False)
+        if isinstance(cause, httpx2.TimeoutException):
+            return self.unknown(f"{self.address} did not answer in time")
+        return self.unknown(f"{self.address} dropped the connection ({_name(cause)})")
+
+
+def timeouts(timeout_s: float) -> Timeout:
+    """Per-phase limits for the HTTP client; the whole call is bounded by `Caller.send`."""
+    import httpx2
+
+    return httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the provider asks to wait: ``retry-after-ms``, or ``retry-after`` as seconds or a date."""
+    if (ms := _number(headers.get("retry-after-ms"))) is not None:
+        return ms / 1000
+    given = headers.get("retry-after")
+    seconds = _number(given)
+    return seconds if given is None or seconds is not None else _seconds_until(given)
+
+
+def checked_address(url: str) -> str:
+    """A base URL without what may be secret in it (user, password, query); raises `Mistake` if it is not HTTP."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Mistake(f"base_url must be an address such as http://127.0.0.1:8080/v1, not {parts.scheme or url!r}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what is sent to this address stays on this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def key_from(given: str | None, variable: str, *, address: str, model: str) -> str:
+    """The key to send: the one given, else the environment's; a server on this machine may need none.
+
+    Raises `AuthenticationFailed`, with nothing sent, if there is no key.
+    """
+    if found := given or os.environ.get(variable):
+        return found
+    if is_loopback(address):
+        return "none-needed"
+    raise AuthenticationFailed(f"{model}: no key for {address}; set {variable}", model=model, sent=False)
+
+
+def _kind(status: int, message: str) -> type[ModelError]:
+    if status in (401, 403):
+        return AuthenticationFailed
+    if status == 429:
+        # An account without credit is refused with 429 as well; no waiting mends that.
+        return RequestRejected if "quota" in message and "billing" in message else RateLimited
+    return ModelUnavailable if status >= 500 else RequestRejected
+
+
+def _seconds_until(date: str) -> float | None:
+    """Seconds until an HTTP date (always GMT); None if it is not one."""
+    try:
+        when = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else max(0.0, float(text))
+    except ValueError:
+        return None
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__

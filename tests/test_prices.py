@@ -1,0 +1,251 @@
+"""Prices: exact, at least what the provider charges, and never above the bound that was reserved."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentbudget.errors import InvalidAmount, UnknownPrice
+from agentbudget.models.base import Price
+from agentbudget.prices import (
+    PRICES_VARIABLE,
+    ComputePrice,
+    PriceSheet,
+    Rates,
+    TokenPrice,
+    context_window_of,
+    price_of,
+)
+from agentbudget.usage import Usage
+
+MODELS: Final = (
+    ("anthropic", "claude-haiku-4-5"),
+    ("anthropic", "claude-sonnet-4-5"),  # dearer above 200k
+    ("anthropic", "claude-opus-5-5"),
+    ("openai", "gpt-4o-mini"),
+    ("openai", "gpt-5.6-sol"),  # cache writes, dearer above 272k
+    ("openai", "gpt-4"),  # no cache prices
+)
+PRICES: Final = {model: TokenPrice.known(provider, model) for provider, model in MODELS}
+SURCHARGED_BELOW: Final = TokenPrice(
+    (Rates.of(input=3, output=9), Rates.of(input=1, output="0.5", above=1000)), "cheaper when long"
+)
+MACHINE: Final = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=250.5, decode_tokens_per_s=55.2)
+
+priced = st.sampled_from((*PRICES.values(), SURCHARGED_BELOW))
+machines = st.builds(
+    ComputePrice,
+    st.decimals(min_value="0.0001", max_value="1000", places=4),
+    st.floats(min_value=0.5, max_value=1e6),
+    st.floats(min_value=0.5, max_value=1e6),
+)
+
+
+@st.composite
+def usages(draw: st.DrawFn, most_input: int = 1_000_000, most_output: int = 200_000) -> Usage:
+    total = draw(st.integers(0, most_input))
+    cached = draw(st.integers(0, total))
+    written = draw(st.integers(0, total - cached))
+    return Usage(total, draw(st.integers(0, most_output)), cached, written)
+
+
+@pytest.mark.parametrize("price", [*PRICES.values(), MACHINE], ids=lambda price: str(price.source))
+def test_every_price_fits_the_protocol(price: Price) -> None:
+    assert price.source
+    assert price.cost(Usage()) == 0
+    assert price.bound(input_tokens=0, output_tokens=0) == 0
+    assert 0 < price.expected(input_tokens=900, output_tokens=9) <= price.bound(input_tokens=900, output_tokens=9)
+
+
+@given(model=st.sampled_from(MODELS), usage=usages())
+@settings(max_examples=150, deadline=None)
+def test_a_known_model_costs_what_genai_prices_says_rounded_up(model: tuple[str, str], usage: Usage) -> None:
+    from genai_prices import Usage as Reported
+    from genai_prices import calc_price
+
+    reported = Reported(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    expected = calc_price(reported, model[1], provider_id=model[0]).total_price
+    assert PRICES[model[1]].cost(usage) == ceil(Fraction(expected) * 10**9)
+
+
+@given(price=priced, usage=usages(), more_input=st.integers(0, 300_000), more_output=st.integers(0, 1000))
+@settings(max_examples=300)
+def test_no_usage_costs_more_than_the_bound_of_its_size(
+    price: TokenPrice, usage: Usage, more_input: int, more_output: int
+) -> None:
+    bound = price.bound(input_tokens=usage.input_tokens + more_input, output_tokens=usage.output_tokens + more_output)
+    assert 0 <= price.cost(usage) <= bound
+
+
+@given(price=priced, usage=usages(), extra=st.integers(0, 300_000))
+def test_a_bound_never_falls_as_the_request_grows(price: TokenPrice, usage: Usage, extra: int) -> None:
+    small = price.bound(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+    assert small <= price.bound(input_tokens=usage.input_tokens + extra, output_tokens=usage.output_tokens)
+    assert small <= price.bound(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens + extra)
+
+
+@given(price=st.sampled_from(tuple(PRICES.values())), usage=usages(), extra=st.integers(0, 300_000))
+def test_a_real_price_never_falls_as_more_is_used(price: TokenPrice, usage: Usage, extra: int) -> None:
+    assert price.cost(usage) <= price.cost(usage + Usage(input_tokens=extra))
+    assert price.cost(usage) <= price.cost(usage + Usage(output_tokens=extra))
+
+
+def test_a_long_context_is_charged_at_the_dearer_rate_as_a_whole() -> None:
+    price = PRICES["claude-sonnet-4-5"]
+    assert price.cost(Usage(input_tokens=200_000)) == 600_000_000
+    assert price.cost(Usage(input_tokens=200_001)) == 200_001 * 6000
+
+
+def test_the_bound_prices_all_input_as_cache_writes_where_these_are_dearer() -> None:
+    price = PRICES["claude-haiku-4-5"]
+    written = price.cost(Usage(input_tokens=1000, cache_write_tokens=1000, output_tokens=10))
+    assert price.bound(input_tokens=1000, output_tokens=10) == written == 1_300_000
+
+
+def test_cache_tokens_cost_what_input_costs_where_the_list_has_no_price_for_them() -> None:
+    price = PRICES["gpt-4"]
+    assert price.cost(Usage(100, 0, cached_tokens=60, cache_write_tokens=40)) == price.cost(Usage(100)) == 3_000_000
+
+
+def test_fractions_of_a_nano_dollar_are_rounded_up_once() -> None:
+    price = TokenPrice.custom(input_usd_per_mtok="0.0001", output_usd_per_mtok="0.0001")
+    assert price.cost(Usage(1, 1)) == 1
+    assert price.cost(Usage(6, 5)) == 2
+
+
+def test_an_unknown_model_is_refused_and_told_how_to_get_a_price() -> None:
+    with pytest.raises(UnknownPrice, match=r"openai:no-such-model.*TokenPrice\.custom.*AGENTBUDGET_PRICES"):
+        TokenPrice.known("openai", "no-such-model")
+
+
+def test_a_model_that_also_charges_by_the_request_is_refused_rather_than_underpriced() -> None:
+    with pytest.raises(UnknownPrice, match="requests_kcount"):
+        TokenPrice.known("perplexity", "sonar")
+
+
+def test_a_model_without_a_price_for_its_output_is_refused() -> None:
+    with pytest.raises(UnknownPrice, match="no price per token in and out"):
+        TokenPrice.known("openai", "text-embedding-3-small")
+
+
+def test_an_openai_like_server_is_found_by_its_address() -> None:
+    assert TokenPrice.known("openai", "llama-3.3-70b-versatile", api_url="https://api.groq.com/openai/v1").cost(
+        Usage(1000, 1000)
+    )
+    with pytest.raises(UnknownPrice, match="openai:gpt-4o "):
+        TokenPrice.known("openai", "gpt-4o", api_url="http://127.0.0.1:8080/v1")
+
+
+def test_the_source_names_the_price_list_and_the_entry_it_took() -> None:
+    assert PRICES["gpt-4o-mini"].source.startswith("genai-prices ")
+    assert TokenPrice.known("openai", "gpt-5-mini-2025-08-07").source.endswith(": gpt-5-mini")
+
+
+@pytest.mark.parametrize("wrong", [0.15, -1, "much", "NaN", True])
+def test_a_float_or_nonsense_is_not_a_price(wrong: object) -> None:
+    with pytest.raises(InvalidAmount):
+        TokenPrice.custom(input_usd_per_mtok=wrong, output_usd_per_mtok=1)  # pyright: ignore[reportArgumentType] - on purpose
+
+
+def test_tiers_that_do_not_start_at_zero_are_refused() -> None:
+    with pytest.raises(InvalidAmount, match="ascend"):
+        TokenPrice((Rates.of(input=1, output=1, above=5),), "wrong")
+
+
+# compute
+
+
+def test_an_hour_of_compute_costs_what_an_hour_costs() -> None:
+    assert MACHINE.cost(Usage(compute_ns=3600 * 10**9)) == 100_000_000
+    assert MACHINE.cost(Usage(compute_ns=1)) == 1
+    assert MACHINE.source == "0.10 USD/h"
+
+
+@given(price=machines, usd_nano=st.integers(0, 10**12))
+def test_the_compute_cap_never_costs_more_than_was_paid(price: ComputePrice, usd_nano: int) -> None:
+    seconds = price.compute_cap_s(usd_nano)
+    assert seconds is not None
+    assert seconds >= 0
+    assert price.cost(Usage(compute_ns=int(seconds * 10**9))) <= usd_nano
+
+
+@given(price=machines, tokens_in=st.integers(0, 10**6), tokens_out=st.integers(0, 10**5))
+def test_a_bound_buys_the_seconds_that_the_tokens_take_with_room_to_spare(
+    price: ComputePrice, tokens_in: int, tokens_out: int
+) -> None:
+    bound = price.bound(input_tokens=tokens_in, output_tokens=tokens_out)
+    seconds = price.compute_cap_s(bound)
+    assert seconds is not None
+    expected_s = tokens_in / price.prefill_tokens_per_s + tokens_out / price.decode_tokens_per_s
+    assert seconds >= expected_s * price.safety * 0.999_999 - 1e-9
+    assert price.cost(Usage(compute_ns=int(expected_s * 10**9))) <= bound
+
+
+@given(price=machines, spent=st.integers(0, 10**15), extra=st.integers(0, 10**12))
+def test_compute_never_gets_cheaper_as_it_goes_on(price: ComputePrice, spent: int, extra: int) -> None:
+    assert 0 <= price.cost(Usage(compute_ns=spent)) <= price.cost(Usage(compute_ns=spent + extra))
+
+
+@pytest.mark.parametrize(("rate", "speed"), [("0", 10.0), ("0.1", 0.0)])
+def test_a_machine_that_costs_nothing_or_does_nothing_is_refused(rate: str, speed: float) -> None:
+    with pytest.raises(InvalidAmount, match="must be more than 0"):
+        ComputePrice(Decimal(rate), prefill_tokens_per_s=speed, decode_tokens_per_s=10.0)
+
+
+# sheets
+
+
+def _sheet(folder: Path, text: str, name: str = "prices.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_sheet_prices_a_model_that_nobody_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _sheet(tmp_path, '["openai:mine"]\ninput = 0.1\noutput = "0.3"\ncached = 0.01\ncontext_window = 4096\n')
+    monkeypatch.setenv(PRICES_VARIABLE, str(path))
+    price = price_of("openai", "mine")
+    assert price.cost(Usage(1000, 1000, cached_tokens=1000)) == 10_000 + 300_000
+    assert price.source == "price sheet prices.toml"
+    assert context_window_of("openai", "mine") == 4096
+
+
+def test_a_sheet_goes_before_the_public_list(tmp_path: Path) -> None:
+    path = _sheet(tmp_path, '{"openai:gpt-4o": {"input": 1.1, "output": 2}}', "prices.json")
+    sheet = PriceSheet.load(path)
+    assert price_of("openai", "gpt-4o", sheet=sheet).cost(Usage(10, 10)) == 11_000 + 20_000
+    assert price_of("openai", "gpt-4o-mini", sheet=sheet) == PRICES["gpt-4o-mini"]
+    assert context_window_of("openai", "gpt-4o", sheet=sheet) == 128_000
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("not toml", "not valid toml"),
+        ('["a:b"]\ninput = 1', "output missing"),
+        ('["a:b"]\ninput = 1\noutput = "dear"', "not a price"),
+        ('["a:b"]\ninput = 1\noutput = 1\nuotput = 2', "unknown uotput"),
+        ('["a:b"]\ninput = 1\noutput = 1\ncontext_window = 0', "context_window"),
+        ('"a:b" = 3', "must be a table"),
+    ],
+)
+def test_a_sheet_with_a_mistake_says_where(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(UnknownPrice, match=complaint):
+        PriceSheet.load(_sheet(tmp_path, text))
+
+
+def test_a_missing_sheet_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownPrice, match=r"gone\.toml cannot be read"):
+        PriceSheet.load(tmp_path / "gone.toml")

@@ -1,0 +1,340 @@
+"""A step is one transaction: what is held before, what may be spent during, what is booked after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any, Literal
+
+import pytest
+
+from agentbudget.cache import Answers
+from agentbudget.errors import (
+    BudgetExceeded,
+    ContextTooLong,
+    InvalidOutput,
+    ModelUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+)
+from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.models.base import Request
+from agentbudget.models.ladder import Ladder
+from agentbudget.money import ZERO, Amount, Budget
+from agentbudget.prices import ComputePrice
+from agentbudget.skill import Skill, skill
+from agentbudget.step import Context, Engine, Scope
+from agentbudget.testing import ScriptedModel, ScriptedReply
+from agentbudget.usage import Usage
+from agentbudget.verify import cites
+
+
+@skill(max_output_tokens=8)
+async def triage(ctx: Context, message: str) -> Literal["billing", "bug"]:
+    """Say which team should handle this message."""
+    ...
+
+
+@skill(escalate="frontier", max_output_tokens=20, accept=cites)
+async def answer(ctx: Context, question: str) -> str:
+    """Answer with a citation."""
+    ...
+
+
+@skill(tier="local", escalate="frontier", max_output_tokens=20, max_input_tokens=50)
+async def research(ctx: Context, question: str) -> str:
+    """Answer in two calls."""
+    first = await ctx.complete(f"first: {question}")
+    second = await ctx.complete(f"second: {first.text}", accept=lambda text: "good" in text)
+    return second.text
+
+
+@pytest.fixture
+def ledger() -> Generator[Ledger]:
+    with Ledger.open("memory:") as opened:
+        yield opened
+
+
+def context(ledger: Ledger, *models: ScriptedModel, budget: Budget | None = None, share: bool = True) -> Context:
+    ledger.account("run/r", limit=budget or Budget(usd="1"))
+    machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
+    engine = Engine(ledger, Ladder(models), Answers(), machine, share_answers=share)
+    return Context(engine, Scope("r", user="42", feature="support"))
+
+
+def local(*script: Any) -> ScriptedModel:
+    return ScriptedModel(script, name="scripted:small")
+
+
+def frontier(*script: Any) -> ScriptedModel:
+    return ScriptedModel(script, name="scripted:large")
+
+
+def steps(ledger: Ledger) -> list[HoldRecord]:
+    return [h for h in ledger.holds(prefix="r/") if h.meta.get("kind") == "step"]
+
+
+def calls(ledger: Ledger) -> list[HoldRecord]:
+    return [h for h in ledger.holds(prefix="r/") if h.meta.get("kind") == "call"]
+
+
+async def test_a_step_settles_what_its_call_used_on_run_user_feature_and_skill(ledger: Ledger) -> None:
+    ctx = context(ledger, local('"bug"'))
+    assert await triage(ctx, message="it crashes") == "bug"
+    (call,) = calls(ledger)
+    assert call.settled is not None
+    for account in ("run/r", "user/42", "feature/support", "skill/triage"):
+        balance = ledger.balance(account)
+        assert (balance.posted, balance.held) == (call.settled, ZERO)
+    (step,) = steps(ledger)
+    assert step.detail["status"] == "ok"
+    assert ledger.verify().ok
+
+
+async def test_nothing_is_sent_when_the_step_does_not_fit(ledger: Ledger) -> None:
+    model = local('"bug"')
+    ctx = context(ledger, model, budget=Budget(usd="0.00001"))
+    with pytest.raises(BudgetExceeded, match=r"run/r has .* raise the limit by at least"):
+        await triage(ctx, message="it crashes")
+    assert model.requests == []
+    assert ledger.holds(prefix="r/") == []
+
+
+async def test_the_output_cap_is_what_was_paid_for(ledger: Ledger) -> None:
+    model = local('"bug"')
+    await triage(context(ledger, model), message="x")
+    (request,) = model.requests
+    assert request.max_output_tokens == 8
+    (call,) = calls(ledger)
+    words = sum(len(m.text.split()) + 1 for m in request.messages)
+    assert call.amount.tokens == words + 8
+
+
+async def test_escalation_is_priced_before_the_cheap_try(ledger: Ledger) -> None:
+    large = frontier("sure [1]")
+    ctx = context(ledger, local("no citation"), large)
+    assert await answer(ctx, question="why?") == "sure [1]"
+    (step,) = steps(ledger)
+    both = [c.amount.usd_nano for c in calls(ledger)]
+    assert step.amount.usd_nano >= sum(both)
+    assert step.detail["escalated"] is True
+    assert [c.meta["purpose"] for c in calls(ledger)] == ["draft", "escalation"]
+
+
+async def test_what_could_not_pay_for_the_escalation_is_refused_at_once(ledger: Ledger) -> None:
+    small = local("no citation")
+    ctx = context(ledger, small, frontier("sure [1]"), budget=Budget(calls=1))
+    with pytest.raises(BudgetExceeded):
+        await answer(ctx, question="why?")
+    assert small.requests == []
+
+
+async def test_an_answer_that_no_rung_could_better_is_returned_and_marked(ledger: Ledger) -> None:
+    ctx = context(ledger, local("none"), frontier("none either"))
+    assert await answer(ctx, question="why?") == "none either"
+    (step,) = steps(ledger)
+    assert step.detail["status"] == "unaccepted"
+
+
+async def test_output_that_fits_no_type_is_an_error_and_is_booked(ledger: Ledger) -> None:
+    ctx = context(ledger, local("not json"))
+    with pytest.raises(InvalidOutput, match="triage"):
+        await triage(ctx, message="x")
+    assert ledger.balance("run/r").posted.usd_nano > 0
+    (step,) = steps(ledger)
+    assert step.detail["status"] == "failed"
+
+
+async def test_a_body_makes_several_calls_inside_one_hold(ledger: Ledger) -> None:
+    ctx = context(ledger, local("one", "good"), frontier())
+    assert await research(ctx, question="q") == "good"
+    (step,) = steps(ledger)
+    assert len(calls(ledger)) == 2
+    assert all(c.parent == step.id for c in calls(ledger))
+
+
+async def test_a_step_that_needs_more_than_it_held_extends_its_hold(ledger: Ledger) -> None:
+    ctx = context(ledger, local("one", "good"), frontier())
+    await research(ctx, question="word " * 200)
+    (step,) = steps(ledger)
+    assert step.state == "settled"
+    assert step.overrun == ZERO
+    assert ledger.verify().ok
+
+
+async def test_an_extension_that_does_not_fit_is_refused_and_the_rest_is_settled(ledger: Ledger) -> None:
+    ctx = context(ledger, local("one", "good"), frontier(), budget=Budget(tokens=200))
+    with pytest.raises(BudgetExceeded):
+        await research(ctx, question="word " * 200)
+    balance = ledger.balance("run/r")
+    assert balance.held == ZERO
+    assert ledger.verify().ok
+
+
+async def test_a_skills_own_budget_bounds_its_step(ledger: Ledger) -> None:
+    @skill(budget=Budget(tokens=60), max_input_tokens=20, max_output_tokens=8)
+    async def frugal(ctx: Context, question: str) -> str:
+        """Ask."""
+        return (await ctx.complete(question)).text
+
+    ctx = context(ledger, local("fine"))
+    with pytest.raises(BudgetExceeded, match="skill's budget"):
+        await frugal(ctx, question="word " * 100)
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "posted"),
+    [
+        (ScriptedReply(error=ModelUnavailable("down", model="m", sent=False), sent=False), "voided", False),
+        (ScriptedReply(error=RateLimited("slow", model="m", retry_after_s=0.001)), "settled", False),
+        (ScriptedReply(error=OutcomeUnknown("timeout", model="m")), "settled", True),
+        (ScriptedReply(error=ModelUnavailable("cut", model="m"), usage=Usage(7, 1)), "settled", True),
+    ],
+)
+async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, reply: ScriptedReply, state: str, posted: bool
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    ctx = context(ledger, local(reply, '"bug"'))
+    assert await triage(ctx, message="x") == "bug"
+    first, second = calls(ledger)
+    assert (first.state, bool(first.settled)) == (state, posted)
+    assert first.presumed == isinstance(reply.error, OutcomeUnknown)
+    assert second.state == "settled"
+
+
+async def test_a_provider_that_stays_down_costs_nothing_and_is_named(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    down = ScriptedReply(error=ModelUnavailable("refused", model="m", sent=False), sent=False)
+    ctx = context(ledger, local(down, down, down))
+    with pytest.raises(ModelUnavailable):
+        await triage(ctx, message="x")
+    assert ledger.balance("run/r").posted == ZERO
+
+
+async def test_cancelling_settles_what_was_used_and_frees_the_rest(ledger: Ledger) -> None:
+    ctx = context(ledger, local(ScriptedReply('"bug"', delay_s=30)))
+    task = asyncio.create_task(ctx.call(triage, {"message": "x"}))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (step,) = steps(ledger)
+    (call,) = calls(ledger)
+    assert step.detail["status"] == "cancelled"
+    assert call.presumed  # sent, and this model does not say what it used
+    assert ledger.balance("run/r").held == ZERO
+
+
+async def test_the_same_question_again_costs_nothing_and_says_what_it_saved(ledger: Ledger) -> None:
+    model = local('"bug"')
+    ctx = context(ledger, model)
+    await triage(ctx, message="x")
+    paid = ledger.balance("run/r").posted
+    assert await triage(ctx, message="x") == "bug"
+    assert ledger.balance("run/r").posted == paid
+    assert len(model.requests) == 1
+    hit = calls(ledger)[-1]
+    assert hit.detail["cached"] is True
+    assert hit.detail["saved_usd_nano"] == paid.usd_nano
+
+
+async def test_another_tenant_does_not_get_the_cached_answer(ledger: Ledger) -> None:
+    model = local('"bug"', '"billing"')
+    ctx = context(ledger, model)
+    await triage(ctx, message="x")
+    other = Context(ctx.engine, Scope("r", tenant="other"))
+    assert await triage(other, message="x") == "billing"
+
+
+async def test_without_sharing_a_run_still_replays_its_own_answers(ledger: Ledger) -> None:
+    model = local('"bug"', '"billing"')
+    ctx = context(ledger, model, share=False)
+    await triage(ctx, message="x")
+    assert await triage(ctx, message="x") == "bug"
+    ledger.account("run/other", limit=Budget(usd="1"))
+    other = Context(ctx.engine, Scope("other"))
+    assert await triage(other, message="x") == "billing"
+
+
+async def test_a_context_that_does_not_fit_is_refused_before_anything_is_spent(ledger: Ledger) -> None:
+    ctx = context(ledger, local())
+    with pytest.raises(ContextTooLong, match="too many"):
+        await triage(ctx, message="word " * 9000)
+    assert ledger.holds(prefix="r/") == []
+
+
+async def test_a_cap_learned_from_history_is_lifted_when_it_cuts(ledger: Ledger) -> None:
+    def reply(request: Request) -> ScriptedReply:
+        wanted = 19 if "long" in request.messages[-1].text else 2
+        used = min(wanted, request.max_output_tokens)
+        return ScriptedReply("w " * used, finish="stop" if used == wanted else "length", usage=Usage(10, used))
+
+    @skill(max_output_tokens=20)
+    async def say(ctx: Context, what: str) -> str:
+        """Say it."""
+        ...
+
+    model = ScriptedModel(reply)
+    ctx = context(ledger, model)
+    for i in range(25):
+        await say(ctx, what=f"short {i}")
+    assert model.requests[-1].max_output_tokens < 20
+    text = await say(ctx, what="long")
+    assert len(text.split()) == 19
+    assert calls(ledger)[-1].meta["purpose"] == "retry"
+
+
+async def test_landing_fuel_is_held_before_and_spent_later(ledger: Ledger) -> None:
+    ctx = context(ledger, local('"bug"'), budget=Budget(tokens=200))
+    ticket = await ctx.set_aside(triage, input_tokens=100)
+    held = ledger.balance("run/r").held.tokens
+    assert held == 108
+    assert await triage(ctx.landing(ticket), message="x") == "bug"
+    record = ledger.hold(ticket)
+    assert record is not None
+    assert record.state == "settled"
+    assert ledger.balance("run/r").held == ZERO
+
+
+async def test_a_skill_may_check_another_skills_output(ledger: Ledger) -> None:
+    @skill(tier="local", max_output_tokens=4, max_input_tokens=60)
+    async def supported(ctx: Context, question: str, answer: str) -> bool:
+        """Is the answer right?"""
+        ...
+
+    @skill(tier="local", escalate="frontier", max_output_tokens=10, accept=supported)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    ctx = context(ledger, local("wrong", "false", "true"), frontier("right"))
+    assert await reply(ctx, question="q") == "right"
+    outer, *inner = steps(ledger)
+    assert [h.parent for h in inner] == [outer.id, outer.id]
+    assert ledger.verify().ok
+
+
+async def test_steps_with_the_same_arguments_at_once_do_not_collide(ledger: Ledger) -> None:
+    ctx = context(ledger, ScriptedModel(lambda _: ScriptedReply('"bug"', delay_s=0.01)), share=False)
+    got = await asyncio.gather(*(triage(ctx, message="x") for _ in range(4)))
+    assert got == ["bug"] * 4
+    assert ledger.verify().ok
+    assert ledger.balance("run/r").held == ZERO
+
+
+async def test_fifty_concurrent_calls_with_room_for_ten_never_overspend(ledger: Ledger) -> None:
+    model = ScriptedModel(lambda _: ScriptedReply('"bug"', delay_s=0.005))
+    ctx = context(ledger, model, budget=Budget(calls=10), share=False)
+    results = await asyncio.gather(*(triage(ctx, message=f"m{i}") for i in range(50)), return_exceptions=True)
+    assert sum(r == "bug" for r in results) == 10
+    assert sum(isinstance(r, BudgetExceeded) for r in results) == 40
+    assert ledger.balance("run/r").posted.calls == 10
+
+
+def test_a_skill_is_typed(ledger: Ledger) -> None:
+    label: Skill[..., Literal["billing", "bug"]] = triage
+    assert label.output.schema == {"enum": ["billing", "bug"], "type": "string"}
+    assert Amount(1) + Amount(2) == Amount(3)
