@@ -21,7 +21,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import Amount, Budget
 from agentbudget.runs import RunRecord, Runs, new_run_id
 from agentbudget.settings import Settings
-from agentbudget.skill import Skill
+from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
 from agentbudget.usage import Usage
@@ -223,6 +223,7 @@ class Agent:
                 engine.listener = listener
             scope = Scope(record.run_id, record.user, record.feature)
             engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
+            engine.open_accounts(scope.accounts())
             beat = asyncio.create_task(_heartbeat(engine.ledger))
             try:
                 with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget):

@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 from pydantic import Field, create_model
 
 from agentbudget.errors import SkillError
-from agentbudget.skill import Skill
+from agentbudget.skills import Skill
 from agentbudget.step import Context
 
 if TYPE_CHECKING:

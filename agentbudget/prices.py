@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import cache
-from importlib.metadata import version
 from math import ceil, floor, nextafter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -309,6 +308,8 @@ def _how_to_price(provider: str, model: str, why: str) -> str:
 @cache
 def _source(priced_as: str = "", model: str = "") -> str:
     """Names the price list, and the entry where it goes by another name than the model."""
+    from importlib.metadata import version
+
     name = f"genai-prices {version('genai-prices')}"
     return name if priced_as == model else f"{name}: {priced_as}"
 

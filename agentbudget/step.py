@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, overload
 
@@ -21,7 +21,6 @@ from agentbudget.errors import (
     InvalidOutput,
     Mistake,
     ModelError,
-    OutcomeUnknown,
     SkillError,
 )
 from agentbudget.estimate import CallEstimate, Estimator, tag
@@ -30,7 +29,7 @@ from agentbudget.models.base import Completion, Message, Meter, Model, Price, Re
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.route import Progress, next_move
-from agentbudget.skill import Accept, AnyCheck, Output, Skill, as_checks
+from agentbudget.skills import Accept, AnyCheck, Output, Skill, as_checks
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
 
@@ -96,9 +95,17 @@ class Engine:
     position: Callable[[], str] = lambda: ""
     listener: Callable[[Event], None] = lambda _event: None
     estimator: Estimator = field(init=False)
+    _open: set[str] = field(init=False, default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.ledger)
+
+    def open_accounts(self, names: Iterable[str]) -> None:
+        """Open the accounts that are not open yet: those of users, features and skills come into being when used."""
+        for name in names:
+            if name not in self._open:
+                self.ledger.account(name)
+                self._open.add(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,8 +556,7 @@ def _reserve_step(ctx: Context, skill: Skill[Any, Any], base: str, amount: Amoun
     if ctx.step is not None:
         return ctx.step.hold_within(hold_id, amount, f"step|{skill.name}", meta)
     accounts = ctx.scope.accounts(skill.name)
-    for name in accounts[1:]:
-        ledger.account(name)
+    ctx.engine.open_accounts(accounts)
     with telemetry.reservation(hold_id, held=amount, estimated=expected, accounts=accounts) as span:
         hold = ledger.reserve(hold_id, amount, accounts=accounts, tag=f"step|{skill.name}", meta=meta)
         span.granted()
@@ -610,8 +616,7 @@ def _settle_failure(hold: Hold, model: Model, meter: Meter, error: BaseException
         return hold.settle(Amount(model.price.cost(usage), usage.total_tokens, 1), detail=detail)
     if not meter.sent:
         return hold.void(reason=message)
-    if isinstance(error, ModelError) and not isinstance(error, OutcomeUnknown):
-        return hold.settle(ZERO, detail=detail)
+    # A provider that says nothing of usage may bill: a refund is never guessed.
     return hold.presume(detail=detail)
 
 

@@ -132,6 +132,9 @@ TOKEN_BUCKETS: Final = tuple(4**i for i in range(14))
 DURATION_BUCKETS: Final = tuple(0.01 * 2**i for i in range(14))
 """Histogram bounds that the conventions give for seconds."""
 
+EXPORT_TIMEOUT_S: Final = 3.0
+"""How long a collector that is down may hold up the end of a process, unless ``OTEL_EXPORTER_OTLP_TIMEOUT`` says."""
+
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("granted", "refused", "settled", "presumed", "voided")
 _UNKNOWN: Final = "unknown"
 _STEP_KEY: Final = "agentbudget.step"
@@ -599,8 +602,8 @@ def _backend() -> _Backend | None:
     """Where spans and metrics go; None while nobody listens."""
     if _captured is not None:
         return _captured
-    if not _may_have_provider():
-        return None
+    if "opentelemetry.trace" not in sys.modules and "opentelemetry.metrics" not in sys.modules and not _is_named():
+        return None  # nobody can have installed a provider
     from opentelemetry import metrics, trace
 
     tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
@@ -609,14 +612,10 @@ def _backend() -> _Backend | None:
     return _backend_of(tracers, meters)
 
 
-def _may_have_provider() -> bool:
-    """Nobody can install a provider without importing the API or naming one in the environment."""
-    return (
-        "opentelemetry.trace" in sys.modules
-        or "opentelemetry.metrics" in sys.modules
-        or "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
-        or "OTEL_PYTHON_METER_PROVIDER" in os.environ
-    )
+@cache
+def _is_named() -> bool:
+    """True if the environment names a provider, which the API loads when it is asked for one."""
+    return bool({"OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"} & os.environ.keys())
 
 
 @lru_cache(maxsize=4)
@@ -704,7 +703,7 @@ def _otlp_tracers(resource: Resource) -> SdkTracerProvider:
     except ImportError as error:
         raise _missing_otlp() from error
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_timeout_s("traces"))))
     return provider
 
 
@@ -716,7 +715,15 @@ def _otlp_meters(resource: Resource) -> SdkMeterProvider:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     except ImportError as error:
         raise _missing_otlp() from error
-    return MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+    return MeterProvider(
+        [PeriodicExportingMetricReader(OTLPMetricExporter(timeout=_timeout_s("metrics")))], resource=resource
+    )
+
+
+def _timeout_s(signal: Literal["traces", "metrics"]) -> float | None:
+    """None lets the exporter read the environment."""
+    names = {"OTEL_EXPORTER_OTLP_TIMEOUT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_TIMEOUT"}
+    return None if names & os.environ.keys() else EXPORT_TIMEOUT_S
 
 
 def _missing_otlp() -> MissingDependency:
@@ -758,6 +765,10 @@ class Capture:
         if len(found) != 1:
             raise LookupError(f"{len(found)} spans are named {name!r}; there are {[span.name for span in self.spans]}")
         return found[0]
+
+    def dump(self) -> str:
+        """All that would be exported of the spans, as OpenTelemetry prints it: to prove that something is not in it."""
+        return "\n".join(span.to_json(indent=None) for span in self._spans.get_finished_spans())
 
     def metric(self, name: str, **labels: str) -> float | None:
         """The sum of the metric over every series with these labels, None if there is no such series.

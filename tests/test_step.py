@@ -22,7 +22,7 @@ from agentbudget.models.base import Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice
-from agentbudget.skill import Skill, skill
+from agentbudget.skills import Skill, skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
@@ -186,7 +186,7 @@ async def test_a_skills_own_budget_bounds_its_step(ledger: Ledger) -> None:
     ("reply", "state", "posted"),
     [
         (ScriptedReply(error=ModelUnavailable("down", model="m", sent=False), sent=False), "voided", False),
-        (ScriptedReply(error=RateLimited("slow", model="m", retry_after_s=0.001)), "settled", False),
+        (ScriptedReply(error=RateLimited("slow", model="m", usage=Usage(), retry_after_s=0.001)), "settled", False),
         (ScriptedReply(error=OutcomeUnknown("timeout", model="m")), "settled", True),
         (ScriptedReply(error=ModelUnavailable("cut", model="m"), usage=Usage(7, 1)), "settled", True),
     ],
@@ -198,7 +198,7 @@ async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     ctx = context(ledger, local(reply, '"bug"'))
     assert await triage(ctx, message="x") == "bug"
     first, second = calls(ledger)
-    assert (first.state, bool(first.settled)) == (state, posted)
+    assert (first.state, first.settled is not None and first.settled.usd_nano > 0) == (state, posted)
     assert first.presumed == isinstance(reply.error, OutcomeUnknown)
     assert second.state == "settled"
 

@@ -20,7 +20,6 @@ from agentbudget.context._extra import needs
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import (
     CANDIDATES,
-    RRF_K,
     Header,
     Hit,
     Place,
@@ -173,7 +172,7 @@ class EdgeStore:
         each = max(limit, CANDIDATES)
         request = edge.QueryRequest(
             limit=limit,
-            query=edge.Fusion.Rrf(k=RRF_K),  # pyright: ignore[reportArgumentType] its stubs forget that Rrf is a Fusion
+            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
             prefetches=[
                 edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense")),
                 edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25")),

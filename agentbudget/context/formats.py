@@ -235,15 +235,19 @@ class _Builder:
     _parts: list[str] = field(default_factory=list[str])
     _length: int = 0
 
-    def write(self, text: str) -> int:
+    def write(self, text: str, before: str = "\n\n") -> int:
+        if self._parts:
+            self._parts.append(before)
+            self._length += len(before)
         start = self._length
-        self._parts += (text, "\n\n")
-        self._length += len(text) + 2
+        self._parts.append(text)
+        self._length += len(text)
         return start
 
     def add(self, text: str, kind: Kind = "prose", head: str = "") -> None:
         if text.strip():
-            start = self.write(text)
+            within_list = text.startswith("- ") and bool(self._parts) and self._parts[-1].startswith("- ")
+            start = self.write(text, "\n" if within_list else "\n\n")
             self.blocks.append(Block(start, start + len(text), self.outline.path, kind, head))
 
     def enter(self, level: int, title: str) -> None:
@@ -274,8 +278,10 @@ def html(data: bytes) -> Parsed:
     for unwanted in soup.select(_DROPPED):
         unwanted.decompose()
     builder = _Builder()
-    if soup.title and not soup.find(["h1", "h2"]):
-        builder.enter(1, _one_line(soup.title.get_text()))
+    if soup.title:
+        title = _one_line(soup.title.extract().get_text())
+        if not soup.find(["h1", "h2"]):
+            builder.enter(1, title)
     _walk(_readable_part(soup), builder)
     return builder.parsed()
 

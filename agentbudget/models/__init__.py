@@ -33,8 +33,8 @@ LOCAL: Final = ("llamacpp:qwen2.5-coder-0.5b", "llamacpp:qwen2.5-coder-1.5b")
 """The ladder where no key is set."""
 
 FRONTIER: Final = (
-    ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-4-5"),
-    ("OPENAI_API_KEY", "openai:gpt-5.1"),
+    ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-5-5"),
+    ("OPENAI_API_KEY", "openai:gpt-5.5"),
 )
 """The frontier tier of the first key that is set; AGENTBUDGET_MODELS names any other."""
 

@@ -13,11 +13,22 @@ from agentbudget.ledger import Detail, HoldRecord
 from agentbudget.money import ZERO, Amount, nano_to_usd
 
 LineStatus = Literal[
-    "ok", "failed", "cancelled", "cached", "replayed", "overrun", "presumed", "lapsed", "open", "voided", "unknown"
+    "ok",
+    "unaccepted",
+    "failed",
+    "cancelled",
+    "cached",
+    "replayed",
+    "overrun",
+    "presumed",
+    "lapsed",
+    "open",
+    "voided",
+    "unknown",
 ]
-"""How a step ended. ``cached`` and ``replayed``: every answer was paid for before; ``overrun``: it ended, above a hold;
-``presumed``: booked at what it held; ``lapsed``: left in the middle by its owner, and what was sent presumed spent;
-``unknown``: the ledger does not say."""
+"""How a step ended. ``unaccepted``: no answer passed its checks; ``cached`` and ``replayed``: every answer was paid for
+before; ``overrun``: it ended, above a hold; ``presumed``: booked at what it held; ``lapsed``: left in the middle by its
+owner, and what was sent presumed spent; ``unknown``: the ledger does not say."""
 
 NS_PER_S: Final = 10**9
 NS_PER_MINUTE: Final = 60 * NS_PER_S
@@ -197,9 +208,9 @@ class Holds:
             input_tokens=_tokens(head, asked, "input_tokens"),
             output_tokens=_tokens(head, asked, "output_tokens"),
             cached_tokens=sum(_usage(call, "cached_tokens") or 0 for call in asked),
-            cache_hits=sum(flag(call.detail, "cached") for call in calls),
+            cache_hits=sum(is_hit(call) for call in calls),
             replayed=sum(flag(call.detail, "replayed") for call in calls),
-            saved_usd_nano=sum(whole(call.detail, "saved_usd_nano") or 0 for call in calls),
+            saved_usd_nano=sum(whole(call.detail, "saved_usd_nano") or 0 for call in calls if is_hit(call)),
             seconds=number(head.detail, "seconds"),
             presumed=total(booked(part) for part in parts if part.presumed),
             overrun=overrun.at_least(head.overrun),
@@ -317,6 +328,11 @@ def asked_a_model(call: HoldRecord) -> bool:
     return call.state != "voided" and not flag(call.detail, "cached") and not flag(call.detail, "replayed")
 
 
+def is_hit(call: HoldRecord) -> bool:
+    """True for a call that the cache answered, other than with this run's own earlier answer."""
+    return flag(call.detail, "cached") and not flag(call.detail, "replayed")
+
+
 def booked(record: HoldRecord) -> Amount:
     """What this hold booked itself, without the holds within it."""
     return ZERO if record.settled is None else record.settled.minus(record.spent)
@@ -325,24 +341,27 @@ def booked(record: HoldRecord) -> Amount:
 def _title(head: HoldRecord) -> str:
     kind, skill = text(head.meta, "kind"), text(head.meta, "skill")
     if kind in ("retrieval", "index"):
-        return f"{kind} {text(head.meta, 'source') or ''}".strip()
+        return f"{kind} {_last_part(text(head.meta, 'source') or '')}".strip()
     return skill or kind or head.id
+
+
+def _last_part(source: str) -> str:
+    """The name of an index, without the folder or address where it lies."""
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def _status(head: HoldRecord, calls: Sequence[HoldRecord]) -> LineStatus:
     said = text(head.detail, "status")
     if head.state == "open" or head.state == "voided" or head.state == "lapsed":
         return head.state
-    if said == "failed" or said == "cancelled":
+    if said == "failed" or said == "cancelled" or said == "unaccepted":
         return said
     if head.presumed:
         return "presumed"
     if head.overrun or any(call.overrun for call in calls):
         return "overrun"
-    if calls and all(flag(call.detail, "cached") for call in calls):
-        return "cached"
     if calls and not any(asked_a_model(call) for call in calls):
-        return "replayed" if any(flag(call.detail, "replayed") for call in calls) else "ok"
+        return "cached" if any(is_hit(call) for call in calls) else "replayed"
     return "ok" if said == "ok" or not is_step(head) else "unknown"
 
 
@@ -359,7 +378,9 @@ def _estimate(head: HoldRecord) -> Estimate:
 
 
 def _usage(call: HoldRecord, name: str) -> int | None:
-    return whole(mapping(call.detail, "usage"), name)
+    known = whole(mapping(call.detail, "usage"), name)
+    # Settled at nothing by whoever knew: the provider refused it and does not bill it.
+    return 0 if known is None and call.state == "settled" and not call.presumed and not call.settled else known
 
 
 def _tokens(head: HoldRecord, asked: Sequence[HoldRecord], name: str) -> int | None:

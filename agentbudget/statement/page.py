@@ -23,17 +23,19 @@ _STYLE: Final = """
 .agentbudget{font:13px/1.5 system-ui,sans-serif;max-width:1160px}
 .agentbudget h4{margin:0 0 2px;font-size:15px}
 .agentbudget .task{font-style:italic;opacity:.8;margin:0 0 8px}
-.agentbudget table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:6px 0 12px;font-size:13px}
+.agentbudget table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:6px 0 12px;
+font-size:13px;color:inherit}
 .agentbudget th,.agentbudget td{padding:3px 10px;text-align:left;border:0;background:none;color:inherit}
 .agentbudget .n{text-align:right;white-space:nowrap}
 .agentbudget thead th,.agentbudget tfoot td{font-weight:600}
 .agentbudget thead th{border-bottom:1px solid currentColor}
 .agentbudget tfoot td{border-top:1px solid currentColor}
 .agentbudget .within{opacity:.65}
-.agentbudget .charts{display:flex;flex-wrap:wrap;gap:24px}
+.agentbudget .charts{display:flex;flex-wrap:wrap;align-items:flex-start;gap:24px}
 .agentbudget svg{width:560px;max-width:100%;height:auto;font:12px system-ui,sans-serif}
-.agentbudget .s-failed,.agentbudget .s-cancelled{color:#dc2626;font-weight:600}
-.agentbudget .s-overrun,.agentbudget .s-presumed,.agentbudget .s-open{color:#d97706;font-weight:600}
+.agentbudget .s-failed,.agentbudget .s-unaccepted,.agentbudget .s-cancelled{color:#dc2626;font-weight:600}
+.agentbudget .s-overrun,.agentbudget .s-presumed,.agentbudget .s-lapsed,
+.agentbudget .s-open{color:#d97706;font-weight:600}
 .agentbudget .s-escalated{color:#a855f7}
 .agentbudget .s-ok{color:#16a34a}
 .agentbudget .s-cached,.agentbudget .s-replayed{color:#0891b2}
@@ -102,7 +104,8 @@ def _skills(costs: Sequence[SkillCost]) -> str:
         f'<td class="n">{words.plural(cost.steps, "step")}</td></tr>'
         for cost in costs
     )
-    return f"<table><thead><tr><th>Cost per skill</th><th></th><th></th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+    head = '<tr><th colspan="4">Cost per skill</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 # --- charts
@@ -171,10 +174,10 @@ def step_chart(statement: Statement) -> str:
     ]
     for i, line in enumerate(lines):
         y = 52 + i * row
-        booked = line.settled.usd_nano if line.settled else None
+        booked = line.settled.usd_nano if line.settled is not None else None
         parts.append(_label(left - 8, y + 11, words.cut(words.plain(line.skill), 18), anchor="end"))
-        parts.append(_bar(left, y, x(line.held.usd_nano) - left, 14, _BLUE, opacity=0.22))
-        if booked is not None:
+        parts.append(_bar(left, y, x(line.held.usd_nano) - left, 14, _BLUE, opacity=0.35))
+        if booked:
             parts.append(_bar(left, y + 3, max(x(booked) - left, 1.5), 8, _BLUE))
         if line.estimated.usd_nano is not None:
             parts.append(_bar(x(line.estimated.usd_nano) - 1, y - 2, 2, 18, _AMBER))
@@ -183,7 +186,7 @@ def step_chart(statement: Statement) -> str:
 
 
 def _weight(line: Line) -> int:
-    booked = line.settled.usd_nano if line.settled else 0
+    booked = line.settled.usd_nano if line.settled is not None else 0
     return max(line.held.usd_nano, booked, line.estimated.usd_nano or 0)
 
 
@@ -191,7 +194,7 @@ def _legend() -> list[str]:
     return [
         _bar(8, 28, 2, 12, _AMBER),
         _label(16, 38, "estimated"),
-        _bar(88, 28, 14, 12, _BLUE, opacity=0.22),
+        _bar(88, 28, 14, 12, _BLUE, opacity=0.35),
         _label(108, 38, "held"),
         _bar(148, 30, 14, 8, _BLUE),
         _label(168, 38, "settled"),

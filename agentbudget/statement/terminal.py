@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from io import StringIO
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.money import format_usd
@@ -26,9 +28,11 @@ _STYLES: Final = {
     "replayed": "cyan",
     "escalated": "magenta",
     "failed": "bold red",
+    "unaccepted": "red",
     "cancelled": "red",
     "overrun": "bold yellow",
     "presumed": "yellow",
+    "lapsed": "yellow",
     "open": "yellow",
     "voided": "dim",
 }
@@ -48,10 +52,12 @@ class Terminal:
         yield Text.assemble(("Statement", "bold"), f"  {words.heading(statement)}", overflow="fold")
         if (task := words.task(statement)) is not None:
             yield Text(f"“{task}”", style="italic", overflow="fold")
+        yield Text()
         yield _table(statement, _fitting(statement, options.max_width))
+        yield Text()
         yield _facts(statement)
         if len(statement.by_skill) > 1:
-            yield Text()
+            yield Text("\nCost per skill", style="bold")
             yield _skills(statement.by_skill)
 
 
@@ -149,10 +155,11 @@ def _skills(costs: Sequence[SkillCost]) -> Table:
     grid.add_column(no_wrap=True, min_width=BAR)
     for _ in range(3):
         grid.add_column(justify="right", no_wrap=True)
+    most = max((cost.share for cost in costs), default=Decimal(0)) or Decimal(1)
     for cost in costs:
         grid.add_row(
             Text(words.plain(cost.skill)),
-            Text("█" * max(1 if cost.share else 0, round(BAR * cost.share)), style="blue"),
+            Text("█" * ceil(BAR * cost.share / most), style="blue"),
             f"{100 * cost.share:.0f} %",
             format_usd(cost.cost.usd_nano),
             f"{words.plural(cost.steps, 'step')}",

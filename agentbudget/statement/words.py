@@ -36,7 +36,7 @@ def _nothing(_totals: Totals, _places: int) -> str:
 
 
 COLUMNS: Final = (
-    Column("Skill", lambda line, _: WITHIN * line.depth + plain(line.skill), lambda *_: "Total", number=False),
+    Column("Skill", lambda line, _: WITHIN * line.depth + plain(line.skill), lambda _, __: "Total, USD", number=False),
     Column("Tier, model", lambda line, _: place(line), _nothing, number=False, weight=8),
     Column(
         "Estimated",
@@ -76,7 +76,7 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
     known = (
         ("Budget", limits(statement.budget)),
         ("Spent", _spent(statement)),
-        ("Held open", str(totals.open) if totals.open else None),
+        ("Held open", _some(totals.open) if totals.open else None),
         ("Remaining", limits(statement.remaining)),
         ("Burn rate", _burn_rate(totals)),
         ("Cache", _cache(totals)),
@@ -203,7 +203,7 @@ def _some(amount: Amount) -> str:
 
 
 def _priced(model: TierModel) -> str:
-    return f"{model.model} at {model.price}" if model.price else model.model
+    return f"{model.model} · {model.price}" if model.price else model.model
 
 
 # --- words

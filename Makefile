@@ -1,0 +1,23 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install everything in .venv (llama.cpp is compiled once)
+	python3 bootstrap.py setup
+
+demo:  ## set up, then answer a question from the example handbook within a budget
+	python3 bootstrap.py demo
+
+test:  ## set up, then run the tests
+	python3 bootstrap.py test
+
+check: setup  ## ruff and basedpyright
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/basedpyright
+
+format: setup  ## let ruff format and mend
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .

@@ -1,0 +1,1 @@
+"""Reference graphs: wiring only, written with public names."""

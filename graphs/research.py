@@ -1,0 +1,153 @@
+"""Research a task in a folder of documents.
+
+    plan ─► explore ─► explore … ─► conclude
+            (a wave of independent questions in parallel, then those that needed their answers)
+
+The cost of the conclusion is held before exploring begins. `explore` is retrieve → answer on the cheap tier →
+verify → escalate if that fails.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Send
+
+from agentbudget import Context, Mistake, cite
+from skills import answer, plan, synthesise
+
+PASSAGE_TOKENS = 420
+"""What the passages for one question may take of the prompt."""
+
+LANDING_TOKENS = 900
+"""What the findings may bring to the conclusion: its cost is held before exploring."""
+
+
+class Question(TypedDict):
+    """A planned question; ``needs`` are the numbers of questions to be answered before."""
+
+    number: int
+    question: str
+    needs: list[int]
+
+
+class Finding(TypedDict):
+    """What was found for a question: an answer with marks, and the citation behind each mark."""
+
+    number: int
+    question: str
+    answer: str
+    citations: list[dict[str, Any]]
+
+
+class State(TypedDict, total=False):
+    """A task in, an output and its citations out."""
+
+    task: str
+    landing: str
+    questions: list[Question]
+    findings: Annotated[list[Finding], operator.add]
+    output: str
+    citations: list[dict[str, Any]]
+
+
+class Wave(TypedDict):
+    """One question on its way to `explore`, with what earlier ones found."""
+
+    question: Question
+    known: list[Finding]
+
+
+async def make_plan(state: State, runtime: Runtime[Context]) -> State:
+    """Hold the landing, then let the strongest model split the task."""
+    ctx = runtime.context
+    task = state.get("task", "")
+    landing = await ctx.set_aside(synthesise, input_tokens=LANDING_TOKENS)
+    planned = (await plan(ctx, task=task)).questions
+    questions = [
+        Question(number=n, question=q.question, needs=[need for need in q.needs if 0 < need < n])
+        for n, q in enumerate(planned, 1)
+    ]
+    return {"landing": landing, "questions": questions}
+
+
+def next_wave(state: State) -> list[Send] | str:
+    """Every question whose needs are met and that has no finding yet; the conclusion when none is left."""
+    findings = state.get("findings", [])
+    done = {finding["number"] for finding in findings}
+    ready = [q for q in state.get("questions", []) if q["number"] not in done and done.issuperset(q["needs"])]
+    if not ready:
+        return "conclude"
+    return [
+        Send("explore", Wave(question=q, known=[f for f in findings if f["number"] in q["needs"]])) for q in ready
+    ]
+
+
+async def explore(wave: Wave, runtime: Runtime[Context]) -> State:
+    """Answer one question from the passages found for it."""
+    ctx = runtime.context
+    question = " ".join([*(known["answer"] for known in wave["known"]), wave["question"]["question"]])
+    found = await ctx.retrieve(question, tokens=PASSAGE_TOKENS)
+    if not found.passages:
+        raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
+    finding = await answer(ctx, passages=found.text, question=question)
+    text = str(finding)
+    citations = [
+        {
+            "number": c.number,
+            "source": c.source,
+            "heading": " › ".join(c.heading_path),
+            "start": c.start,
+            "end": c.end,
+        }
+        for c in cite(text, found).citations
+    ]
+    number = wave["question"]["number"]
+    return {"findings": [Finding(number=number, question=question, answer=text, citations=citations)]}
+
+
+async def conclude(state: State, runtime: Runtime[Context]) -> State:
+    """One answer from all findings, paid for by what was held at the start; a lone finding is the answer."""
+    findings, citations = _renumbered(sorted(state.get("findings", []), key=lambda f: f["number"]))
+    if len(findings) == 1:
+        return {"output": findings[0]["answer"], "citations": citations}
+    ctx = runtime.context.landing(state.get("landing", ""))
+    told = "\n".join(f"- {f['question']} → {f['answer']}" for f in findings)
+    text = await synthesise(ctx, task=state.get("task", ""), findings=told)
+    return {"output": text, "citations": [c for c in citations if f"[{c['number']}]" in text] or citations}
+
+
+def _renumbered(findings: list[Finding]) -> tuple[list[Finding], list[dict[str, Any]]]:
+    """Findings whose marks count through all of them, and the citations under their new numbers."""
+    numbers: dict[tuple[str, int, int], int] = {}
+    citations: list[dict[str, Any]] = []
+    renumbered: list[Finding] = []
+    for finding in findings:
+        text = finding["answer"]
+        for old in finding["citations"]:
+            place = (old["source"], old["start"], old["end"])
+            if place not in numbers:
+                numbers[place] = len(numbers) + 1
+                citations.append({**old, "number": numbers[place]})
+            # Two steps, so that a new number is not taken for an old one.
+            text = text.replace(f"[{old['number']}]", f"[\0{numbers[place]}]")
+        renumbered.append({**finding, "answer": text.replace("\0", "")})
+    return renumbered, citations
+
+
+def build() -> StateGraph[State, Context, State, State]:
+    """The graph, not yet compiled."""
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, context_schema=Context)
+    graph.add_node("plan", make_plan)
+    graph.add_node("explore", explore)
+    graph.add_node("wave_done", lambda _state: {})
+    graph.add_node("conclude", conclude)
+    graph.add_edge(START, "plan")
+    graph.add_conditional_edges("plan", next_wave, ["explore", "conclude"])
+    graph.add_edge("explore", "wave_done")
+    graph.add_conditional_edges("wave_done", next_wave, ["explore", "conclude"])
+    graph.add_edge("conclude", END)
+    return graph

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from agentbudget.context import FastEmbedder
+from agentbudget.context.embed import Vector
+from agentbudget.errors import WeightsError
+from agentbudget.models import catalog
+
+HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
+
+Write = Callable[[Mapping[str, str | bytes]], Path]
+
+
+class WordEmbedder:
+    """A small real embedding model: a passage is the directions of its words' hashes added up."""
+
+    def __init__(self, dim: int = 64, name: str = "words") -> None:
+        self._dim = dim
+        self._name = name
+        self.embedded: list[str] = []
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._name}:{self._dim}"
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    def embed(self, texts: Sequence[str]) -> list[Vector]:
+        self.embedded += texts
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, question: str) -> Vector:
+        total = [0.001] * self._dim
+        for word in re.findall(r"\w+", question.casefold()):
+            digest = hashlib.blake2b(word.encode(), digest_size=self._dim).digest()
+            total = [value + byte / 127.5 - 1 for value, byte in zip(total, digest, strict=True)]
+        length = math.sqrt(sum(value * value for value in total))
+        return [value / length for value in total]
+
+    def count_tokens(self, text: str) -> int:
+        return count_words(text)
+
+
+def count_words(text: str) -> int:
+    """Words and punctuation marks."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+@pytest.fixture
+def words() -> WordEmbedder:
+    return WordEmbedder()
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The default embedding model, fetched once into the ordinary weights folder."""
+    try:
+        return catalog.ensure("all-minilm-l6-v2")
+    except WeightsError as error:
+        if catalog.is_present("all-minilm-l6-v2"):
+            raise
+        pytest.skip(f"the embedding model cannot be fetched here: {error}")
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_folder: Path) -> FastEmbedder:
+    return FastEmbedder(folder=minilm_folder)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes files into the folder ``docs``, which it gives back."""
+    folder = tmp_path / "docs"
+
+    def write_files(files: Mapping[str, str | bytes]) -> Path:
+        folder.mkdir(exist_ok=True)
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return folder
+
+    return write_files
+
+
+def pdf_bytes(*pages: str) -> bytes:
+    """A PDF with one line of text a page."""
+    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for number, text in enumerate(pages):
+        stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET" if text else ""
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {5 + 2 * number} 0 R "
+            "/Resources << /Font << /F1 3 0 R >> >> >>"
+        )
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    body, places = b"%PDF-1.4\n", list[int]()
+    for number, content in enumerate(objects, 1):
+        places.append(len(body))
+        body += f"{number} 0 obj\n{content}\nendobj\n".encode()
+    table = "".join(f"{place:010d} 00000 n \n" for place in places)
+    size = len(objects) + 1
+    tail = (
+        f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(body)}\n"
+    )
+    return body + f"{tail}%%EOF\n".encode()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentbudget.context import FastEmbedder
+from agentbudget.context.embed import Vector
+from agentbudget.errors import UnknownModel, WeightsError
+
+
+def _cosine(a: Vector, b: Vector) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def test_texts_that_mean_the_same_are_near(minilm: FastEmbedder) -> None:
+    refund, money_back, weather = minilm.embed(
+        ["How do I get a refund?", "I want my money back.", "It will rain in Bergen tomorrow."]
+    )
+    assert len(refund) == minilm.dim == 384
+    assert _cosine(refund, refund) == pytest.approx(1.0, abs=1e-5)
+    assert _cosine(refund, money_back) > _cosine(refund, weather) + 0.3
+
+
+def test_a_vector_does_not_depend_on_its_neighbours(minilm: FastEmbedder) -> None:
+    alone = minilm.embed(["kettle"])[0]
+    assert minilm.embed(["a much longer text about shipping " * 20, "kettle"])[1] == alone
+    assert minilm.embed_query("kettle") == alone
+
+
+def test_tokens_are_counted_in_full_and_without_marks(minilm: FastEmbedder) -> None:
+    assert minilm.count_tokens("") == 0
+    assert minilm.count_tokens("kettle") == 1
+    assert minilm.count_tokens("kettle " * 1000) == 1000
+
+
+def test_the_fingerprint_names_the_weights(minilm: FastEmbedder) -> None:
+    assert minilm.fingerprint == "fastembed:all-minilm-l6-v2:8199be6f699a395f"
+
+
+def test_a_folder_without_the_files_says_which_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"lacks model.onnx, tokenizer.json, tokenizer_config.json"):
+        FastEmbedder(folder=tmp_path).embed(["x"])
+
+
+def test_damaged_weights_are_a_weights_error(tmp_path: Path, minilm_folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        (tmp_path / name).write_bytes((minilm_folder / name).read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        FastEmbedder(folder=tmp_path).embed(["x"])
+
+
+def test_an_unknown_model_is_refused_by_name() -> None:
+    with pytest.raises(UnknownModel, match="fastembed knows no embedding model 'nobody/nothing'"):
+        FastEmbedder("nobody/nothing").embed(["x"])
+
+
+def test_the_length_of_a_hub_models_vectors_is_known_without_its_weights() -> None:
+    model = FastEmbedder("BAAI/bge-small-en-v1.5")
+    assert (model.dim, model.fingerprint) == (384, "fastembed:BAAI/bge-small-en-v1.5:384")
+
+
+def test_a_folder_goes_with_the_default_model_only(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="a folder goes with"):
+        FastEmbedder("BAAI/bge-small-en-v1.5", folder=tmp_path)
