@@ -226,9 +226,7 @@ class Agent:
             engine.open_accounts(scope.accounts())
             beat = asyncio.create_task(_heartbeat(engine.ledger))
             try:
-                with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget):
-                    await self._open_index(scope, on_index)
-                    state = await self._execute(Context(engine, scope), record.task)
+                state = await self._traced(record, scope, on_index)
             except BaseException as error:
                 _note_failure(record, error)
                 raise
@@ -248,6 +246,18 @@ class Agent:
             statement=self.statement(record.run_id),
             index_report=self._updated,
         )
+
+    async def _traced(self, record: RunRecord, scope: Scope, on_index: OnProgress | None) -> dict[str, Any]:
+        with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget) as span:
+            status = "failed"
+            try:
+                await self._open_index(scope, on_index)
+                state = await self._execute(Context(self.engine, scope), record.task)
+                status = "done"
+                return state
+            finally:
+                account = self.engine.ledger.balance(f"run/{record.run_id}")
+                span.finished(status=status, settled=account.posted, remaining=account.available)
 
     async def _execute(self, ctx: Context, task: str) -> dict[str, Any]:
         from agentbudget import graph  # langgraph takes 1.3 s to import: only a run needs it
@@ -270,20 +280,13 @@ class Agent:
         from agentbudget.context import open_index
 
         folder = Path(self._index)
-        index = open_index(self._index_location(folder))
+        index = open_index(index_location(self.settings, folder))
         try:
             self._updated = await self._update(index, folder, scope, on_index)
         except BaseException:
             await index.aclose()
             raise
         self._opened = self.engine.index = index
-
-    def _index_location(self, folder: Path) -> Path:
-        whole = folder.resolve()
-        return (
-            self.settings.indexes_dir
-            / f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
-        )
 
     async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
         """Embed what changed, paid for by the second: the hold is extended while the work goes on."""
@@ -317,6 +320,12 @@ class Agent:
                 },
             )
             return report
+
+
+def index_location(settings: Settings, folder: Path) -> Path:
+    """Where the index of a documents folder is kept."""
+    whole = folder.resolve()
+    return settings.indexes_dir / f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
 
 
 async def _heartbeat(ledger: Ledger) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agentbudget.errors import ContextTooLong
-from agentbudget.ledger import HoldRecord, Ledger
-from agentbudget.models.base import InputCount, Model, Request
+from agentbudget.ledger import Ledger
+from agentbudget.models.base import Finish, InputCount, Model, Request
 from agentbudget.money import Amount
 from agentbudget.usage import Usage
 
@@ -40,12 +40,8 @@ class CallEstimate:
         return self.request.max_output_tokens
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What settled calls used: output tokens, and compute as a multiple of what was expected."""
-
-    outputs: deque[int] = field(default_factory=lambda: deque[int](maxlen=MEMORY))
-    slowness: deque[float] = field(default_factory=lambda: deque[float](maxlen=MEMORY))
+RECENT: Final = 50
+"""Calls by which a model's speed on this machine is judged: the load changes."""
 
 
 def tag(skill: str, model: str) -> str:
@@ -65,11 +61,16 @@ def conformal_upper(values: Sequence[float], level: float) -> float:
 
 
 class Estimator:
-    """Estimates calls, and learns from the ledger what calls of a skill on a model really use."""
+    """Estimates calls, and learns from the ledger what calls of a skill on a model really use.
+
+    Output lengths belong to a skill on a model; slowness (compute as a multiple of what was expected) belongs
+    to a model on this machine, whatever the skill.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._outputs: dict[tuple[str, str], deque[int]] = {}
+        self._slowness: dict[str, deque[float]] = {}
 
     async def call(self, skill: str, model: Model, request: Request, *, trust_history: bool = True) -> CallEstimate:
         """Estimate `request` as a call of `skill` on `model`. Raises `ContextTooLong` before anything is spent.
@@ -97,53 +98,54 @@ class Estimator:
         """The most that a call of at most this size may cost: for a step whose prompt is not written yet."""
         return self._cost(skill, model, input_tokens, output_tokens)[1]
 
-    def learn(self, skill: str, model: Model, usage: Usage) -> None:
+    def learn(self, skill: str, model: Model, usage: Usage, finish: Finish) -> None:
         """Remember a settled call."""
-        _remember(self._history(skill, model), model, usage)
+        self._remember(self._outputs_of(skill, model), model, usage, finish)
 
     def _cap(self, skill: str, model: Model, cap: int) -> int:
-        outputs = self._history(skill, model).outputs
+        outputs = self._outputs_of(skill, model)
         if len(outputs) < ENOUGH:
             return cap
         return min(cap, math.ceil(conformal_upper(outputs, 0.99) * 1.25) + 8)
 
     def _cost(self, skill: str, model: Model, input_tokens: int, cap: int) -> tuple[Amount, Amount]:
-        seen = self._history(skill, model)
-        output = round(sum(seen.outputs) / len(seen.outputs)) if seen.outputs else cap
-        output = min(output, cap)
-        expected = model.price.expected(input_tokens=input_tokens, output_tokens=output)
-        bound = model.price.bound(input_tokens=input_tokens, output_tokens=cap)
-        if seen.slowness:
-            expected = round(expected * sorted(seen.slowness)[len(seen.slowness) // 2])
-        if len(seen.slowness) >= ENOUGH:
-            # Where time is paid for, the bound is a cut-off that the engine keeps, not a forecast: twice what
-            # 95 of 100 calls took leaves room for a busy machine and idles less money.
-            slow = max(1.0, 2 * conformal_upper(seen.slowness, 0.95))
-            bound = math.ceil(model.price.expected(input_tokens=input_tokens, output_tokens=cap) * slow)
-        expected = min(expected, bound)
-        return Amount(expected, input_tokens + output, 1), Amount(bound, input_tokens + cap, 1)
+        """What a call should cost, and the most."""
+        outputs = self._outputs_of(skill, model)
+        likely = min(cap, round(sum(outputs) / len(outputs))) if outputs else cap
+        price, slowness = model.price, self._slowness.get(model.name)
+        expected = price.expected(input_tokens=input_tokens, output_tokens=likely)
+        bound = price.bound(input_tokens=input_tokens, output_tokens=cap)
+        if slowness:
+            expected = round(expected * sorted(slowness)[len(slowness) // 2])
+            bound = self._time_bound(slowness, price.expected(input_tokens=input_tokens, output_tokens=cap), bound)
+        return Amount(min(expected, bound), input_tokens + likely, 1), Amount(bound, input_tokens + cap, 1)
 
-    def _history(self, skill: str, model: Model) -> _Seen:
+    @staticmethod
+    def _time_bound(slowness: Sequence[float], expected: int, cold_bound: int) -> int:
+        """The bound where time is paid for: a cut-off that the engine keeps, not a forecast.
+
+        Twice what 95 of 100 recent calls took leaves room for a busy machine; until there are enough of them, it
+        may only be wider than the cold bound.
+        """
+        learned = math.ceil(expected * 2 * conformal_upper(slowness, 0.95))
+        return max(expected, learned) if len(slowness) >= ENOUGH else max(cold_bound, learned)
+
+    def _outputs_of(self, skill: str, model: Model) -> deque[int]:
         key = (skill, model.name)
-        if key not in self._seen:
-            seen = self._seen[key] = _Seen()
-            records = self._ledger.history(tag(skill, model.name), MEMORY)
-            for record in reversed(records):
-                usage = _usage_of(record)
-                if usage is not None:
-                    _remember(seen, model, usage)
-        return self._seen[key]
+        if key not in self._outputs:
+            outputs = self._outputs[key] = deque[int](maxlen=MEMORY)
+            for record in reversed(self._ledger.history(tag(skill, model.name), MEMORY)):
+                used = record.detail.get("usage")
+                if used is not None:
+                    self._remember(outputs, model, Usage.from_dict(used), record.detail.get("finish", "stop"))
+        return self._outputs[key]
 
-
-def _usage_of(record: HoldRecord) -> Usage | None:
-    used = record.detail.get("usage")
-    return None if used is None or record.detail.get("cached") else Usage.from_dict(used)
-
-
-def _remember(seen: _Seen, model: Model, usage: Usage) -> None:
-    seen.outputs.append(usage.output_tokens)
-    if usage.compute_ns:
-        fresh = usage.input_tokens - usage.cached_tokens
-        expected = model.price.expected(input_tokens=fresh, output_tokens=usage.output_tokens)
-        if expected:
-            seen.slowness.append(model.price.cost(usage) / expected)
+    def _remember(self, outputs: deque[int], model: Model, usage: Usage, finish: str) -> None:
+        if finish in ("stop", "length"):
+            outputs.append(usage.output_tokens)
+        if usage.compute_ns:
+            fresh = usage.input_tokens - usage.cached_tokens
+            expected = model.price.expected(input_tokens=fresh, output_tokens=usage.output_tokens)
+            if expected:
+                slowness = self._slowness.setdefault(model.name, deque[float](maxlen=RECENT))
+                slowness.append(model.price.cost(usage) / expected)

@@ -174,7 +174,7 @@ class Skill(Generic[P, R]):
 
 def as_checks(accept: Accept) -> tuple[AnyCheck, ...]:
     """One check or several, as a tuple."""
-    return tuple(accept) if isinstance(accept, Sequence) else (accept,)
+    return tuple(cast(Sequence[AnyCheck], accept)) if isinstance(accept, Sequence) else (accept,)
 
 
 @overload
@@ -235,6 +235,11 @@ class Output:
     """A return type: its JSON schema, how to read a model's text into it, and what to tell the model."""
 
     type: Any
+
+    @property
+    def name(self) -> str:
+        """The type's name, for messages."""
+        return getattr(self.type, "__name__", None) or str(self.type).removeprefix("typing.")
 
     @property
     def is_text(self) -> bool:

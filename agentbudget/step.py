@@ -10,7 +10,8 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, assert_never, cast, overload
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers, answer_key
@@ -322,7 +323,7 @@ class Step:
                 self.engine.ledger.balance(f"run/{self.scope.run_id}"),
                 elapsed_s=(time.time_ns() - self.scope.started_ns) / 1e9,
             )
-        self._tell("settled" if status == "ok" else "failed", settled=record.settled or ZERO)
+        self._tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def _tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
         self.engine.listener(Event(phase, self.skill.name, self.hold.id, model, settled))
@@ -365,7 +366,7 @@ class Step:
     def _conclude(self, answer: Completion, output: Output, model: Model, value: Any, verdict: Verdict) -> Reply[Any]:
         if value is _UNREADABLE:
             raise InvalidOutput(
-                f"{self.skill.name!r}: {model.name} gave no {output.type!r}: {verdict.reason}; "
+                f"{self.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}; "
                 "raise max_output_tokens, or let the skill escalate to a stronger model",
                 model=model.name,
                 usage=answer.usage,
@@ -379,7 +380,7 @@ class Step:
         try:
             value = output.parse(answer.text)
         except ValueError as error:
-            return _UNREADABLE, Verdict(False, f"not of the type: {str(error).splitlines()[0]}")
+            return _UNREADABLE, Verdict(False, _why_unreadable(answer, error))
         return value, await judge(value, tuple(self._bound_check(check) for check in checks))
 
     def _bound_check(self, check: AnyCheck) -> Check:
@@ -434,16 +435,10 @@ class Step:
         self, model: Model, purpose: Purpose, answer: Completion, saved_usd_nano: int, *, replayed: bool
     ) -> None:
         hold = self._hold_within(ZERO, "", self._call_meta(model, purpose, None))
-        hold.settle(
-            detail={
-                **_answered(answer, 0.0),
-                "cached": True,
-                "replayed": replayed,
-                "saved_usd_nano": saved_usd_nano,
-            }
-        )
+        detail = _answered(answer, 0.0) | {"cached": True, "replayed": replayed, "saved_usd_nano": saved_usd_nano}
         with telemetry.model_call(model.provider, model.name, purpose=purpose) as span:
             span.cache_hit(saved_usd_nano=saved_usd_nano)
+            _settled(hold, ZERO, detail)
         self._tell("cached", model=model.name)
 
     async def _attempt(
@@ -466,7 +461,9 @@ class Step:
             try:
                 answer = await model.complete(estimate.request, meter)
             except BaseException as error:
-                record = _settle_failure(hold, model, meter, error, time.perf_counter() - started)
+                with telemetry.settlement(hold.id) as settling:
+                    record = _settle_failure(hold, model, meter, error, time.perf_counter() - started)
+                    settling.closed(record)
                 span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
                 raise
             span.answered(finish=answer.finish, served_by=answer.served_by, confidence=answer.confidence)
@@ -476,11 +473,10 @@ class Step:
                 # Kept before it is settled: a crash in between costs a presumption, not a second call.
                 self._keep(answer, keys, cost)
             finally:
-                hold.settle(
-                    Amount(cost, answer.usage.total_tokens, 1), detail=_answered(answer, time.perf_counter() - started)
-                )
+                detail = _answered(answer, time.perf_counter() - started)
+                _settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
                 span.cost(cost)
-            self.engine.estimator.learn(self.skill.name, model, answer.usage)
+            self.engine.estimator.learn(self.skill.name, model, answer.usage, answer.finish)
         return answer
 
     def _call_meta(self, model: Model, purpose: Purpose, estimate: CallEstimate | None) -> dict[str, Any]:
@@ -534,6 +530,18 @@ class Step:
             if deficit:
                 self.parent._extend(self.parent.hold.amount + deficit)
         self.hold.extend(to)
+
+
+def _why_unreadable(answer: Completion, error: ValueError) -> str:
+    match answer.finish:
+        case "length":
+            return f"cut at {answer.usage.output_tokens} output tokens"
+        case "budget":
+            return f"cut after the {answer.usage.compute_ns / 1e9:.1f} s of compute that its hold paid for"
+        case "stop" | "refused":
+            return f"not of the type: {str(error).splitlines()[0]}"
+        case _:
+            assert_never(answer.finish)
 
 
 class _Unreadable:
@@ -594,6 +602,11 @@ def _capped(amount: Amount, budget: Budget) -> Amount:
     )
 
 
+def _settled(hold: Hold, cost: Amount, detail: Mapping[str, Any]) -> None:
+    with telemetry.settlement(hold.id) as span:
+        span.closed(hold.settle(cost, detail=detail))
+
+
 def _answered(answer: Completion, seconds: float) -> dict[str, Any]:
     return {
         "usage": answer.usage.to_dict(),
@@ -625,19 +638,28 @@ async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> R
     from agentbudget.context import retrieve
 
     engine = ctx.engine
-    cap = Amount(engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
     meta = {"kind": "retrieval", "source": index.location, "price": engine.machine.source}
-    base = f"{ctx.step.hold.id if ctx.step else ctx.run_id + '/' + engine.position()}"
-    hold_id = _unused_id(
-        engine.ledger, f"{base}/retrieve.{hashlib.blake2b(question.encode(), digest_size=5).hexdigest()}"
-    )
-    if ctx.step is not None:
-        hold = ctx.step.hold_within(hold_id, cap, "retrieval", meta)
-    else:
-        hold = engine.ledger.reserve(hold_id, cap, accounts=ctx.scope.accounts(), tag="retrieval", meta=meta)
-    with hold, telemetry.retrieval(index.location, tokens=tokens) as span:
+    hold = _reserve_retrieval(ctx, question, meta)
+    started = time.perf_counter()
+    with hold, telemetry.retrieval(Path(index.location).name, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
-        hold.settle(Amount(cost, 0, 0), detail={"passages": len(found.passages), "tokens": found.tokens})
+        seconds = round(time.perf_counter() - started, 4)
+        _settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
     return found
+
+
+def _reserve_retrieval(ctx: Context, question: str, meta: Mapping[str, Any]) -> Hold:
+    engine = ctx.engine
+    cap = Amount(engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
+    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
+    digest = hashlib.blake2b(question.encode(), digest_size=5).hexdigest()
+    hold_id = _unused_id(engine.ledger, f"{base}/retrieve.{digest}")
+    if ctx.step is not None:
+        return ctx.step.hold_within(hold_id, cap, "retrieval", meta)
+    accounts = ctx.scope.accounts()
+    with telemetry.reservation(hold_id, held=cap, kind="retrieval", accounts=accounts) as span:
+        hold = engine.ledger.reserve(hold_id, cap, accounts=accounts, tag="retrieval", meta=meta)
+        span.granted()
+        return hold

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from agentbudget.models.base import Completion, Finish, InputCount, Meter, Place, Price, Request
 from agentbudget.prices import TokenPrice
+from agentbudget.telemetry import capture as capture_spans
 from agentbudget.usage import Usage
 
-__all__ = ["ManualClock", "ScriptedModel", "ScriptedReply"]
+__all__ = ["ManualClock", "ScriptedModel", "ScriptedReply", "capture_spans"]
 
 
 class ManualClock:

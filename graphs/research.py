@@ -86,10 +86,10 @@ def next_wave(state: State) -> list[Send] | str:
     ]
 
 
-async def explore(wave: Wave, runtime: Runtime[Context]) -> State:
+async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     """Answer one question from the passages found for it."""
     ctx = runtime.context
-    question = " ".join([*(known["answer"] for known in wave["known"]), wave["question"]["question"]])
+    question = " ".join([*(known["answer"] for known in state["known"]), state["question"]["question"]])
     found = await ctx.retrieve(question, tokens=PASSAGE_TOKENS)
     if not found.passages:
         raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
@@ -105,8 +105,13 @@ async def explore(wave: Wave, runtime: Runtime[Context]) -> State:
         }
         for c in cite(text, found).citations
     ]
-    number = wave["question"]["number"]
+    number = state["question"]["number"]
     return {"findings": [Finding(number=number, question=question, answer=text, citations=citations)]}
+
+
+async def gather(state: State) -> State:
+    """Wait until the whole wave is done, so that the next one starts once."""
+    return {}
 
 
 async def conclude(state: State, runtime: Runtime[Context]) -> State:
@@ -142,12 +147,12 @@ def build() -> StateGraph[State, Context, State, State]:
     """The graph, not yet compiled."""
     graph: StateGraph[State, Context, State, State] = StateGraph(State, context_schema=Context)
     graph.add_node("plan", make_plan)
-    graph.add_node("explore", explore)
-    graph.add_node("wave_done", lambda _state: {})
+    graph.add_node("explore", explore, input_schema=Wave)
+    graph.add_node("gather", gather)
     graph.add_node("conclude", conclude)
     graph.add_edge(START, "plan")
     graph.add_conditional_edges("plan", next_wave, ["explore", "conclude"])
-    graph.add_edge("explore", "wave_done")
-    graph.add_conditional_edges("wave_done", next_wave, ["explore", "conclude"])
+    graph.add_edge("explore", "gather")
+    graph.add_conditional_edges("gather", next_wave, ["explore", "conclude"])
     graph.add_edge("conclude", END)
     return graph

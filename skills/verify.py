@@ -20,7 +20,7 @@ def unsupported_numbers(answer: str, source: str) -> set[str]:
 async def verify(ctx: Context, question: str, passages: str, answer: Any) -> bool:
     """Does the answer say only what the passages say, and does it answer the question? Answer true or false."""
     text = str(getattr(answer, "answer", answer))
-    numbers = [] if not hasattr(answer, "passages") else answer.passages
+    numbers: list[int] = list(getattr(answer, "passages", []))
     given = passages.count("\n[") + passages.startswith("[")
     if not text.strip() or any(not 1 <= number <= given for number in numbers):
         return False

@@ -127,6 +127,14 @@ def _joined(text: str, spans: list[sentences.Span], chosen: list[int]) -> str:
 # --- which sentence answers: by the question's words, rarer ones counting more --------------------------------------
 
 _WORD: Final = re.compile(r"\w+")
+_FUNCTION_WORDS: Final = frozenset(
+    (
+        "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had", "has",
+        "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the", "their",
+        "there", "they", "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "why",
+        "will", "with", "you", "your",
+    )
+)  # fmt: skip
 
 
 def _by_relevance(question: str, candidates: list[str]) -> Iterator[int]:
@@ -146,5 +154,5 @@ def _score(counts: Counter[str], wanted: set[str], spread: Counter[str], total: 
 
 
 def _stems(text: str) -> Iterator[str]:
-    """Words cut to their first six letters: enough to meet a plural or a past tense, and short ones dropped."""
-    return (word[:6] for word in _WORD.findall(text.casefold()) if len(word) > 2 or word.isdigit())
+    """Words cut to their first six letters, enough to meet a plural or a past tense; function words are dropped."""
+    return (word[:6] for word in _WORD.findall(text.casefold()) if word not in _FUNCTION_WORDS)

@@ -115,7 +115,7 @@ def test_hidden_and_cache_folders_are_passed_over(write: Write) -> None:
 
 
 def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(DocumentsError, match="there is no folder .*nowhere"):
+    with pytest.raises(DocumentsError, match=r"there is no folder .*nowhere"):
         load(tmp_path / "nowhere")
 
 

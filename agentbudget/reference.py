@@ -1,0 +1,30 @@
+"""The reference graph, skills and handbook that come with agentbudget, in a checkout or in an installed wheel."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+
+def root() -> Path:
+    """The folder that holds ``graphs``, ``skills`` and ``examples``: the checkout's root, or the wheel's copy."""
+    package = Path(__file__).parent
+    copied = package / "_reference"
+    return copied if copied.is_dir() else package.parent
+
+
+def handbook() -> Path:
+    """The small handbook that the demo asks about."""
+    return root() / "examples" / "handbook"
+
+
+def research_graph() -> StateGraph[Any, Any, Any, Any]:
+    """``graphs/research.py``: plan, explore in parallel, conclude."""
+    if str(root()) not in sys.path:
+        sys.path.insert(0, str(root()))
+    return importlib.import_module("graphs.research").build()
