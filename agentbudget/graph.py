@@ -133,7 +133,7 @@ def _planner(skills: Sequence[Skill[..., Any]]) -> Skill[..., Any]:
 
     async def plan(ctx: Context, task: str) -> Any: ...
 
-    offered = "\n".join(f"- {s.name}{s.signature}: {s.prompt}" for s in skills)
+    offered = "\n".join(f"- {s.name}({', '.join(s.signature.parameters)}): {s.prompt}" for s in skills)
     plan.__doc__ = (
         "Plan how to do the task with these skills, in as few calls as possible, each at most once. "
         f"The last call gives the answer.\n\n{offered}"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
 
 _PAGE: Final = 1000
-_BIG: Final = 20_000
+BIG: Final = 20_000
 """Chunks from which on a graph of neighbours pays: below, Qdrant looks at every vector in about a millisecond."""
 
 _OPTIMIZE: Final = (
@@ -185,7 +185,7 @@ class EdgeStore:
     def tidy(self, changed: int) -> None:
         """Build a big index's graph if a tenth changed, in a child process: here it would stop every thread."""
         total = self.count()
-        if total < _BIG or changed < total // 10:
+        if total < BIG or changed < total // 10:
             return
         self._shard.flush()
         self._close_shard()

@@ -226,6 +226,9 @@ _BLOCK_TAGS: Final = frozenset(
 )  # fmt: skip
 
 
+_XML_PROLOG: Final = re.compile(rb"""\s*<\?xml(?:[^>]*?encoding=["'](?P<encoding>[\w.-]+)["'])?[^>]*\?>""")
+
+
 @dataclass(slots=True)
 class _Builder:
     """Text that grows block by block, for formats whose text has to be taken out."""
@@ -265,14 +268,15 @@ def html(data: bytes) -> Parsed:
         from bs4 import BeautifulSoup
         from bs4.builder import ParserRejectedMarkup
 
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # bs4 warns of pages that look like XML, a path or an address: all are text here
-        try:
-            soup = BeautifulSoup(data, "html.parser")
-        except ParserRejectedMarkup as error:
-            raise Unreadable(f"not HTML: {error}") from error
+    if b"<" not in data:
+        return plain(data)
+    prolog = _XML_PROLOG.match(data)
+    encoding = prolog["encoding"].decode("ascii") if prolog and prolog["encoding"] else None
+    try:
+        # Without its prolog, for bs4 warns of HTML that calls itself XML.
+        soup = BeautifulSoup(data[prolog.end() if prolog else 0 :], "html.parser", from_encoding=encoding)
+    except ParserRejectedMarkup as error:
+        raise Unreadable(f"not HTML: {error}") from error
     if soup.contains_replacement_characters or "\0" in soup.get_text():
         raise Unreadable("not text in the encoding that it states; save it as UTF-8")
     for unwanted in soup.select(_DROPPED):
@@ -351,13 +355,17 @@ def _table(node: Tag, builder: _Builder) -> None:
 # --- Python ---------------------------------------------------------------------------------------------------------
 
 
+_DOCUMENT: Final = "<agentbudget document>"
+
+
 def python(data: bytes) -> Parsed:
     """A block per function, per method and per class head; what stands between them, as one block each."""
     text = _python_text(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the documents' warnings are not ours
-            tree = ast.parse(text)
+        # What Python would warn of in a document is not our caller's affair. The filter names the documents alone, for
+        # `catch_warnings` would change what other threads see.
+        warnings.filterwarnings("ignore", module=re.escape(_DOCUMENT))
+        tree = ast.parse(text, filename=_DOCUMENT)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # Code for another Python is still text that a reader can use.
         return Parsed(text, tuple(_block(text, 0, len(text), (), "lines")))

@@ -129,8 +129,8 @@ def _joined(text: str, spans: list[sentences.Span], chosen: list[int]) -> str:
 _WORD: Final = re.compile(r"\w+")
 _FUNCTION_WORDS: Final = frozenset(
     (
-        "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had", "has",
-        "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the", "their",
+        "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had",
+        "has", "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the", "their",
         "there", "they", "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "why",
         "will", "with", "you", "your",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.context import open_index
+from agentbudget.context import edge, open_index
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
 from agentbudget.errors import IndexBusy, IndexFault, Mistake
@@ -162,13 +162,26 @@ async def test_chunks_that_were_lost_are_noticed_and_embedded_again(
 
 
 async def test_a_tenants_name_cannot_lead_out_of_the_folder(tmp_path: Path, words: WordEmbedder) -> None:
-    place = tmp_path / "index"
     for tenant in ("../../evil", "..", "/etc", "a" * 500, "ünï"):
-        async with open_index(place, embedder=words, collection="../x", tenant=tenant):
+        async with open_index(tmp_path / "index", embedder=words, collection="../x", tenant=tenant):
             pass
-    names = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
-    assert names == {"index"}
-    assert len([path for path in place.glob("*/lock")]) == 5
+    assert _children(tmp_path) == ["index"]
+    assert len(_children(tmp_path / "index")) == 5
+
+
+def _children(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_a_big_index_is_optimized_in_a_child_and_searched_on(
+    tmp_path: Path, write: Write, words: WordEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "BIG", 100)
+    async with _index(tmp_path / "index", words) as index:
+        await index.update(write(_long(300)))
+        found = await index.search("section number 150", limit=1)
+        assert found.hits[0].chunk.heading_path == ("S150",)
+        assert await index.count() == 300
 
 
 async def test_a_place_that_cannot_be_written_says_so(tmp_path: Path, words: WordEmbedder) -> None:

@@ -138,6 +138,19 @@ def test_html_in_a_stated_encoding_is_read_in_it() -> None:
     assert _shown(formats.html(page)) == [((), "Łódź")]
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ('<?xml version="1.0" encoding="iso-8859-2"?><div>Łódź</div>'.encode("iso-8859-2"), "Łódź"),
+        ('<?xml version="1.0"?>\n<html><p>ünï</p></html>'.encode(), "ünï"),
+        (b"https://example.org/no-tags.html", "https://example.org/no-tags.html"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_html_that_looks_like_xml_or_an_address_is_read_without_a_warning(page: bytes, text: str) -> None:
+    assert _shown(formats.html(page)) == [((), text)]
+
+
 def test_html_that_is_nested_deeper_than_python_may_recurse_is_read() -> None:
     assert _shown(formats.html(b"<div>" * 5000 + b"deep" + b"</div>" * 5000)) == [((), "deep")]
 
@@ -178,6 +191,11 @@ print(X)
 @pytest.mark.parametrize("text", ["print 'python 2'\n", "def broken(:\n", "x = " + "(" * 500 + ")" * 500 + "\n"])
 def test_python_that_this_python_cannot_parse_is_still_text(text: str) -> None:
     assert _shown(formats.python(text.encode())) == [((), text.rstrip())]
+
+
+@pytest.mark.filterwarnings("error")
+def test_python_with_a_doubtful_escape_is_read_without_a_warning() -> None:
+    assert len(formats.python(rb"x = '\d' is 1").blocks) == 1
 
 
 def test_pdf_pages_are_headings() -> None:

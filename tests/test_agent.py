@@ -1,0 +1,282 @@
+"""An agent from end to end: documents, graph, ladder, ledger, statement — on scripted models and the real index."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+
+from agentbudget import Agent, Budget, BudgetExceeded, Context, Mistake, skill
+from agentbudget.models.base import Request
+from agentbudget.reference import research_graph
+from agentbudget.runs import Runs
+from agentbudget.testing import ScriptedModel, ScriptedReply, capture_spans
+
+PLAN = json.dumps(
+    {"questions": [{"question": "refund window?", "needs": []}, {"question": "who pays shipping?", "needs": []}]}
+)
+
+
+def small(request: Request) -> str:
+    """The cheap rung: answers with the first passage, and finds everything well supported."""
+    if request.schema == {"type": "boolean"}:
+        return "true"
+    asked = request.messages[-1].text
+    text = "The customer pays the shipping." if "who pays" in asked else "Within 30 days."
+    return json.dumps({"answer": text, "passages": [1]})
+
+
+def large(request: Request) -> str:
+    """The strong rung: plans, and concludes."""
+    return PLAN if request.schema else "Within 30 days [1], and the customer pays [2]."
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "returns.md").write_text("# Returns\n\n## Window\n\nA kettle can be returned within 30 days.\n")
+    (folder / "shipping.md").write_text("# Shipping\n\n## Who pays\n\nThe customer pays the shipping of a return.\n")
+    return folder
+
+
+def research_agent(docs: Path, **given: Any) -> Agent:
+    models = [
+        ScriptedModel(small, name="scripted:small"),
+        ScriptedModel(large, name="scripted:large"),
+    ]
+    return Agent(graph=research_graph(), models=given.pop("models", models), index=docs, name="research", **given)
+
+
+async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(docs: Path) -> None:
+    with capture_spans() as captured:
+        async with research_agent(docs) as agent:
+            run = await agent.run("refunds and shipping?", budget=Budget(usd="0.05"), user="42", feature="support")
+            assert agent.ledger.verify().ok
+            for account in (f"run/{run.run_id}", "user/42", "feature/support"):
+                assert agent.ledger.balance(account).posted == agent.ledger.balance(f"run/{run.run_id}").posted
+                assert agent.ledger.balance(account).held.usd_nano == 0
+    assert run.output == "Within 30 days [1], and the customer pays [2]."
+    assert [c["source"] for c in run.citations] == ["returns.md", "shipping.md"]
+    skills = [line.skill for line in run.statement.lines if line.kind == "step"]
+    assert sorted(skills) == ["answer", "answer", "plan", "synthesise", "verify", "verify"]
+    names = {span.name.split()[0] for span in captured.spans}
+    assert names >= {"invoke_agent", "step", "reserve", "retrieval", "chat", "settle"}
+    assert "kettle" not in captured.dump()
+
+
+async def test_a_lone_question_needs_no_conclusion_and_frees_what_was_held_for_it(docs: Path) -> None:
+    def plan_one(request: Request) -> str:
+        return json.dumps({"questions": [{"question": "refund window?", "needs": []}]})
+
+    models = [ScriptedModel(small, name="scripted:small"), ScriptedModel(plan_one, name="scripted:large")]
+    async with research_agent(docs, models=models) as agent:
+        run = await agent.run("refund window?", budget=Budget(usd="0.05"))
+        assert run.output == "Within 30 days. [1]"
+        assert agent.ledger.balance(f"run/{run.run_id}").held.usd_nano == 0
+
+
+async def test_a_question_that_needs_another_is_asked_after_it(docs: Path) -> None:
+    def plan_two(request: Request) -> str:
+        if not request.schema:
+            return "done [1]"
+        second = {"question": "who pays then?", "needs": [1]}
+        return json.dumps({"questions": [{"question": "refund window?", "needs": []}, second]})
+
+    cheap = ScriptedModel(small, name="scripted:small")
+    async with research_agent(docs, models=[cheap, ScriptedModel(plan_two, name="scripted:large")]) as agent:
+        await agent.run("both?", budget=Budget(usd="0.05"))
+    asked = [r.messages[-1].text for r in cheap.requests if r.schema != {"type": "boolean"}]
+    assert "Within 30 days. [1] who pays then?" in asked[1]
+
+
+async def test_an_unsupported_answer_climbs_to_the_stronger_model(docs: Path) -> None:
+    def careless(request: Request) -> str:
+        return json.dumps({"answer": "Within 99 days.", "passages": [1]})
+
+    def strong(request: Request) -> str:
+        if "Split the task" in request.messages[0].text:
+            return json.dumps({"questions": [{"question": "refund window?", "needs": []}]})
+        return json.dumps({"answer": "Within 30 days.", "passages": [1]}) if request.schema else "x [1]"
+
+    def cheap(request: Request) -> str:
+        return "true" if request.schema == {"type": "boolean"} else careless(request)
+
+    models = [ScriptedModel(cheap, name="scripted:small"), ScriptedModel(strong, name="scripted:large")]
+    async with research_agent(docs, models=models) as agent:
+        run = await agent.run("refund window?", budget=Budget(usd="0.05"))
+    assert run.output == "Within 30 days. [1]"
+    (line,) = [line for line in run.statement.lines if line.skill == "answer"]
+    assert line.escalated
+
+
+async def test_a_budget_too_small_for_the_first_step_says_what_is_needed_and_spends_nothing(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(BudgetExceeded, match="raise the limit by at least"):
+            await agent.run("refunds?", budget=Budget(tokens=10), run_id="poor")
+        assert agent.runs.load("poor").status == "over budget"
+        assert agent.ledger.balance("run/poor").posted.tokens == 0
+        assert agent.ledger.balance("run/poor").held.usd_nano == 0
+
+
+async def test_a_finished_run_is_resumed_without_paying_again(docs: Path) -> None:
+    async with research_agent(docs, share_answers=False) as agent:
+        run = await agent.run("refunds?", budget=Budget(usd="0.05"))
+        paid = agent.ledger.balance(f"run/{run.run_id}").posted.tokens
+        again = await agent.resume(run.run_id)
+        assert again.output == run.output
+        assert agent.ledger.balance(f"run/{run.run_id}").posted.tokens == paid
+
+
+async def test_cancelling_a_run_leaves_nothing_held_and_it_can_go_on(docs: Path) -> None:
+    slow = ScriptedModel(lambda r: ScriptedReply(small(r), delay_s=20), name="scripted:small")
+    models = [slow, ScriptedModel(large, name="scripted:large")]
+    async with research_agent(docs, models=models) as agent:
+        task = asyncio.create_task(agent.run("refunds?", budget=Budget(usd="0.05"), run_id="stopped"))
+        while not slow.requests:
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert agent.runs.load("stopped").status == "cancelled"
+        assert agent.ledger.balance("run/stopped").held.usd_nano == 0
+        assert agent.ledger.verify().ok
+        slow.script = small
+        run = await agent.resume("stopped")
+        assert run.output == "Within 30 days [1], and the customer pays [2]."
+        planned = [s for s in run.statement.lines if s.skill == "plan"]
+        assert len(planned) == 1  # the plan was kept; it was not bought again
+
+
+async def test_one_process_at_a_time_works_on_a_run(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with agent.runs.alone("busy"), pytest.raises(Mistake, match="another process"):
+            await agent.run("refunds?", budget=Budget(usd="0.05"), run_id="busy")
+
+
+async def test_an_empty_task_is_a_mistake(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(Mistake, match="empty"):
+            await agent.run("  ", budget=Budget(usd="0.05"))
+
+
+@skill(max_output_tokens=8)
+async def triage(ctx: Context, message: str) -> Literal["billing", "bug"]:
+    """Say which team should handle this message."""
+    ...
+
+
+@skill(max_output_tokens=20)
+async def shout(ctx: Context, text: str) -> str:
+    """Say it loud."""
+    ...
+
+
+async def test_the_default_graph_plans_calls_of_skills_and_carries_them_out() -> None:
+    calls = [
+        {"skill": "triage", "arguments": {"message": "it crashes"}},
+        {"skill": "shout", "arguments": {"text": "help"}},
+    ]
+    cheap = ScriptedModel(['"bug"', "HELP"], name="scripted:small")
+    planner = ScriptedModel([json.dumps(calls)], name="scripted:large")
+    async with Agent([triage, shout], models=[cheap, planner]) as agent:
+        run = await agent.run("deal with: it crashes", budget=Budget(usd="0.05"))
+    assert run.output == "HELP"
+    assert "triage(message)" in planner.requests[0].messages[0].text
+
+
+def test_an_agent_of_one_skill_needs_no_plan_and_runs_from_plain_code() -> None:
+    agent = Agent([triage], models=[ScriptedModel(['"bug"'])])
+    assert agent.run_sync("it crashes", budget=Budget(usd="0.01")).output == "bug"
+
+
+class Ticket(TypedDict, total=False):
+    task: str
+    message: str
+    triage: str
+    output: str
+
+
+async def test_a_skill_is_a_node_of_any_graph() -> None:
+    graph: StateGraph[Ticket, Context, Ticket, Ticket] = StateGraph(Ticket, context_schema=Context)
+
+    async def begin(state: Ticket) -> Ticket:
+        return {"message": state.get("task", "")}
+
+    async def done(state: Ticket) -> Ticket:
+        return {"output": state.get("triage", "")}
+
+    graph.add_node("begin", begin)
+    graph.add_node("triage_node", triage.node())  # pyright: ignore[reportArgumentType] # a node of any state
+    graph.add_node("done", done)
+    graph.add_edge(START, "begin")
+    graph.add_edge("begin", "triage_node")
+    graph.add_edge("triage_node", "done")
+    graph.add_edge("done", END)
+    async with Agent(graph=graph, models=[ScriptedModel(['"billing"'])]) as agent:
+        run = await agent.run("my invoice", budget=Budget(usd="0.01"))
+    assert run.output == "billing"
+
+
+CRASHING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from agentbudget import Budget
+from agentbudget.testing import ScriptedModel, ScriptedReply
+from tests.test_agent import large, research_agent, small
+
+def slow(request):
+    # The second answer never comes: the parent kills us while it is out.
+    first = "refund window" in request.messages[-1].text or request.schema == {"type": "boolean"}
+    return ScriptedReply(small(request), delay_s=0 if first else 60)
+
+async def main():
+    models = [ScriptedModel(slow, name="scripted:small"), ScriptedModel(large, name="scripted:large")]
+    async with research_agent(Path(sys.argv[1]), models=models, share_answers=False) as agent:
+        def listen(event):
+            print(event.phase, event.skill, flush=True)
+        await agent.run("refunds?", budget=Budget(usd="0.05"), run_id="killed", listener=listen)
+
+asyncio.run(main())
+"""
+
+
+async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finished(docs: Path, tmp_path: Path) -> None:
+    root = str(Path(__file__).parent.parent)
+    child = subprocess.Popen([sys.executable, "-c", CRASHING, str(docs), root], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    heard: list[str] = []
+    deadline = time.monotonic() + 120
+    for line in child.stdout:
+        heard.append(line.strip())
+        if heard.count("settled answer") == 1 and heard.count("call answer") == 2:
+            break
+        assert time.monotonic() < deadline
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert Runs(Path(os.environ["AGENTBUDGET_HOME"]) / "runs").load("killed").status == "running"
+
+    async with research_agent(docs, share_answers=False) as agent:
+        assert agent.ledger.verify().ok
+        run = await agent.resume("killed")
+        assert run.output == "Within 30 days [1], and the customer pays [2]."
+        verification = agent.ledger.verify()
+        assert verification.ok, verification.problems
+        holds = agent.ledger.holds(prefix="killed/")
+        assert agent.ledger.balance("run/killed").held.usd_nano == 0
+    paid = [h for h in holds if h.meta.get("kind") == "call" and h.settled and h.settled.usd_nano]
+    presumed = [h for h in holds if h.presumed]
+    assert len(presumed) == 1  # the answer that was out when the process died
+    drafts = [h for h in paid if h.meta["skill"] == "answer" and not h.presumed]
+    assert len(drafts) == 2  # each question's answer was bought once
+    assert sum(h.meta["skill"] == "plan" for h in paid) == 1
