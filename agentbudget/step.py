@@ -628,7 +628,8 @@ def _settle_failure(hold: Hold, model: Model, meter: Meter, error: BaseException
         detail["usage"] = usage.to_dict()
         return hold.settle(Amount(model.price.cost(usage), usage.total_tokens, 1), detail=detail)
     if not meter.sent:
-        return hold.void(reason=message)
+        # The ledger was told that the call leaves before it turned out that it could not.
+        return hold.settle(ZERO, detail=detail) if hold.record.sent else hold.void(reason=message)
     # A provider that says nothing of usage may bill: a refund is never guessed.
     return hold.presume(detail=detail)
 

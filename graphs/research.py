@@ -16,10 +16,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from agentbudget import Context, Mistake, cite
+from agentbudget import Context, Mistake
 from skills import answer, plan, synthesise
+from skills.verify import quotes
 
-PASSAGE_TOKENS = 420
+PASSAGE_TOKENS = 320
 """What the passages for one question may take of the prompt."""
 
 LANDING_TOKENS = 900
@@ -35,7 +36,7 @@ class Question(TypedDict):
 
 
 class Finding(TypedDict):
-    """What was found for a question: an answer with marks, and the citation behind each mark."""
+    """What was found for a question: an answer with its mark, and the citation behind it."""
 
     number: int
     question: str
@@ -81,9 +82,7 @@ def next_wave(state: State) -> list[Send] | str:
     ready = [q for q in state.get("questions", []) if q["number"] not in done and done.issuperset(q["needs"])]
     if not ready:
         return "conclude"
-    return [
-        Send("explore", Wave(question=q, known=[f for f in findings if f["number"] in q["needs"]])) for q in ready
-    ]
+    return [Send("explore", Wave(question=q, known=[f for f in findings if f["number"] in q["needs"]])) for q in ready]
 
 
 async def explore(state: Wave, runtime: Runtime[Context]) -> State:
@@ -94,19 +93,20 @@ async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     if not found.passages:
         raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
     finding = await answer(ctx, passages=found.text, question=question)
-    text = str(finding)
-    citations = [
-        {
-            "number": c.number,
-            "source": c.source,
-            "heading": " › ".join(c.heading_path),
-            "start": c.start,
-            "end": c.end,
-        }
-        for c in cite(text, found).citations
-    ]
+    source = next((p for p in found.passages if quotes(finding.quote, str(p))), None)
     number = state["question"]["number"]
-    return {"findings": [Finding(number=number, question=question, answer=text, citations=citations)]}
+    if source is None:  # not even the strongest model could ground it: the answer stands without a source
+        return {"findings": [Finding(number=number, question=question, answer=finding.answer, citations=[])]}
+    citation = {
+        "number": number,
+        "source": source.chunk.source,
+        "heading": " › ".join(source.chunk.heading_path),
+        "start": source.chunk.start,
+        "end": source.chunk.end,
+        "quote": finding.quote,
+    }
+    marked = f"{finding.answer.strip()} [{number}]"
+    return {"findings": [Finding(number=number, question=question, answer=marked, citations=[citation])]}
 
 
 async def gather(state: State) -> State:
@@ -116,31 +116,14 @@ async def gather(state: State) -> State:
 
 async def conclude(state: State, runtime: Runtime[Context]) -> State:
     """One answer from all findings, paid for by what was held at the start; a lone finding is the answer."""
-    findings, citations = _renumbered(sorted(state.get("findings", []), key=lambda f: f["number"]))
+    findings = sorted(state.get("findings", []), key=lambda f: f["number"])
+    citations = [citation for finding in findings for citation in finding["citations"]]
     if len(findings) == 1:
         return {"output": findings[0]["answer"], "citations": citations}
     ctx = runtime.context.landing(state.get("landing", ""))
     told = "\n".join(f"- {f['question']} → {f['answer']}" for f in findings)
-    text = await synthesise(ctx, task=state.get("task", ""), findings=told)
-    return {"output": text, "citations": [c for c in citations if f"[{c['number']}]" in text] or citations}
-
-
-def _renumbered(findings: list[Finding]) -> tuple[list[Finding], list[dict[str, Any]]]:
-    """Findings whose marks count through all of them, and the citations under their new numbers."""
-    numbers: dict[tuple[str, int, int], int] = {}
-    citations: list[dict[str, Any]] = []
-    renumbered: list[Finding] = []
-    for finding in findings:
-        text = finding["answer"]
-        for old in finding["citations"]:
-            place = (old["source"], old["start"], old["end"])
-            if place not in numbers:
-                numbers[place] = len(numbers) + 1
-                citations.append({**old, "number": numbers[place]})
-            # Two steps, so that a new number is not taken for an old one.
-            text = text.replace(f"[{old['number']}]", f"[\0{numbers[place]}]")
-        renumbered.append({**finding, "answer": text.replace("\0", "")})
-    return renumbered, citations
+    text = str(await synthesise(ctx, findings=told, task=state.get("task", "")))
+    return {"output": text, "citations": [c for c in citations if f"[{c['number']}]" in text]}
 
 
 def build() -> StateGraph[State, Context, State, State]:

@@ -20,7 +20,7 @@ class Plan(BaseModel):
     questions: list[Question] = Field(min_length=1, max_length=3)
 
 
-@skill(tier="frontier", max_output_tokens=160)
+@skill(tier="frontier", max_output_tokens=260)
 async def plan(ctx: Context, task: str) -> Plan:
     """Split the task into the questions that must be looked up in a collection of documents to carry it out.
 

@@ -25,19 +25,25 @@ PLAN = json.dumps(
     {"questions": [{"question": "refund window?", "needs": []}, {"question": "who pays shipping?", "needs": []}]}
 )
 
+CONCLUSION = json.dumps(
+    {"statements": [{"text": "Within 30 days.", "sources": [1]}, {"text": "The customer pays.", "sources": [2]}]}
+)
+ANSWER = "Within 30 days. [1] The customer pays. [2]"
+
 
 def small(request: Request) -> str:
     """The cheap rung: answers with the first passage, and finds everything well supported."""
     if request.schema == {"type": "boolean"}:
         return "true"
     asked = request.messages[-1].text
-    text = "The customer pays the shipping." if "who pays" in asked else "Within 30 days."
-    return json.dumps({"answer": text, "passages": [1]})
+    if "who pays" in asked:
+        return json.dumps({"quote": "The customer pays the shipping", "answer": "The customer pays."})
+    return json.dumps({"quote": "A kettle can be returned within 30 days.", "answer": "Within 30 days."})
 
 
 def large(request: Request) -> str:
     """The strong rung: plans, and concludes."""
-    return PLAN if request.schema else "Within 30 days [1], and the customer pays [2]."
+    return PLAN if "Split the task" in request.messages[0].text else CONCLUSION
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(
             for account in (f"run/{run.run_id}", "user/42", "feature/support"):
                 assert agent.ledger.balance(account).posted == agent.ledger.balance(f"run/{run.run_id}").posted
                 assert agent.ledger.balance(account).held.usd_nano == 0
-    assert run.output == "Within 30 days [1], and the customer pays [2]."
+    assert run.output == ANSWER
     assert [c["source"] for c in run.citations] == ["returns.md", "shipping.md"]
     skills = [line.skill for line in run.statement.lines if line.kind == "step"]
     assert sorted(skills) == ["answer", "answer", "plan", "synthesise", "verify", "verify"]
@@ -87,8 +93,8 @@ async def test_a_lone_question_needs_no_conclusion_and_frees_what_was_held_for_i
 
 async def test_a_question_that_needs_another_is_asked_after_it(docs: Path) -> None:
     def plan_two(request: Request) -> str:
-        if not request.schema:
-            return "done [1]"
+        if "Split the task" not in request.messages[0].text:
+            return CONCLUSION
         second = {"question": "who pays then?", "needs": [1]}
         return json.dumps({"questions": [{"question": "refund window?", "needs": []}, second]})
 
@@ -101,12 +107,12 @@ async def test_a_question_that_needs_another_is_asked_after_it(docs: Path) -> No
 
 async def test_an_unsupported_answer_climbs_to_the_stronger_model(docs: Path) -> None:
     def careless(request: Request) -> str:
-        return json.dumps({"answer": "Within 99 days.", "passages": [1]})
+        return json.dumps({"quote": "returned within 30 days", "answer": "Within 99 days."})
 
     def strong(request: Request) -> str:
         if "Split the task" in request.messages[0].text:
             return json.dumps({"questions": [{"question": "refund window?", "needs": []}]})
-        return json.dumps({"answer": "Within 30 days.", "passages": [1]}) if request.schema else "x [1]"
+        return json.dumps({"quote": "returned within 30 days", "answer": "Within 30 days."})
 
     def cheap(request: Request) -> str:
         return "true" if request.schema == {"type": "boolean"} else careless(request)
@@ -152,7 +158,7 @@ async def test_cancelling_a_run_leaves_nothing_held_and_it_can_go_on(docs: Path)
         assert agent.ledger.verify().ok
         slow.script = small
         run = await agent.resume("stopped")
-        assert run.output == "Within 30 days [1], and the customer pays [2]."
+        assert run.output == ANSWER
         planned = [s for s in run.statement.lines if s.skill == "plan"]
         assert len(planned) == 1  # the plan was kept; it was not bought again
 
@@ -269,7 +275,7 @@ async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finis
     async with research_agent(docs, share_answers=False) as agent:
         assert agent.ledger.verify().ok
         run = await agent.resume("killed")
-        assert run.output == "Within 30 days [1], and the customer pays [2]."
+        assert run.output == ANSWER
         verification = agent.ledger.verify()
         assert verification.ok, verification.problems
         holds = agent.ledger.holds(prefix="killed/")

@@ -18,7 +18,7 @@ from agentbudget.errors import (
     RateLimited,
 )
 from agentbudget.ledger import HoldRecord, Ledger
-from agentbudget.models.base import Request
+from agentbudget.models.base import Completion, Meter, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice
@@ -201,6 +201,26 @@ async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     assert (first.state, first.settled is not None and first.settled.usd_nano > 0) == (state, posted)
     assert first.presumed == isinstance(reply.error, OutcomeUnknown)
     assert second.state == "settled"
+
+
+class Unreachable(ScriptedModel):
+    """Believes that its request leaves, then finds nobody to take it."""
+
+    async def complete(self, request: Request, meter: Meter) -> Completion:
+        meter.leaving()
+        meter.sent = False
+        raise ModelUnavailable("refused", model=self.name, sent=False)
+
+
+async def test_a_call_that_turned_out_not_to_have_left_costs_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    ctx = context(ledger, Unreachable([]))
+    with pytest.raises(ModelUnavailable):
+        await triage(ctx, message="x")
+    assert ledger.balance("run/r").posted == ZERO
+    assert not any(call.presumed for call in calls(ledger))
 
 
 async def test_a_provider_that_stays_down_costs_nothing_and_is_named(

@@ -17,7 +17,7 @@ CountTokens = Callable[[str], int]
 
 _BETWEEN: Final = "\n\n"
 _WORTHWHILE: Final = 24
-"""Tokens left below which no further chunk is looked at: its header alone would take half of them."""
+"""Tokens left below which no chunk is cut: its header alone would take half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,7 @@ def pack(question: str, hits: Sequence[Hit], *, tokens: int, count_tokens: Count
     packer = _Packer(question, tokens, count_tokens)
     candidates = _distinct(hits)
     for hit in candidates:
-        if not packer.offer(hit):
-            break
+        packer.offer(hit)
     return Packed(tuple(packer.passages), packer.text, packer.used, len(candidates) - len(packer.passages))
 
 
@@ -71,18 +70,17 @@ class _Packer:
         self._question = question
         self._allowance = tokens
         self._count = count_tokens
+        self._cut_one = False
         self.passages: list[Passage] = []
         self.text = ""
         self.used = 0
 
-    def offer(self, hit: Hit) -> bool:
-        """Take the chunk, or the best of its sentences; False when the next best would only be scraps."""
-        if self._take(hit, hit.chunk.text):
-            return True
-        if self._allowance - self.used < _WORTHWHILE:
-            return False
+    def offer(self, hit: Hit) -> None:
+        """Take the chunk, or once the best sentences of one that does not fit: more would be scraps out of context."""
+        if self._take(hit, hit.chunk.text) or self._cut_one or self._allowance - self.used < _WORTHWHILE:
+            return
         best = self._best_sentences(hit)
-        return not (best and self._take(hit, best))
+        self._cut_one = bool(best) and self._take(hit, best)
 
     def _take(self, hit: Hit, text: str) -> bool:
         passage = Passage(len(self.passages) + 1, hit.chunk, text, hit.score)
@@ -130,9 +128,9 @@ _WORD: Final = re.compile(r"\w+")
 _FUNCTION_WORDS: Final = frozenset(
     (
         "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had",
-        "has", "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the", "their",
-        "there", "they", "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "why",
-        "will", "with", "you", "your",
+        "has", "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the",
+        "their", "there", "they", "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom",
+        "why", "will", "with", "you", "your",
     )
 )  # fmt: skip
 

@@ -1,0 +1,5 @@
+"""``python -m agentbudget``: the command line."""
+
+from agentbudget.cli import main
+
+main()

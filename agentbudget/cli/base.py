@@ -1,0 +1,61 @@
+"""What every command shares: the JSON and home options, output, and the message of an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentbudget.settings import Settings
+
+EXIT_ERROR: Final = 1
+EXIT_OVER_BUDGET: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path), help="Where ledger, cache and indexes live [AGENTBUDGET_HOME]."
+)
+
+
+def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
+    """Print `message` as the reason and leave with `code`."""
+    click.secho(f"agentbudget: {message}", fg="red", err=True)
+    sys.exit(code)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console; 100 columns wide where the output is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 100)
+
+
+def settings_at(home: Path | None) -> Settings:
+    """The environment's settings, with another home if one is given."""
+    from agentbudget.settings import Settings
+
+    settings = Settings.from_env()
+    return settings if home is None else settings.at(home)
+
+
+def check_documents(docs: Path) -> None:
+    """Say at once what is wrong with a folder, before anything is opened or loaded."""
+    from agentbudget.errors import DocumentsError
+
+    if not docs.exists():
+        raise DocumentsError(f"there is no folder {str(docs)!r}: name a folder of documents")
+    if not docs.is_dir():
+        raise DocumentsError(f"{str(docs)!r} is a file: name the folder that it is in")

@@ -1,0 +1,80 @@
+"""``agentbudget eval``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentbudget.cli.base import console, home_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from agentbudget.evals import EvalReport
+
+
+@click.command("eval")
+@click.argument("dataset", type=click.Choice(["banking77", "gsm8k"]))
+@click.option("--data", type=click.Path(path_type=Path), help="The folder of evaluation data [AGENTBUDGET_DATA].")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Items to try.")
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Choice(["all-cheap", "all-strong", "cascade"]),
+    multiple=True,
+    help="A policy to try; may be given several times [all three].",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which items are drawn.")
+@click.option("--budget", "usd", help="Dollars that the whole eval may spend.")
+@click.option("--models", help="The ladder, cheapest first, separated by commas [AGENTBUDGET_MODELS].")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report and its plot into this folder.")
+@click.option("--log-dir", type=click.Path(path_type=Path), help="Where Inspect's logs go, for `inspect view`.")
+@home_option
+@json_option
+def evaluate(
+    dataset: Any,
+    data: Path | None,
+    limit: int,
+    policies: tuple[Any, ...],
+    seed: int,
+    usd: str | None,
+    models: str | None,
+    out: Path | None,
+    log_dir: Path | None,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Trade accuracy against cost: all-cheap, all-strong and a cascade on real data."""
+    from agentbudget.console import RunView
+    from agentbudget.evals import POLICIES, run_eval
+    from agentbudget.money import Budget
+
+    ladder = [name.strip() for name in models.split(",") if name.strip()] if models else None
+
+    async def work() -> EvalReport:
+        with RunView(quiet=as_json) as view:
+            return await run_eval(
+                dataset,
+                data=data,
+                policies=policies or POLICIES,
+                limit=limit,
+                seed=seed,
+                models=ladder,
+                budget=None if usd is None else Budget(usd=usd),
+                home=home,
+                log_dir=log_dir,
+                on_progress=view.evaluating,
+            )
+
+    report = asyncio.run(work())
+    written = report.write(out) if out is not None else ()
+    if as_json:
+        print_json(report.to_dict() | {"files": [str(path) for path in written]})
+        return
+    screen = console()
+    screen.print(report.table())
+    for note in report.notes:
+        screen.print(note, style="dim", markup=False)
+    for path in written:
+        screen.print(f"written: {path}", markup=False)

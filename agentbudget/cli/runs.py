@@ -1,0 +1,226 @@
+"""``agentbudget run | demo | resume | statement``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from agentbudget.cli.base import check_documents, console, home_option, json_option, print_json, settings_at
+
+if TYPE_CHECKING:
+    from agentbudget.agent import Agent, Run
+
+DEMO_TASK: Final = "Can a kettle bought 40 days ago still be returned, and how long is its warranty?"
+
+run_options: Final[tuple[Callable[[Any], Any], ...]] = (
+    click.option("--budget", "usd", default="0.05", show_default=True, help="Dollars that the run may spend."),
+    click.option("--tokens", type=click.IntRange(1), help="Tokens that the run may use."),
+    click.option("--user", help="Who the run is for: an account that pays along."),
+    click.option("--feature", help="What the run is part of: an account that pays along."),
+    click.option("--models", help="The ladder, cheapest first, separated by commas [AGENTBUDGET_MODELS]."),
+    click.option("--no-cache", is_flag=True, help="Do not reuse answers of other runs."),
+    home_option,
+    json_option,
+)
+
+
+def with_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    """Add `options` to a command, in their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command()
+@click.argument("task")
+@click.option(
+    "--docs", required=True, type=click.Path(path_type=Path), help="A folder of .md .txt .rst .html .py .pdf files."
+)
+@with_options(run_options)
+def run(task: str, docs: Path, **options: Any) -> None:
+    """Answer TASK from a folder of documents, within a budget."""
+    carry_out(task, docs, **options)
+
+
+@click.command()
+@click.argument("task", default=DEMO_TASK)
+@with_options(run_options)
+def demo(task: str, **options: Any) -> None:
+    """The same, on the handbook that comes with agentbudget."""
+    from agentbudget.reference import handbook
+
+    carry_out(task, handbook(), **options)
+
+
+@click.command()
+@click.argument("run_id")
+@click.option("--models", help="The ladder; without it, the run's own.")
+@home_option
+@json_option
+def resume(run_id: str, models: str | None, home: Path | None, as_json: bool) -> None:
+    """Go on with a run that was cut short; what it paid for is not paid again."""
+    from agentbudget.runs import Runs
+
+    record = Runs(settings_at(home).runs_dir).load(run_id)
+    agent = make_agent(record.docs, models or ",".join(record.ladder), no_cache=False, home=home)
+    finish(
+        agent, run_id, as_json, lambda listener, on_index: agent.resume(run_id, listener=listener, on_index=on_index)
+    )
+
+
+def make_agent(docs: Path | str | None, models: str | None, *, no_cache: bool, home: Path | None) -> Agent:
+    """The research agent over a folder of documents."""
+    from agentbudget.agent import Agent
+    from agentbudget.reference import research_graph
+
+    return Agent(
+        graph=research_graph(),
+        models=[name.strip() for name in models.split(",") if name.strip()] if models else None,
+        index=docs,
+        name="research",
+        home=home,
+        share_answers=not no_cache,
+    )
+
+
+def carry_out(
+    task: str,
+    docs: Path,
+    *,
+    usd: str,
+    tokens: int | None,
+    user: str | None,
+    feature: str | None,
+    models: str | None,
+    no_cache: bool,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the research agent, show its progress, print its answer and its statement."""
+    from agentbudget.money import Budget
+    from agentbudget.runs import new_run_id
+
+    budget = Budget(usd=usd, tokens=tokens)
+    check_documents(docs)
+    agent = make_agent(docs, models, no_cache=no_cache, home=home)
+    run_id = new_run_id()
+    finish(
+        agent,
+        run_id,
+        as_json,
+        lambda listener, on_index: agent.run(
+            task, budget=budget, user=user, feature=feature, run_id=run_id, listener=listener, on_index=on_index
+        ),
+    )
+
+
+def finish(agent: Agent, run_id: str, as_json: bool, begin: Callable[[Any, Any], Coroutine[Any, Any, Run]]) -> None:
+    """Await a run. Whatever ends it, the statement is printed: money was spent."""
+    from agentbudget.console import RunView
+
+    async def work() -> Run:
+        async with agent:
+            with RunView(quiet=as_json) as view:
+                await pull_weights(agent, view)
+                task = asyncio.ensure_future(begin(view.event, view.indexing))
+                asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+                try:
+                    return await task
+                except BaseException as error:
+                    view.stop()
+                    show_broken_run(agent, run_id, error, as_json)
+                    raise
+
+    try:
+        done = asyncio.run(work())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        show_run(done)
+
+
+async def pull_weights(agent: Agent, view: Any) -> None:
+    """Fetch the catalog's weights that the ladder and the index need, with progress, before anything is spent."""
+    from agentbudget.models import catalog
+
+    known = {entry.name for entry in catalog.entries()}
+    wanted = [name.partition(":")[2] for name in agent.ladder.names]
+    for name in [*(n for n in wanted if n in known), "all-minilm-l6-v2"]:
+        if not catalog.is_present(name):
+            await asyncio.to_thread(catalog.ensure, name, progress=view.pulling)
+
+
+def show_run(done: Run) -> None:
+    """The answer, where it stands, and what it cost."""
+    screen = console()
+    screen.print()
+    screen.print(str(done.output), style="bold", markup=False)
+    for citation in done.citations:
+        place = f"  [{citation['number']}] {citation['source']}"
+        heading = f" › {citation['heading']}" if citation.get("heading") else ""
+        screen.print(f"{place}{heading}  (characters {citation['start']}–{citation['end']})", style="dim", markup=False)
+        if citation.get("quote"):
+            screen.print(f"      “{citation['quote']}”", style="dim italic", markup=False)
+    screen.print()
+    screen.print(done.statement.render())
+    if done.index_report is not None:
+        for skipped in done.index_report.skipped:
+            screen.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
+
+
+def show_broken_run(agent: Agent, run_id: str, error: BaseException, as_json: bool) -> None:
+    """What was spent until a run broke off, and how to go on with it."""
+    from agentbudget.errors import UnknownRun
+
+    try:
+        statement = agent.statement(run_id)
+    except UnknownRun:
+        return  # it broke before it began: there is nothing to state
+    if as_json:
+        print_json({"run_id": run_id, "error": f"{type(error).__name__}: {error}", "statement": statement.to_dict()})
+    elif statement.lines:
+        console(stderr=True).print(statement.render())
+    click.echo(f"go on with it: agentbudget resume {run_id}", err=True)
+
+
+@click.command()
+@click.argument("run_id", required=False)
+@home_option
+@json_option
+def statement(run_id: str | None, home: Path | None, as_json: bool) -> None:
+    """What a run cost; without RUN_ID, the latest."""
+    from agentbudget.errors import UnknownRun
+    from agentbudget.ledger import Ledger
+    from agentbudget.runs import Runs
+    from agentbudget.statement import Statement
+
+    settings = settings_at(home)
+    runs = Runs(settings.runs_dir)
+    ids = runs.ids()
+    if run_id is None and not ids:
+        raise UnknownRun("there is no run yet: try agentbudget demo")
+    record = runs.load(run_id or ids[-1])
+    with Ledger.open(settings.ledger_path) as ledger:
+        told = Statement.of(
+            ledger,
+            record.run_id,
+            task=record.task,
+            user=record.user,
+            ladder=tuple(record.ladder),
+            status=record.status,
+        )
+    if as_json:
+        print_json(told.to_dict() | {"output": record.output, "citations": record.citations})
+    else:
+        console().print(told.render())

@@ -1,0 +1,48 @@
+"""Threads give way to other work on the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentbudget.models._processors import FreeProcessors, others_running, processors
+
+pytestmark = pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="needs Linux's /proc")
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """As many busy processes as the machine has processors."""
+    count = os.cpu_count() or 1
+    children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    yield count
+    for child in children:
+        child.kill()
+        child.wait()
+
+
+def test_busy_processes_are_counted(busy: int) -> None:
+    deadline = time.monotonic() + 10
+    while others_running(own=1) < busy:
+        assert time.monotonic() < deadline, "the busy processes were never all seen"
+        time.sleep(0.05)
+
+
+def test_on_a_busy_machine_one_thread_is_left(busy: int) -> None:
+    free = FreeProcessors()
+    assert free.threads == processors()
+    deadline = time.monotonic() + 10
+    while free.look() > 1:
+        assert time.monotonic() < deadline, f"still {free.threads} threads beside {busy} busy processes"
+        time.sleep(0.05)
+
+
+def test_there_is_at_least_one_processor_and_never_more_than_the_machine_has() -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+    assert 1 <= FreeProcessors().look() <= processors()

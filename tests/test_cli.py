@@ -1,0 +1,273 @@
+"""The command line: what it prints, what bad input gets, and that the statement is printed whatever happens.
+
+Each test is a real process. Where a model is needed it is SmolLM2-135M in llama.cpp: what it says is not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentbudget.ledger import Ledger
+from agentbudget.models import catalog
+from tests.models.provider_server import ProviderServer, Reply
+
+SMOL = "llamacpp:smollm2-135m"
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "returns.md").write_text("# Returns\n\nA kettle can be returned within 30 days of delivery.\n")
+    return folder
+
+
+def agentbudget(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agentbudget", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def run(docs: Path, *arguments: str, models: str = SMOL, **environment: str) -> subprocess.CompletedProcess[str]:
+    return agentbudget("run", "--docs", docs, "--models", models, *arguments, "What is the window?", **environment)
+
+
+def posted() -> dict[str, int]:
+    """What stands in the ledger, in nano-dollars by account."""
+    with Ledger.open(Path(os.environ["AGENTBUDGET_HOME"]) / "ledger.db") as ledger:
+        verification = ledger.verify()
+        assert verification.ok, verification.problems
+        assert all(account.held.usd_nano == 0 for account in ledger.accounts())
+        return {account.name: account.posted.usd_nano for account in ledger.accounts()}
+
+
+@pytest.fixture
+def smollm2() -> None:
+    catalog.ensure("smollm2-135m")
+    catalog.ensure("all-minilm-l6-v2")
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_run_prints_json_for_programs_and_the_ledger_verifies(docs: Path) -> None:
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 cut short")
+    done = run(docs, "--json", "--user", "42")
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told["output"]
+    assert told["statement"]["run_id"] == told["run_id"]
+    spent = posted()
+    assert spent[f"run/{told['run_id']}"] == spent["user/42"] > 0
+
+    statement = agentbudget("statement")
+    assert statement.returncode == 0
+    assert "plan" in statement.stdout
+    verified = agentbudget("ledger", "verify", "--json")
+    assert json.loads(verified.stdout)["ok"] is True
+    accounts = json.loads(agentbudget("ledger", "accounts", "--json").stdout)
+    assert {a["name"] for a in accounts} >= {"user/42", "skill/plan", "skill/answer"}
+
+    again = run(docs, "--json")
+    assert json.loads(again.stdout)["output"] == told["output"]
+    calls = [line for line in json.loads(again.stdout)["statement"]["lines"] if line["skill"] == "plan"]
+    assert calls[0]["status"] == "cached"
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_an_unreadable_file_among_good_ones_is_named_and_skipped(docs: Path) -> None:
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 cut short")
+    done = agentbudget("index", docs)
+    assert done.returncode == 0
+    assert "skipped broken.pdf" in done.stderr
+    assert "1 embedded" in done.stdout
+    assert "1 chunks kept, 0 embedded" in agentbudget("index", docs).stdout
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_budget_too_small_for_the_first_step_says_what_would_be_needed(docs: Path) -> None:
+    done = run(docs, "--budget", "0.000001")
+    assert done.returncode == 3
+    assert "over budget" in done.stderr
+    assert "raise the limit by at least" in done.stderr
+    assert set(posted().values()) == {0}
+
+
+def test_a_missing_folder_is_named_before_anything_is_opened(tmp_path: Path) -> None:
+    done = run(tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert not Path(os.environ["AGENTBUDGET_HOME"]).exists()
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run(tmp_path / "empty")
+    assert done.returncode == 1
+    assert "empty" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("budget", ["abc", "-1", "NaN"])
+def test_a_budget_that_is_no_amount_is_refused(docs: Path, budget: str) -> None:
+    done = run(docs, "--budget", budget)
+    assert done.returncode == 1
+    assert budget in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_without_a_price_is_refused_with_how_to_price_it(docs: Path) -> None:
+    done = run(docs, models="openai:nobody-has-heard-of-it", OPENAI_API_KEY="sk-test")
+    assert done.returncode == 1
+    assert "price" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_is_named(docs: Path) -> None:
+    done = run(docs, models="llamacpp:no-such-model")
+    assert done.returncode == 1
+    assert "no-such-model" in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_weights_that_were_changed_are_refused(docs: Path, tmp_path: Path) -> None:
+    good = catalog.entry("smollm2-135m").path
+    weights = tmp_path / "weights"
+    for name in ("smollm2-135m", "all-minilm-l6-v2"):
+        source = catalog.entry(name).folder
+        (weights / name).mkdir(parents=True)
+        for file in source.iterdir():
+            if file.is_file() and file != good:
+                os.link(file, weights / name / file.name)
+    bad = weights / "smollm2-135m" / good.name
+    bad.write_bytes(b"\0" * good.stat().st_size)
+    done = run(docs, AGENTBUDGET_WEIGHTS=str(weights))
+    assert done.returncode == 1
+    assert "sha256" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_without_llama_cpp_the_extra_is_named(docs: Path, tmp_path: Path) -> None:
+    shadow = tmp_path / "shadow"
+    shadow.mkdir()
+    (shadow / "llama_cpp.py").write_text("raise ModuleNotFoundError(\"No module named 'llama_cpp'\", name='llama_cpp')")
+    done = run(docs, PYTHONPATH=str(shadow))
+    assert done.returncode == 1
+    assert "agentbudget-runtime[local]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+async def test_a_key_that_the_provider_refuses_is_told_without_showing_it(docs: Path) -> None:
+    import asyncio
+
+    refusal = Reply.json({"type": "error", "error": {"type": "authentication_error", "message": "invalid"}}, 401)
+    async with ProviderServer(refusal) as server:
+        done = await asyncio.to_thread(
+            run,
+            docs,
+            models=f"{SMOL},anthropic:claude-sonnet-5-5",
+            ANTHROPIC_API_KEY="sk-secret-12345",
+            ANTHROPIC_BASE_URL=server.url,
+        )
+    assert done.returncode == 1
+    assert "ANTHROPIC_API_KEY" in done.stderr
+    assert "sk-secret" not in done.stderr + done.stdout
+    assert "skill/plan" in posted()
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_provider_that_is_down_costs_nothing(docs: Path) -> None:
+    done = run(
+        docs,
+        models=f"{SMOL},openai:gpt-5.5",
+        OPENAI_API_KEY="sk-secret-12345",
+        OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+        AGENTBUDGET_PRICES=str(_prices(docs.parent)),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert posted()["skill/plan"] == 0
+
+
+def _prices(folder: Path) -> Path:
+    path = folder / "prices.toml"
+    path.write_text('["openai:gpt-5.5"]\ninput = 5\noutput = 30\ncontext_window = 100000\n')
+    return path
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_ctrl_c_in_mid_generation_settles_prints_the_statement_and_can_go_on(docs: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "agentbudget", "run", "--docs", str(docs), "--models", SMOL, "What is the window?"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    seen: list[str] = []
+    for line in child.stderr:
+        seen.append(line)
+        if line.startswith("· plan on"):
+            break
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    _, rest = child.communicate(timeout=60)
+    errors = "".join(seen) + rest
+    assert child.returncode == 130, errors
+    assert "cancelled" in errors
+    assert "agentbudget resume" in errors
+    assert "Traceback" not in errors
+    spent = posted()
+    assert spent["skill/plan"] > 0
+    run_id = errors.rpartition("agentbudget resume ")[2].split()[0]
+    resumed = agentbudget("resume", run_id, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["output"]
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_second_process_on_the_same_index_is_told_so(docs: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "agentbudget", "run", "--docs", str(docs), "--models", SMOL, "What is the window?"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("· plan"):
+            break
+    second = run(docs)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"is open in process {child.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+    posted()
+
+
+def test_an_unknown_run_names_the_latest() -> None:
+    done = agentbudget("statement", "nothing")
+    assert done.returncode == 1
+    assert "no run 'nothing'" in done.stderr
+
+
+def test_help_names_every_command() -> None:
+    done = agentbudget("--help")
+    for command in ("run", "demo", "resume", "statement", "index", "models", "ledger", "eval"):
+        assert f"\n  {command} " in done.stdout
