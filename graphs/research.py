@@ -18,7 +18,7 @@ from langgraph.types import Send
 
 from agentbudget import Context, Mistake
 from skills import answer, plan, synthesise
-from skills.verify import quotes
+from skills.verify import plain, quotes
 
 PASSAGE_TOKENS = 320
 """What the passages for one question may take of the prompt."""
@@ -36,7 +36,7 @@ class Question(TypedDict):
 
 
 class Finding(TypedDict):
-    """What was found for a question: an answer with its mark, and the citation behind it."""
+    """What was found for a question: an answer, and the citation behind it (none if it could not be grounded)."""
 
     number: int
     question: str
@@ -105,8 +105,7 @@ async def explore(state: Wave, runtime: Runtime[Context]) -> State:
         "end": source.chunk.end,
         "quote": finding.quote,
     }
-    marked = f"{finding.answer.strip()} [{number}]"
-    return {"findings": [Finding(number=number, question=question, answer=marked, citations=[citation])]}
+    return {"findings": [Finding(number=number, question=question, answer=finding.answer, citations=[citation])]}
 
 
 async def gather(state: State) -> State:
@@ -119,11 +118,24 @@ async def conclude(state: State, runtime: Runtime[Context]) -> State:
     findings = sorted(state.get("findings", []), key=lambda f: f["number"])
     citations = [citation for finding in findings for citation in finding["citations"]]
     if len(findings) == 1:
-        return {"output": findings[0]["answer"], "citations": citations}
+        return {"output": traced(findings[0]["answer"], findings), "citations": citations}
     ctx = runtime.context.landing(state.get("landing", ""))
-    told = "\n".join(f"- {f['question']} → {f['answer']}" for f in findings)
-    text = str(await synthesise(ctx, findings=told, task=state.get("task", "")))
+    told = "\n".join(f"- {f['question']} {f['answer']}" for f in findings)
+    conclusion = await synthesise(ctx, findings=told, task=state.get("task", ""))
+    text = " ".join(traced(statement, findings) for statement in conclusion.statements)
     return {"output": text, "citations": [c for c in citations if f"[{c['number']}]" in text]}
+
+
+def traced(statement: str, findings: list[Finding]) -> str:
+    """A statement with the mark of the finding that it shares most words with: the model need not get it right."""
+    words = set(plain(statement).split())
+
+    def shared(finding: Finding) -> int:
+        quoted = " ".join(citation["quote"] for citation in finding["citations"])
+        return len(words & set(plain(f"{finding['question']} {finding['answer']} {quoted}").split()))
+
+    best = max(findings, key=shared)
+    return f"{statement.strip()} [{best['number']}]" if best["citations"] else statement.strip()
 
 
 def build() -> StateGraph[State, Context, State, State]:

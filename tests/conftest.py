@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,12 @@ from agentbudget.settings import weights_dir
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
     """Each test has its own home; the weights are shared, and no key or exporter of the machine is seen."""
     monkeypatch.setenv("AGENTBUDGET_WEIGHTS", str(_WEIGHTS))
     monkeypatch.setenv("AGENTBUDGET_HOME", str(tmp_path / "home"))
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OTEL_EXPORTER_OTLP_ENDPOINT", "AGENTBUDGET_MODELS"):
         monkeypatch.delenv(name, raising=False)
-    yield
 
 
 _WEIGHTS = weights_dir()

@@ -15,7 +15,9 @@ from agentbudget.cli.base import check_documents, console, home_option, json_opt
 if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
 
-DEMO_TASK: Final = "Can a kettle bought 40 days ago still be returned, and how long is its warranty?"
+DEMO_TASK: Final = (
+    "A customer bought a kettle 40 days ago. Can it still be returned, and when is phone support open on Saturdays?"
+)
 
 run_options: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--budget", "usd", default="0.05", show_default=True, help="Dollars that the run may spend."),

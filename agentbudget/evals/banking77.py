@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOTS: Final = 10
 """Labelled examples of each intent."""
 
-NEAREST: Final = 10
+NEAREST: Final = 6
 """Examples shown with a message; the answer must be one of their labels."""
 
 THRESHOLD: Final = 0.9
@@ -58,7 +58,7 @@ class Banking77:
 
     def skill(self, tier: str) -> Skill[..., Guess]:
         """`intent` on one rung."""
-        return Skill(intent, tier=tier, max_output_tokens=24, max_input_tokens=700)
+        return Skill(intent, tier=tier, max_output_tokens=24, max_input_tokens=500)
 
     def arguments(self, ctx: Context, item: Item) -> dict[str, Any]:
         """The message and the examples most like it."""

@@ -27,9 +27,9 @@ class Solution(BaseModel):
 
 
 async def solve(ctx: Context, question: str) -> Guess:
-    """Solve the problem. Reason step by step in a few short sentences with the arithmetic written out.
+    """Solve the problem. Reason in short steps that write out the arithmetic, such as 3 * 4 = 12.
 
-    Then give the final answer as a whole number, without units.
+    The answer is a whole number without units.
     """
     reply = await ctx.complete(question, output=Solution)
     return Guess(str(reply.value.answer), reply.confidence)
