@@ -277,10 +277,8 @@ class Agent:
         if not isinstance(self._index, str | Path):
             self.engine.index = self._index
             return
-        from agentbudget.context import open_index
-
         folder = Path(self._index)
-        index = open_index(index_location(self.settings, folder))
+        index = open_folder_index(self.settings, folder)
         try:
             self._updated = await self._update(index, folder, scope, on_index)
         except BaseException:
@@ -322,10 +320,15 @@ class Agent:
             return report
 
 
-def index_location(settings: Settings, folder: Path) -> Path:
-    """Where the index of a documents folder is kept."""
+def open_folder_index(settings: Settings, folder: Path) -> Index:
+    """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
+    from agentbudget.context import open_index
+
     whole = folder.resolve()
-    return settings.indexes_dir / f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
+    name = f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
+    if settings.qdrant_url is not None:
+        return open_index(settings.qdrant_url, collection=f"agentbudget-{name}")
+    return open_index(settings.indexes_dir / name)
 
 
 async def _heartbeat(ledger: Ledger) -> None:

@@ -35,18 +35,28 @@ def weights_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run needs to know about its surroundings. ``models`` is the ladder, cheapest first; empty: choose."""
+    """What a run needs to know about its surroundings.
+
+    ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for the indexes; None:
+    the embedded engine.
+    """
 
     home: Path
     usd_per_hour: Decimal
     models: tuple[str, ...] = ()
+    qdrant_url: str | None = None
 
     @classmethod
     def from_env(cls) -> Settings:
-        """Read ``AGENTBUDGET_HOME``, ``AGENTBUDGET_USD_PER_HOUR`` and ``AGENTBUDGET_MODELS`` (comma-separated)."""
+        """Read ``AGENTBUDGET_HOME``, ``_USD_PER_HOUR``, ``_MODELS`` (separated by commas) and ``_QDRANT_URL``."""
         rate = os.environ.get("AGENTBUDGET_USD_PER_HOUR", DEFAULT_USD_PER_HOUR)
         models = tuple(m.strip() for m in os.environ.get("AGENTBUDGET_MODELS", "").split(",") if m.strip())
-        return cls(home=home(), usd_per_hour=nano_to_usd(usd_to_nano(rate)), models=models)
+        return cls(
+            home=home(),
+            usd_per_hour=nano_to_usd(usd_to_nano(rate)),
+            models=models,
+            qdrant_url=os.environ.get("AGENTBUDGET_QDRANT_URL") or None,
+        )
 
     def at(self, home: Path) -> Settings:
         """The same settings with another home."""

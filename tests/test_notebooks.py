@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +53,7 @@ def execute(notebook: Path) -> list[str]:
             command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return KernelSpec(argv=command, display_name=kernel_name, language="python")
 
-    book: Any = nbformat.read(notebook, as_version=4)  # pyright: ignore[reportUnknownVariableType] # it is not typed
+    book = cast(Any, nbformat.read(notebook, as_version=4))
     nbformat.validate(book)
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
     client = NotebookClient(book, km=manager, timeout=300, resources={"metadata": {"path": str(notebook.parent)}})

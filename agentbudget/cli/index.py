@@ -18,16 +18,15 @@ from agentbudget.cli.base import check_documents, home_option, json_option, prin
 @json_option
 def index(folder: Path, rebuild: bool, home: Path | None, as_json: bool) -> None:
     """Index FOLDER, or bring its index up to date: only what changed is embedded."""
-    from agentbudget.agent import index_location
+    from agentbudget.agent import open_folder_index
     from agentbudget.console import RunView
-    from agentbudget.context import open_index
 
     check_documents(folder)
     settings = settings_at(home)
 
     async def work() -> Any:
         with RunView(quiet=as_json) as view:
-            async with open_index(index_location(settings, folder)) as opened:
+            async with open_folder_index(settings, folder) as opened:
                 return await opened.update(folder, rebuild=rebuild, progress=view.indexing)
 
     report = asyncio.run(work())

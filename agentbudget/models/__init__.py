@@ -80,7 +80,7 @@ def make_model(name: str, settings: Settings) -> Model:
         from agentbudget.models.openai import OpenAIModel
 
         model, _, address = rest.partition("@")
-        return OpenAIModel(model, base_url=address or None)
+        return OpenAIModel(model, base_url=address or None, name=name)
     raise UnknownModel(f"unknown provider {provider!r} in {name!r}: use llamacpp, anthropic or openai")
 
 
