@@ -18,10 +18,13 @@ from langgraph.types import Send
 
 from agentbudget import Context, Mistake
 from skills import answer, plan, synthesise
+from skills.plan import filled, needs
 from skills.verify import plain, quotes
 
 PASSAGE_TOKENS = 320
 """What the passages for one question may take of the prompt."""
+
+NOTHING_FOUND = "The documents that were found do not answer this."
 
 LANDING_TOKENS = 900
 """What the findings may bring to the conclusion: its cost is held before exploring."""
@@ -69,8 +72,8 @@ async def make_plan(state: State, runtime: Runtime[Context]) -> State:
     landing = await ctx.set_aside(synthesise, input_tokens=LANDING_TOKENS)
     planned = (await plan(ctx, task=task)).questions
     questions = [
-        Question(number=n, question=q.question, needs=[need for need in q.needs if 0 < need < n])
-        for n, q in enumerate(planned, 1)
+        Question(number=number, question=question, needs=needs(question, number))
+        for number, question in enumerate(planned, 1)
     ]
     return {"landing": landing, "questions": questions}
 
@@ -88,15 +91,15 @@ def next_wave(state: State) -> list[Send] | str:
 async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     """Answer one question from the passages found for it."""
     ctx = runtime.context
-    question = " ".join([*(known["answer"] for known in state["known"]), state["question"]["question"]])
+    question = filled(state["question"]["question"], {f["number"]: f["answer"] for f in state["known"]})
     found = await ctx.retrieve(question, tokens=PASSAGE_TOKENS)
     if not found.passages:
         raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
     finding = await answer(ctx, passages=found.text, question=question)
     source = next((p for p in found.passages if quotes(finding.quote, str(p))), None)
     number = state["question"]["number"]
-    if source is None:  # not even the strongest model could ground it: the answer stands without a source
-        return {"findings": [Finding(number=number, question=question, answer=finding.answer, citations=[])]}
+    if source is None:  # not even the strongest model could ground an answer: none is better than a made-up one
+        return {"findings": [Finding(number=number, question=question, answer=NOTHING_FOUND, citations=[])]}
     citation = {
         "number": number,
         "source": source.chunk.source,

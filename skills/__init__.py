@@ -2,7 +2,7 @@
 
 from skills.answer import answer
 from skills.extract import Facts, extract
-from skills.plan import Plan, Question, plan
+from skills.plan import Plan, plan
 from skills.summarise import summarise
 from skills.synthesise import Conclusion, synthesise
 from skills.triage import triage
@@ -13,7 +13,6 @@ __all__ = [
     "Facts",
     "Finding",
     "Plan",
-    "Question",
     "answer",
     "extract",
     "plan",
