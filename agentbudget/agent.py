@@ -177,15 +177,13 @@ class Agent:
             run_id=run_id or new_run_id(),
             task=task,
             agent=self.name,
-            budget_usd=None if budget.usd is None else str(budget.usd),
-            budget_tokens=budget.tokens,
-            budget_calls=budget.calls,
             user=user,
             feature=feature,
             docs=self._documents,
             ladder=list(self.ladder.names),
             started_ns=time.time_ns(),
         )
+        record.limit(budget)
         return await self._carry_out(record, listener, on_index)
 
     def run_sync(self, task: str, *, budget: Budget, user: str | None = None, feature: str | None = None) -> Run:
@@ -197,9 +195,21 @@ class Agent:
 
         return asyncio.run(once())
 
-    async def resume(self, run_id: str, *, listener: Listener | None = None, on_index: OnProgress | None = None) -> Run:
-        """Go on with a run that was cut short: finished nodes stay, and what was paid for is not bought again."""
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        budget: Budget | None = None,
+        listener: Listener | None = None,
+        on_index: OnProgress | None = None,
+    ) -> Run:
+        """Go on with a run that was cut short: finished nodes stay, and what was paid for is not bought again.
+
+        ``budget`` becomes the run's limit, what it has spent included; None leaves it as it was.
+        """
         record = self.runs.load(run_id)
+        if budget is not None:
+            record.limit(budget)
         return await self._carry_out(record, listener, on_index)
 
     def statement(self, run_id: str) -> Statement:
@@ -216,6 +226,8 @@ class Agent:
 
     async def _carry_out(self, record: RunRecord, listener: Listener | None, on_index: OnProgress | None) -> Run:
         engine = self.engine
+        if self._documents is not None:
+            await asyncio.to_thread(require_documents, self._documents)
         with self.runs.alone(record.run_id):
             record.status, record.error, record.ended_ns = "running", None, None
             self.runs.save(record)
@@ -285,6 +297,7 @@ class Agent:
             await index.aclose()
             raise
         self._opened = self.engine.index = index
+        self.engine.documents = folder.name or "documents"
 
     async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
         """Embed what changed, paid for by the second: the hold is extended while the work goes on."""
@@ -318,6 +331,13 @@ class Agent:
                 },
             )
             return report
+
+
+def require_documents(folder: str) -> None:
+    """Raise `DocumentsError` if a folder has nothing to read, before a run is opened for it."""
+    from agentbudget.context import scan
+
+    scan(folder)
 
 
 def open_folder_index(settings: Settings, folder: Path) -> Index:

@@ -44,6 +44,10 @@ RECENT: Final = 50
 """Calls by which a model's speed on this machine is judged: the load changes."""
 
 
+LAST_TOKEN: Final = 0.85
+"""The share of the bought seconds after which a local model is cut: it ends a chunk or token that it has begun."""
+
+
 def tag(skill: str, model: str) -> str:
     """The ledger's tag of calls that estimates learn from together."""
     return f"{model}|{skill}"
@@ -90,7 +94,8 @@ class Estimator:
                 window=model.context_window,
             )
         expected, bound = self._cost(skill, model, count.tokens, cap)
-        compute_s = model.price.compute_cap_s(bound.usd_nano)
+        bought_s = model.price.compute_cap_s(bound.usd_nano)
+        compute_s = None if bought_s is None else bought_s * LAST_TOKEN
         request = replace(request, max_output_tokens=cap, max_compute_s=compute_s)
         return CallEstimate(request, count, expected, bound)
 

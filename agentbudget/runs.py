@@ -40,6 +40,11 @@ class RunRecord(BaseModel):
     started_ns: int = 0
     ended_ns: int | None = None
 
+    def limit(self, budget: Budget) -> None:
+        """Make `budget` the run's limits."""
+        self.budget_usd = None if budget.usd is None else str(budget.usd)
+        self.budget_tokens, self.budget_calls = budget.tokens, budget.calls
+
     @property
     def budget(self) -> Budget:
         """The run's limits."""

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, assert_never, cast, overload
 
 from agentbudget import telemetry
@@ -85,13 +84,17 @@ class Scope:
 
 @dataclass(slots=True)
 class Engine:
-    """What steps run on: the ledger, the ladder of models, answers already paid for, the documents."""
+    """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
+
+    ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
+    """
 
     ledger: Ledger
     ladder: Ladder
     answers: Answers
     machine: Price
     index: Index | None = None
+    documents: str = "documents"
     share_answers: bool = True
     position: Callable[[], str] = lambda: ""
     listener: Callable[[Event], None] = lambda _event: None
@@ -639,10 +642,10 @@ async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> R
     from agentbudget.context import retrieve
 
     engine = ctx.engine
-    meta = {"kind": "retrieval", "source": index.location, "price": engine.machine.source}
+    meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
     hold = _reserve_retrieval(ctx, question, meta)
     started = time.perf_counter()
-    with hold, telemetry.retrieval(Path(index.location).name, tokens=tokens) as span:
+    with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)

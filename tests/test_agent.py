@@ -294,3 +294,12 @@ async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finis
     drafts = [h for h in paid if h.meta["skill"] == "answer" and not h.presumed]
     assert len(drafts) == 2  # each question's answer was bought once
     assert sum(h.meta["skill"] == "plan" for h in paid) == 1
+
+
+async def test_a_run_over_budget_goes_on_with_a_larger_one(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(BudgetExceeded):
+            await agent.run("refunds?", budget=Budget(tokens=10), run_id="poor")
+        run = await agent.resume("poor", budget=Budget(tokens=100_000))
+        assert run.output == ANSWER
+        assert agent.ledger.balance("run/poor").limit.tokens == 100_000

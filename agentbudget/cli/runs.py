@@ -66,16 +66,22 @@ def demo(task: str, **options: Any) -> None:
 @click.command()
 @click.argument("run_id")
 @click.option("--models", help="The ladder; without it, the run's own.")
+@click.option("--budget", "usd", help="A new limit in dollars, what the run has spent included.")
 @home_option
 @json_option
-def resume(run_id: str, models: str | None, home: Path | None, as_json: bool) -> None:
+def resume(run_id: str, models: str | None, usd: str | None, home: Path | None, as_json: bool) -> None:
     """Go on with a run that was cut short; what it paid for is not paid again."""
+    from agentbudget.money import Budget
     from agentbudget.runs import Runs
 
     record = Runs(settings_at(home).runs_dir).load(run_id)
     agent = make_agent(record.docs, models or ",".join(record.ladder), no_cache=False, home=home)
+    budget = None if usd is None else Budget(usd=usd)
     finish(
-        agent, run_id, as_json, lambda listener, on_index: agent.resume(run_id, listener=listener, on_index=on_index)
+        agent,
+        run_id,
+        as_json,
+        lambda listener, on_index: agent.resume(run_id, budget=budget, listener=listener, on_index=on_index),
     )
 
 
@@ -224,5 +230,7 @@ def statement(run_id: str | None, home: Path | None, as_json: bool) -> None:
         )
     if as_json:
         print_json(told.to_dict() | {"output": record.output, "citations": record.citations})
-    else:
+    elif told.lines:
         console().print(told.render())
+    else:
+        click.echo(f"run {record.run_id} ({record.status}) spent nothing")

@@ -7,7 +7,7 @@ from agentbudget.context.citations import Citation, Cited, cite
 from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder, FastEmbedder
 from agentbudget.context.index import Found, Index
-from agentbudget.context.load import Skipped
+from agentbudget.context.load import Scan, Skipped, scan
 from agentbudget.context.opening import open_index
 from agentbudget.context.pack import Passage
 from agentbudget.context.retrieve import Retrieved, retrieve
@@ -28,8 +28,10 @@ __all__ = [
     "Passage",
     "Progress",
     "Retrieved",
+    "Scan",
     "Skipped",
     "cite",
     "open_index",
     "retrieve",
+    "scan",
 ]

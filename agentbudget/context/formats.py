@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import codecs
 import io
+import logging
 import re
 import tokenize
 import warnings
@@ -421,6 +422,8 @@ def pdf(data: bytes) -> Parsed:
     """The text of each page, under the heading ``page N``."""
     with needs("reading PDF"):
         from pypdf import PdfReader
+    # It complains on standard error of every broken file; ours are named and skipped with the reason.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
     builder = _Builder()
     try:
