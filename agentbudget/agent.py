@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
-from agentbudget.errors import BudgetExceeded, Mistake
+from agentbudget.errors import BudgetExceeded, Mistake, StoreError
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.models import machine_price, make_ladder
 from agentbudget.models.ladder import Ladder
@@ -37,6 +38,8 @@ INDEX_STEP_NS: Final = 30 * 10**9
 """How far ahead of its work an index update holds money, in nanoseconds of this machine."""
 
 Listener = Callable[[Event], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,9 +355,13 @@ def open_folder_index(settings: Settings, folder: Path) -> Index:
 
 
 async def _heartbeat(ledger: Ledger) -> None:
+    """Keep this process's holds alive. A store that is busy for once is tried again before any lease runs out."""
     while True:
         await asyncio.sleep(LEASE_S / 3)
-        ledger.heartbeat()
+        try:
+            ledger.heartbeat()
+        except StoreError as error:
+            _log.warning("the leases of this run's holds could not be renewed: %s", error)
 
 
 def _close_open_steps(ledger: Ledger, run_id: str) -> None:
