@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError
+from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.models import machine_price, make_ladder
 from agentbudget.models.ladder import Ladder
@@ -105,6 +106,7 @@ class Agent:
         self._engine: Engine | None = None
         self._opened: Index | None = None
         self._updated: IndexReport | None = None
+        self._opening = asyncio.Lock()
         self.runs = Runs(self.settings.runs_dir)
 
     @property
@@ -120,7 +122,7 @@ class Agent:
             telemetry.setup()
             self._engine = Engine(
                 ledger=Ledger.open(self.settings.ledger_path),
-                ladder=make_ladder(self._models or None, self.settings),
+                ladder=make_ladder(self._models, self.settings),
                 answers=Answers(self.settings.cache_path),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
@@ -141,6 +143,7 @@ class Agent:
         """Free models, index and files. A later run opens them again."""
         engine, self._engine = self._engine, None
         opened, self._opened, self._updated = self._opened, None, None
+        self._opening = asyncio.Lock()
         if opened is not None:
             await opened.aclose()
         if engine is not None:
@@ -174,8 +177,10 @@ class Agent:
         Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), and what models and
         stores raise; what was spent until then is booked: see `statement`.
         """
-        if not task.strip():
-            raise Mistake("the task is empty: say what the agent should do")
+        if not task.strip() or not _is_text(task):
+            raise Mistake("the task is empty, or not text: say what the agent should do")
+        if run_id is not None and self.runs.has(run_id):
+            raise Mistake(f"there is a run {run_id!r} already: resume it, or name another id")
         record = RunRecord(
             run_id=run_id or new_run_id(),
             task=task,
@@ -188,6 +193,11 @@ class Agent:
         )
         record.limit(budget)
         return await self._carry_out(record, listener, on_index)
+
+    async def check_documents(self) -> None:
+        """Raise `DocumentsError` if the documents folder is missing or has nothing to read. Nothing is spent."""
+        if self._documents is not None:
+            await asyncio.to_thread(require_documents, self._documents)
 
     def run_sync(self, task: str, *, budget: Budget, user: str | None = None, feature: str | None = None) -> Run:
         """`run`, for code that is not async. Closes the agent afterwards: its models belong to that event loop."""
@@ -229,25 +239,27 @@ class Agent:
 
     async def _carry_out(self, record: RunRecord, listener: Listener | None, on_index: OnProgress | None) -> Run:
         engine = self.engine
-        if self._documents is not None:
-            await asyncio.to_thread(require_documents, self._documents)
+        await self.check_documents()
         with self.runs.alone(record.run_id):
+            engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
+            finished = record.status == "done"
             record.status, record.error, record.ended_ns = "running", None, None
             self.runs.save(record)
-            if listener is not None:
-                engine.listener = listener
             scope = Scope(record.run_id, record.user, record.feature)
             engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
             engine.open_accounts(scope.accounts())
             beat = asyncio.create_task(_heartbeat(engine.ledger))
             try:
-                state = await self._traced(record, scope, on_index)
+                if not finished:
+                    engine.renew_landings(record.run_id)
+                state = await self._traced(record, Context(engine, scope, listener=listener or _nobody), on_index)
             except BaseException as error:
                 _note_failure(record, error)
                 raise
             else:
                 record.status = "done"
-                record.output, record.citations = state.get("output"), list(state.get("citations") or [])
+                record.output = _jsonable(state.get("output"))
+                record.citations = _jsonable(list(state.get("citations") or []))
             finally:
                 beat.cancel()
                 _close_open_steps(engine.ledger, record.run_id)
@@ -262,12 +274,13 @@ class Agent:
             index_report=self._updated,
         )
 
-    async def _traced(self, record: RunRecord, scope: Scope, on_index: OnProgress | None) -> dict[str, Any]:
+    async def _traced(self, record: RunRecord, ctx: Context, on_index: OnProgress | None) -> dict[str, Any]:
         with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget) as span:
             status = "failed"
             try:
-                await self._open_index(scope, on_index)
-                state = await self._execute(Context(self.engine, scope), record.task)
+                async with self._opening:
+                    await self._open_index(ctx.scope, on_index)
+                state = await self._execute(ctx, record.task)
                 status = "done"
                 return state
             finally:
@@ -279,9 +292,12 @@ class Agent:
 
         ctx.engine.position = graph.position
         chosen = self._graph or graph.planner_executor(self.skills)
-        async with AsyncExitStack() as stack:
-            saver = await stack.enter_async_context(graph.checkpoints(self.settings.checkpoints_path))
-            return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
+        path = self.settings.checkpoints_path
+        try:
+            async with graph.checkpoints(path) as saver:
+                return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the checkpoints {path} cannot be used: {error}; move the file away") from error
 
     # --- documents
 
@@ -359,9 +375,29 @@ async def _heartbeat(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(LEASE_S / 3)
         try:
-            ledger.heartbeat()
+            await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
             _log.warning("the leases of this run's holds could not be renewed: %s", error)
+
+
+def _nobody(_event: Event) -> None:
+    """A listener that does not listen."""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _jsonable(value: Any) -> Any:
+    """What a run gave, as data that its file can hold: what has no JSON form is told as Python tells it."""
+    from pydantic_core import to_jsonable_python
+
+    data = to_jsonable_python(value, fallback=repr, bytes_mode="base64", inf_nan_mode="strings")
+    return json.loads(json.dumps(data).encode("utf-8", "replace").decode())
 
 
 def _close_open_steps(ledger: Ledger, run_id: str) -> None:

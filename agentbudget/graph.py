@@ -44,7 +44,9 @@ def position() -> str:
         return ""
     if "langgraph_node" not in metadata:
         return ""
-    path = ".".join(str(part) for part in metadata.get("langgraph_path", ()) if isinstance(part, int))
+    path = ".".join(
+        str(part) for part in metadata.get("langgraph_path", ()) if isinstance(part, int) and not isinstance(part, bool)
+    )
     names = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
     return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
 
@@ -101,7 +103,9 @@ def planner_executor(skills: Sequence[Skill[..., Any]]) -> StateGraph[PlanState,
         results: list[Any] = []
         for number, call in enumerate(state.get("calls", [])):
             chosen = by_name[call["skill"]]
-            value = await runtime.context.call(chosen, chosen.bind((), call["arguments"]), key=str(number))
+            given = chosen.arguments_model.model_validate(call["arguments"])
+            arguments = {name: getattr(given, name) for name in chosen.signature.parameters}
+            value = await runtime.context.call(chosen, arguments, key=str(number))
             results.append(chosen.output.dump(value))
         return {"results": results, "output": results[-1] if results else None}
 

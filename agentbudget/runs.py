@@ -10,12 +10,14 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from agentbudget.errors import Mistake, UnknownRun
 from agentbudget.money import Budget
+
+_ID: Final = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,99}")
 
 RunStatus = Literal["running", "done", "over budget", "failed", "cancelled"]
 
@@ -74,16 +76,24 @@ class Runs:
         """The run of this id. Raises `UnknownRun`."""
         path = self._path(run_id)
         try:
-            return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+            record = RunRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             known = ", ".join(self.ids()[-3:]) or "none yet"
             raise UnknownRun(f"no run {run_id!r}; the latest are: {known}") from None
-        except ValidationError as error:
+        except (OSError, ValidationError) as error:
             raise UnknownRun(f"the file of run {run_id!r} cannot be read: {error}") from None
+        if record.run_id != run_id:
+            raise UnknownRun(f"the file of run {run_id!r} is that of run {record.run_id!r}: rename it")
+        return record
+
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of this id."""
+        return self._path(run_id).exists()
 
     def ids(self) -> list[str]:
         """The ids of all runs, oldest first."""
-        return sorted((p.stem for p in self._folder.glob("*.json")), key=lambda i: self._path(i).stat().st_mtime_ns)
+        files = [path for path in self._folder.glob("*.json") if _ID.fullmatch(path.stem) and path.is_file()]
+        return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
     @contextmanager
     def alone(self, run_id: str) -> Generator[None]:
@@ -97,6 +107,6 @@ class Runs:
             yield
 
     def _path(self, run_id: str) -> Path:
-        if not re.fullmatch(r"[\w.\-]{1,100}", run_id) or run_id.startswith("."):
+        if not _ID.fullmatch(run_id):
             raise Mistake(f"{run_id!r} cannot be a run's id: use letters, digits, '.', '-' and '_'")
         return self._folder / f"{run_id}.json"

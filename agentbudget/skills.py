@@ -144,8 +144,12 @@ class Skill(Generic[P, R]):
 
     @cached_property
     def version(self) -> str:
-        """Changes when the prompt, the output type or the sampling does: part of a cached answer's key."""
-        parts = [self.name, self.prompt, json.dumps(self.output.schema, sort_keys=True), str(self.temperature)]
+        """Changes when the prompt, the output type or the sampling does: part of a cached answer's key.
+
+        What a skill with a body returns is its own affair: the form of each call is part of that call's key.
+        """
+        schema = None if self.has_body else self.output.schema
+        parts = [self.name, self.prompt, json.dumps(schema, sort_keys=True), str(self.temperature)]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
     def node(
@@ -261,6 +265,14 @@ class Output:
         """The value in a model's text. Raises ``ValueError`` if it does not fit the type."""
         return text.strip() if self.is_text else self._adapter.validate_json(text)
 
+    def reads(self, text: str) -> bool:
+        """Whether `parse` takes this text."""
+        try:
+            self.parse(text)
+        except ValueError:
+            return False
+        return True
+
     def dump(self, value: Any) -> Any:
         """The value as JSON-ready data."""
         return self._adapter.dump_python(value, mode="json")
@@ -278,10 +290,10 @@ class Output:
 
 
 def _lean(schema: Any) -> Any:
-    """A schema without the titles that pydantic adds: they are tokens that say nothing."""
+    """A schema without titles and the docstrings of classes: they are not written for a model, and it repeats them."""
     if isinstance(schema, Mapping):
         items = cast(Mapping[str, Any], schema)
-        return {k: _lean(v) for k, v in items.items() if not (k == "title" and isinstance(v, str))}
+        return {k: _lean(v) for k, v in items.items() if not (k in ("title", "description") and isinstance(v, str))}
     if isinstance(schema, list):
         return [_lean(item) for item in cast(list[Any], schema)]
     return schema
@@ -321,7 +333,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Type hints of a skill. Its context may be a name that exists only for type checkers."""
     try:
-        return get_type_hints(function, localns={"Context": object})
+        return get_type_hints(function, localns={"Context": object}, include_extras=True)
     except NameError as error:
         raise SkillError(f"skill {function.__name__!r}: {error}; a skill's types must exist when it runs") from None
 
@@ -335,7 +347,8 @@ def _positive(name: str, value: int, most: int) -> int:
 def _is_empty(function: Callable[..., Any]) -> bool:
     """True if the body is a docstring, ``...`` or ``pass``: it compiles to the same code as an empty one."""
     code = cast(types.FunctionType, function).__code__
-    return (code.co_code, code.co_names) in _EMPTY
+    returned = set(code.co_consts) - {function.__doc__, None, ...}
+    return not returned and (code.co_code, code.co_names) in _EMPTY
 
 
 async def _docstring_only(ctx: object) -> None:

@@ -6,25 +6,27 @@ import asyncio
 import hashlib
 import itertools
 import json
+import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, assert_never, cast, overload
 
 from agentbudget import telemetry
-from agentbudget.cache import Answers, answer_key
+from agentbudget.cache import Answers, CachedAnswer, answer_key
 from agentbudget.errors import (
     AgentBudgetError,
-    BudgetExceeded,
     HoldConflict,
     InvalidOutput,
     Mistake,
     ModelError,
     SkillError,
+    StoreError,
 )
 from agentbudget.estimate import CallEstimate, Estimator, tag
-from agentbudget.ledger import Hold, HoldRecord, Ledger
+from agentbudget.ledger import Hold, HoldRecord, Ledger, limits, require_room
 from agentbudget.models.base import Completion, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from agentbudget.context import Index, Retrieved
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 3
 """Billable attempts at one model call: the first, and two more after errors that may pass."""
@@ -87,6 +91,7 @@ class Engine:
     """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
 
     ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
+    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
     """
 
     ledger: Ledger
@@ -97,12 +102,38 @@ class Engine:
     documents: str = "documents"
     share_answers: bool = True
     position: Callable[[], str] = lambda: ""
-    listener: Callable[[Event], None] = lambda _event: None
+    tickets: dict[str, str] = field(default_factory=dict[str, str])
+    used_tickets: set[str] = field(default_factory=set[str])
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.ledger)
+
+    def can_land(self, ticket: str) -> bool:
+        """Whether a step may still spend what this ticket's hold set aside: untouched, and in our own hands."""
+        record = self.ledger.hold(ticket)
+        return (
+            record is not None
+            and record.state == "open"
+            and record.owner == self.ledger.owner
+            and ticket not in self.used_tickets
+            and not (record.sent or record.spent or record.reserved)
+        )
+
+    def renew_landings(self, run_id: str) -> None:
+        """Set aside again, for a run that goes on, what was freed when it broke off and had not been spent."""
+        freed: dict[str, list[HoldRecord]] = {}
+        for record in self.ledger.holds(prefix=f"{run_id}/"):
+            if record.meta.get("landing"):
+                freed.setdefault(record.id.partition("~")[0], []).append(record)
+        for base, records in freed.items():
+            if all(record.state == "voided" for record in records):
+                last = records[-1]
+                hold = self.ledger.reserve(
+                    _unused_id(self.ledger, base), last.amount, accounts=last.accounts, tag=last.tag, meta=last.meta
+                )
+                self.tickets.update({record.id: hold.id for record in records})
 
     def open_accounts(self, names: Iterable[str]) -> None:
         """Open the accounts that are not open yet: those of users, features and skills come into being when used."""
@@ -138,6 +169,7 @@ class Context:
     scope: Scope
     step: Step | None = None
     ticket: str | None = None
+    listener: Callable[[Event], None] = lambda _event: None
 
     @property
     def run_id(self) -> str:
@@ -158,13 +190,19 @@ class Context:
         return cast(T, await Step(self, skill, arguments, key=key).run())
 
     async def set_aside(self, skill: Skill[Any, Any], *, input_tokens: int) -> str:
-        """Hold now what one step of `skill` will cost later (landing fuel). Returns a ticket for `landing`."""
+        """Hold now what one step of `skill` will cost later (landing fuel). Returns a ticket for `landing`.
+
+        A node that is carried out again gets the same ticket, as long as nothing was spent on it.
+        """
         amount = _worst_case(self.engine, skill, input_tokens)
-        hold = _reserve_step(self, skill, f"{self.run_id}/{skill.name}.landing", amount, expected=amount)
-        return hold.id
+        base = f"{self.run_id}/{self.engine.position()}".rstrip("/") + f"/{skill.name}.landing"
+        for record in self.engine.ledger.holds(prefix=base, state="open"):
+            if self.engine.can_land(record.id) and not amount.minus(record.amount):
+                return record.id
+        return _reserve_step(self, skill, base, amount, expected=amount, landing=True).id
 
     def landing(self, ticket: str) -> Context:
-        """A context in which the next step spends what `set_aside` held."""
+        """A context in which one step, the first, spends what `set_aside` held; a further one reserves for itself."""
         return replace(self, ticket=ticket)
 
     @overload
@@ -222,7 +260,7 @@ class Step:
         self.scope = ctx.scope
         self.parent = ctx.step
         self.outer = ctx
-        self.context = Context(ctx.engine, ctx.scope, self)
+        self.context = Context(ctx.engine, ctx.scope, self, listener=ctx.listener)
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
@@ -231,9 +269,8 @@ class Step:
 
     def _identity(self, key: str | None) -> str:
         """Stable over a resume: where in the graph, which skill, which arguments."""
-        digest = hashlib.blake2b(
-            json.dumps([self.arguments, key], sort_keys=True, default=str).encode(), digest_size=5
-        ).hexdigest()
+        told = json.dumps([_stable(self.arguments), key], sort_keys=True)
+        digest = hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
         place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
         return f"{place.rstrip('/')}/{self.skill.name}.{digest}"
 
@@ -250,7 +287,7 @@ class Step:
         with telemetry.step(self.skill.name, run_id=self.scope.run_id, step_id=self.base, tier=self.skill.tier) as span:
             expected, bound = await self._estimate()
             self._hold = self._reserve(expected, bound)
-            self._tell("started", model=ladder.at(self.skill.tier).name)
+            self._tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             started = time.perf_counter()
             status, error = "failed", None
             try:
@@ -293,7 +330,7 @@ class Step:
                 request = self._request(self.skill.messages(self.arguments), self.skill.output, None)
                 estimate = await self.engine.estimator.call(self.skill.name, model, request)
                 call, likely = estimate.bound, estimate.expected
-            checks = self._checks_bound()
+            checks = _checks_bound(self.engine, self.skill)
             bound = bound + call + checks
             if number == 0:
                 expected = likely + checks
@@ -301,19 +338,13 @@ class Step:
             bound = _capped(bound, self.skill.budget)
         return expected, bound
 
-    def _checks_bound(self) -> Amount:
-        total = ZERO
-        for check in self.skill.accept:
-            if isinstance(check, Skill):
-                verifier = cast("Skill[..., bool]", check)
-                total = total + _worst_case(self.engine, verifier, verifier.max_input_tokens)
-        return total
-
     def _reserve(self, expected: Amount, bound: Amount) -> Hold:
         ticket = self.outer.ticket
         if ticket is not None:
+            ticket = self.engine.tickets.get(ticket, ticket)
             record = self.engine.ledger.hold(ticket)
-            if record is not None and record.state == "open":
+            if record is not None and self.engine.can_land(ticket):
+                self.engine.used_tickets.add(ticket)
                 return Hold(self.engine.ledger, record)
         return _reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
 
@@ -329,7 +360,11 @@ class Step:
         self._tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def _tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
-        self.engine.listener(Event(phase, self.skill.name, self.hold.id, model, settled))
+        event = Event(phase, self.skill.name, self.hold.id, model, settled)
+        try:
+            self.outer.listener(event)
+        except Exception:  # noqa: BLE001 # whatever a listener does, the books are not its affair
+            _log.exception("a listener failed at %s; the run goes on", event)
 
     # --- the models, cheapest first
 
@@ -346,14 +381,16 @@ class Step:
         rung, retries, purpose = 0, 0, cast(Purpose, "draft")
         while True:
             model = rungs[rung]
-            answer, cap = await self._ask(model, request, purpose, trust_history=retries == 0)
+            answer, cap = await self._ask(model, request, output, purpose, trust_history=retries == 0)
             cut_by_us = answer.finish == "budget" or (answer.finish == "length" and cap < request.max_output_tokens)
             value, verdict = await self._read(answer, output, checks)
+            if cut_by_us and verdict.ok:
+                verdict = Verdict(False, "cut at the cap that its hold paid for")
             progress = Progress(
                 rung=rung,
                 top=len(rungs) - 1,
                 finish=answer.finish,
-                passed=verdict.ok and not cut_by_us,
+                passed=verdict.ok,
                 retries=retries if cut_by_us else 1,
             )
             move = next_move(progress)
@@ -401,20 +438,20 @@ class Step:
         return verified
 
     async def _ask(
-        self, model: Model, request: Request, purpose: Purpose, *, trust_history: bool
+        self, model: Model, request: Request, output: Output, purpose: Purpose, *, trust_history: bool
     ) -> tuple[Completion, int]:
         """One answer of one model: from what was already paid for, else by attempts, each with its own hold."""
         keys = self._answer_keys(model, request)
         for key in keys:
-            found = self.engine.answers.get(key, max_output_tokens=request.max_output_tokens)
+            found = self._kept(key, request.max_output_tokens)
             if found is not None:
-                replayed = key == keys[-1]
+                replayed = key == keys[0]
                 self._book_free(model, purpose, found.completion, found.cost_usd_nano, replayed=replayed)
                 return found.completion, request.max_output_tokens
         for attempt in itertools.count(1):
             estimate = await self.engine.estimator.call(self.skill.name, model, request, trust_history=trust_history)
             try:
-                return await self._attempt(model, estimate, purpose, keys), estimate.output_cap
+                return await self._attempt(model, estimate, output, purpose, keys), estimate.output_cap
             except ModelError as error:
                 if not error.retryable or attempt == ATTEMPTS:
                     raise
@@ -422,17 +459,30 @@ class Step:
         raise AssertionError("unreachable: the loop above returns or raises")
 
     def _answer_keys(self, model: Model, request: Request) -> tuple[str, ...]:
-        """Where this answer may stand already: shared between runs, if that is wanted; and this run's own."""
+        """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
         shared = answer_key(request, model, tenant=self.scope.tenant, skill_version=self.skill.version)
         own = f"{self.base}#{shared}"
-        return (shared, own) if self.engine.share_answers else (own,)
+        return (own, shared) if self.engine.share_answers else (own,)
 
-    def _keep(self, answer: Completion, keys: tuple[str, ...], cost_usd_nano: int) -> None:
-        """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed."""
-        if answer.finish == "stop":
-            self.engine.answers.put(keys[0], answer, cost_usd_nano=cost_usd_nano)
-        elif answer.finish == "length":
-            self.engine.answers.put(keys[-1], answer, cost_usd_nano=cost_usd_nano)
+    def _kept(self, key: str, max_output_tokens: int) -> CachedAnswer | None:
+        try:
+            return self.engine.answers.get(key, max_output_tokens=max_output_tokens)
+        except StoreError as error:
+            _log.warning("answers already paid for cannot be read, so this one is bought: %s", error)
+            return None
+
+    def _keep(self, answer: Completion, output: Output, keys: tuple[str, ...], cost_usd_nano: int) -> None:
+        """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed.
+
+        What cannot be read is not kept: asking again must ask. A cache that fails loses a saving, not the answer.
+        """
+        if answer.finish not in ("stop", "length") or not output.reads(answer.text):
+            return
+        try:
+            for key in keys if answer.finish == "stop" else keys[:1]:
+                self.engine.answers.put(key, answer, cost_usd_nano=cost_usd_nano)
+        except StoreError as error:
+            _log.warning("an answer that was paid for cannot be kept: %s", error)
 
     def _book_free(
         self, model: Model, purpose: Purpose, answer: Completion, saved_usd_nano: int, *, replayed: bool
@@ -445,7 +495,7 @@ class Step:
         self._tell("cached", model=model.name)
 
     async def _attempt(
-        self, model: Model, estimate: CallEstimate, purpose: Purpose, keys: tuple[str, ...]
+        self, model: Model, estimate: CallEstimate, output: Output, purpose: Purpose, keys: tuple[str, ...]
     ) -> Completion:
         """Reserve, call, settle: whatever happens in between, the hold ends with the truth as far as it is known."""
         meta = self._call_meta(model, purpose, estimate)
@@ -474,7 +524,7 @@ class Step:
             cost = model.price.cost(answer.usage)
             try:
                 # Kept before it is settled: a crash in between costs a presumption, not a second call.
-                self._keep(answer, keys, cost)
+                self._keep(answer, output, keys, cost)
             finally:
                 detail = _answered(answer, time.perf_counter() - started)
                 _settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
@@ -513,19 +563,15 @@ class Step:
             if deficit:
                 self._extend(self.hold.amount + deficit)
             hold = ledger.reserve(hold_id, amount, within=self.hold.id, tag=hold_tag, meta=meta)
+            if hold.replayed:
+                raise HoldConflict(f"hold {hold_id!r} is taken by another call: two steps must not share a hold")
             span.granted()
             return hold
 
     def _extend(self, to: Amount) -> None:
-        limit = self.skill.budget
-        if limit is not None and _capped(to, limit) != to:
-            raise BudgetExceeded(
-                f"this step of {self.skill.name!r} needs {to}, its skill's budget is {limit}: raise the skill's budget",
-                account=self.hold.id,
-                unit="usd" if limit.usd_nano is not None and to.usd_nano > limit.usd_nano else "tokens",
-                needed=to.usd_nano,
-                available=limit.usd_nano or 0,
-                requested=to,
+        if self.skill.budget is not None:
+            require_room(
+                f"the budget of skill {self.skill.name!r}", to, limit=limits(self.skill.budget), used=(0, 0, 0)
             )
         if self.parent is not None:
             room = self.parent.hold.refresh().room
@@ -554,15 +600,19 @@ class _Unreadable:
 _UNREADABLE: Final = _Unreadable()
 
 
-def _reserve_step(ctx: Context, skill: Skill[Any, Any], base: str, amount: Amount, *, expected: Amount) -> Hold:
+def _reserve_step(
+    ctx: Context, skill: Skill[Any, Any], base: str, amount: Amount, *, expected: Amount, landing: bool = False
+) -> Hold:
     """Hold a step's amount on its run, user, feature and skill at once, or inside the step that calls it."""
     ledger = ctx.engine.ledger
-    meta = {
+    meta: dict[str, Any] = {
         "kind": "step",
         "skill": skill.name,
         "tier": skill.tier,
         "estimated": {"usd_nano": expected.usd_nano, "tokens": expected.tokens},
     }
+    if landing:
+        meta["landing"] = True
     hold_id = _unused_id(ledger, base)
     if ctx.step is not None:
         return ctx.step.hold_within(hold_id, amount, f"step|{skill.name}", meta)
@@ -587,13 +637,41 @@ def _unused_id(ledger: Ledger, base: str) -> str:
 
 
 def _worst_case(engine: Engine, skill: Skill[Any, Any], input_tokens: int) -> Amount:
-    """The most that one step of `skill` may cost with prompts of `input_tokens`."""
+    """The most that one step of `skill` may cost with prompts of `input_tokens`: every rung, and its checks."""
     total = ZERO
     for model in engine.ladder.climb(skill.tier, skill.escalate):
-        total = total + engine.estimator.sized(
+        call = engine.estimator.sized(
             skill.name, model, input_tokens=input_tokens, output_tokens=skill.max_output_tokens
         )
+        total = total + call + _checks_bound(engine, skill)
     return total if skill.budget is None else _capped(total, skill.budget)
+
+
+def _checks_bound(engine: Engine, skill: Skill[Any, Any]) -> Amount:
+    """The most that checking one answer of `skill` may cost."""
+    total = ZERO
+    for check in skill.accept:
+        if isinstance(check, Skill):
+            verifier = cast("Skill[..., bool]", check)
+            total = total + _worst_case(engine, verifier, verifier.max_input_tokens)
+    return total
+
+
+def _stable(value: Any) -> Any:
+    """An argument as JSON that is the same in every process: sets in order, objects without their addresses."""
+    if isinstance(value, Mapping):
+        return {str(k): _stable(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in cast(Iterable[Any], value)]
+    if isinstance(value, set | frozenset):
+        return sorted(json.dumps(_stable(item), sort_keys=True) for item in cast(Iterable[Any], value))
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if hasattr(value, "model_dump"):
+        return _stable(value.model_dump())
+    if is_dataclass(value) and not isinstance(value, type):
+        return _stable(asdict(value))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _capped(amount: Amount, budget: Budget) -> Amount:

@@ -35,5 +35,6 @@ _MARK = re.compile(r"\[\d+\]")
 
 
 def cites(output: object) -> bool:
-    """True if the text carries at least one citation mark such as ``[1]``."""
-    return bool(_MARK.search(str(output)))
+    """True if the text carries a citation mark such as ``[1]``, and says something beside it."""
+    text, marks = _MARK.subn("", str(output))
+    return marks > 0 and any(character.isalnum() for character in text)

@@ -10,6 +10,7 @@ verify → escalate if that fails.
 from __future__ import annotations
 
 import operator
+import re
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -21,10 +22,12 @@ from skills import answer, plan, synthesise
 from skills.plan import filled, needs
 from skills.verify import plain, quotes
 
+_MARK = re.compile(r"\s*\[\d+\]")
+
 PASSAGE_TOKENS = 320
 """What the passages for one question may take of the prompt."""
 
-NOTHING_FOUND = "The documents that were found do not answer this."
+NOTHING_FOUND = "No answer could be grounded in the passages that were found."
 
 LANDING_TOKENS = 900
 """What the findings may bring to the conclusion: its cost is held before exploring."""
@@ -61,6 +64,7 @@ class State(TypedDict, total=False):
 class Wave(TypedDict):
     """One question on its way to `explore`, with what earlier ones found."""
 
+    task: str
     question: Question
     known: list[Finding]
 
@@ -70,7 +74,9 @@ async def make_plan(state: State, runtime: Runtime[Context]) -> State:
     ctx = runtime.context
     task = state.get("task", "")
     landing = await ctx.set_aside(synthesise, input_tokens=LANDING_TOKENS)
-    planned = (await plan(ctx, task=task)).questions
+    planned = [q for q in (await plan(ctx, task=task)).questions if plain(filled(q, {}))]
+    if len(planned) < 2:  # nothing to split: the task's own words are the best question
+        planned = [task]
     questions = [
         Question(number=number, question=question, needs=needs(question, number))
         for number, question in enumerate(planned, 1)
@@ -85,14 +91,21 @@ def next_wave(state: State) -> list[Send] | str:
     ready = [q for q in state.get("questions", []) if q["number"] not in done and done.issuperset(q["needs"])]
     if not ready:
         return "conclude"
-    return [Send("explore", Wave(question=q, known=[f for f in findings if f["number"] in q["needs"]])) for q in ready]
+    return [
+        Send(
+            "explore",
+            Wave(task=state.get("task", ""), question=q, known=[f for f in findings if f["number"] in q["needs"]]),
+        )
+        for q in ready
+    ]
 
 
 async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     """Answer one question from the passages found for it."""
     ctx = runtime.context
     question = filled(state["question"]["question"], {f["number"]: f["answer"] for f in state["known"]})
-    found = await ctx.retrieve(question, tokens=PASSAGE_TOKENS)
+    # What the plan left out of a question, the task still says.
+    found = await ctx.retrieve(f"{question} {state['task']}", tokens=PASSAGE_TOKENS)
     if not found.passages:
         raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
     finding = await answer(ctx, passages=found.text, question=question)
@@ -131,6 +144,7 @@ async def conclude(state: State, runtime: Runtime[Context]) -> State:
 
 def traced(statement: str, findings: list[Finding]) -> str:
     """A statement with the mark of the finding that it shares most words with: the model need not get it right."""
+    statement = _MARK.sub("", statement).strip()  # a model, or a document through it, may write marks of its own
     words = set(plain(statement).split())
 
     def shared(finding: Finding) -> int:
@@ -138,7 +152,7 @@ def traced(statement: str, findings: list[Finding]) -> str:
         return len(words & set(plain(f"{finding['question']} {finding['answer']} {quoted}").split()))
 
     best = max(findings, key=shared)
-    return f"{statement.strip()} [{best['number']}]" if best["citations"] else statement.strip()
+    return f"{statement} [{best['number']}]" if best["citations"] and shared(best) else statement
 
 
 def build() -> StateGraph[State, Context, State, State]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 
 from pydantic import BaseModel, Field
 
 from agentbudget import Context, skill
 
+_PASSAGE = re.compile(r"\n\n(?=\[\d+\] )")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+LIKENESS = 0.85
+"""Share of a quote's words that must stand in its source in their order."""
+
+FEWEST_WORDS = 3
+"""A lone name is no sentence to answer from."""
+
 _GAP = re.compile(r"…|\.\.\.")
 
 
@@ -25,9 +33,23 @@ def plain(text: str) -> str:
 
 
 def quotes(quote: str, source: str) -> bool:
-    """True if each part of `quote` stands in `source`, word for word."""
-    parts = [words for part in _GAP.split(quote) if (words := plain(part))]
-    return bool(parts) and all(f" {part} " in f" {plain(source)} " for part in parts)
+    """True if each part of `quote` stands in `source`: its numbers exactly, its words all but a few in their order."""
+    parts = [words for part in _GAP.split(quote) if (words := plain(part).split())]
+    return sum(map(len, parts)) >= FEWEST_WORDS and all(_stands(part, plain(source).split()) for part in parts)
+
+
+def _stands(part: list[str], source: list[str]) -> bool:
+    """Whether a stretch of `source` as long as `part` is nearly the same: small models change an ending or a letter."""
+    numbers = {word for word in part if word[0].isdigit()}
+    matcher = SequenceMatcher(b=part, autojunk=False)
+    for start in range(max(1, len(source) - len(part) + 1)):
+        stretch = source[start : start + len(part)]
+        if not numbers.issubset(stretch):
+            continue
+        matcher.set_seq1(stretch)
+        if matcher.real_quick_ratio() >= LIKENESS and matcher.ratio() >= LIKENESS:
+            return True
+    return False
 
 
 def unsupported_numbers(answer: str, source: str) -> set[str]:
@@ -38,7 +60,8 @@ def unsupported_numbers(answer: str, source: str) -> set[str]:
 @skill(max_output_tokens=4, max_input_tokens=400)
 async def verify(ctx: Context, question: str, passages: str, answer: Finding) -> bool:
     """Does the answer follow from the quote, and does it answer the question? Answer true or false."""
-    if not quotes(answer.quote, passages) or unsupported_numbers(answer.answer, f"{answer.quote} {question}"):
+    source = next((p for p in _PASSAGE.split(passages) if quotes(answer.quote, p)), None)
+    if source is None or unsupported_numbers(answer.answer, f"{source} {question}"):
         return False
     reply = await ctx.complete(f"Quote: {answer.quote}\n\nQuestion: {question}\n\nAnswer: {answer.answer}", output=bool)
     return reply.value

@@ -178,7 +178,7 @@ async def test_a_skills_own_budget_bounds_its_step(ledger: Ledger) -> None:
         return (await ctx.complete(question)).text
 
     ctx = context(ledger, local("fine"))
-    with pytest.raises(BudgetExceeded, match="skill's budget"):
+    with pytest.raises(BudgetExceeded, match="budget of skill 'frugal'"):
         await frugal(ctx, question="word " * 100)
 
 

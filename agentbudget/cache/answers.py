@@ -84,15 +84,18 @@ class Answers:
         row = self._execute("SELECT answer, cost_usd_nano FROM answers WHERE key = ?", (key,))
         if row is None:
             return None
-        completion = _decode(row[0])
+        try:
+            completion = _decode(row[0])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreUnavailable(f"the answer {key} in the cache {self._path} cannot be read: {error}") from error
         tokens = completion.usage.output_tokens
         same = tokens <= max_output_tokens if completion.finish == "stop" else tokens == max_output_tokens
         return CachedAnswer(completion, row[1]) if same else None
 
     def put(self, key: str, completion: Completion, *, cost_usd_nano: int) -> None:
-        """Keep an answer. The first one under a key stays: it is what was paid for."""
+        """Keep an answer, in place of what stood under its key."""
         self._execute(
-            "INSERT OR IGNORE INTO answers (key, answer, cost_usd_nano, created_ns) VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO answers (key, answer, cost_usd_nano, created_ns) VALUES (?, ?, ?, ?)",
             (key, _encode(completion), cost_usd_nano, time.time_ns()),
         )
 

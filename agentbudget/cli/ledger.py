@@ -63,18 +63,29 @@ def account_row(account: Any) -> dict[str, Any]:
 
 @ledger.command("limit")
 @click.argument("account")
-@click.option("--usd", help="Dollars; without it, no dollar limit.")
-@click.option("--tokens", type=click.IntRange(0), help="Tokens; without it, no token limit.")
+@click.option("--usd", help="Dollars that the account may spend in all.")
+@click.option("--tokens", type=click.IntRange(0), help="Tokens that it may use in all.")
+@click.option("--none", "unlimited", is_flag=True, help="Take its limits away.")
 @home_option
 @json_option
-def ledger_limit(account: str, usd: str | None, tokens: int | None, home: Path | None, as_json: bool) -> None:
-    """Limit ACCOUNT, such as user/42; it is opened if it is new."""
+def ledger_limit(
+    account: str, usd: str | None, tokens: int | None, unlimited: bool, home: Path | None, as_json: bool
+) -> None:
+    """Show the limits of ACCOUNT, such as user/42, or set them. Setting opens an account that is new."""
     from agentbudget.ledger import Ledger
-    from agentbudget.money import Budget
+    from agentbudget.money import Budget, format_usd
 
     with Ledger.open(settings_at(home).ledger_path) as opened:
-        changed = opened.account(account, limit=Budget(usd=usd, tokens=tokens))
-    print_json(account_row(changed)) if as_json else click.echo(f"{changed.name}: {changed.limit}")
+        if usd is None and tokens is None and not unlimited:
+            found = opened.balance(account)
+        else:
+            found = opened.account(account, limit=Budget(usd=usd, tokens=tokens))
+    if as_json:
+        print_json(account_row(found))
+        return
+    dollars = "no dollar limit" if found.limit.usd_nano is None else format_usd(found.limit.usd_nano)
+    counted = "no token limit" if found.limit.tokens is None else f"{found.limit.tokens:,} tokens"
+    click.echo(f"{found.name}: {dollars}, {counted}; posted {format_usd(found.posted.usd_nano)}")
 
 
 @ledger.command("entries")

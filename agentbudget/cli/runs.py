@@ -138,6 +138,7 @@ def finish(agent: Agent, run_id: str, as_json: bool, begin: Callable[[Any, Any],
     async def work() -> Run:
         async with agent:
             with RunView(quiet=as_json) as view:
+                await agent.check_documents()
                 await pull_weights(agent, view)
                 task = asyncio.ensure_future(begin(view.event, view.indexing))
                 asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)

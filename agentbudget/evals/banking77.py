@@ -27,7 +27,7 @@ SHOTS: Final = 10
 NEAREST: Final = 6
 """Examples shown with a message; the answer must be one of their labels."""
 
-THRESHOLD: Final = 0.9
+THRESHOLD: Final = 0.91
 
 
 async def intent(ctx: Context, message: str, examples: Sequence[Example]) -> Guess:

@@ -22,14 +22,14 @@ THRESHOLD: Final = 0.9
 class Solution(BaseModel):
     """A solution as the model must write it: the steps, then the number that they lead to."""
 
-    reasoning: str = Field(max_length=800)
+    reasoning: str = Field(max_length=600)
     answer: int
 
 
 async def solve(ctx: Context, question: str) -> Guess:
-    """Solve the problem. Reason in short steps that write out the arithmetic, such as 3 * 4 = 12.
+    """Solve the problem. Reason step by step in a few short sentences with the arithmetic written out.
 
-    The answer is a whole number without units.
+    Then give the final answer as a whole number, without units.
     """
     reply = await ctx.complete(question, output=Solution)
     return Guess(str(reply.value.answer), reply.confidence)
@@ -51,7 +51,7 @@ class Gsm8k:
 
     def skill(self, tier: str) -> Skill[..., Guess]:
         """`solve` on one rung."""
-        return Skill(solve, tier=tier, max_output_tokens=320, max_input_tokens=500)
+        return Skill(solve, tier=tier, max_output_tokens=256, max_input_tokens=500)
 
     def arguments(self, ctx: Context, item: Item) -> dict[str, Any]:
         """The question is all there is."""

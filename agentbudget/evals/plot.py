@@ -30,7 +30,7 @@ def draw(report: EvalReport, path: Path) -> Path:
         raise MissingDependency(f"plots need matplotlib ({error}): pip install 'agentbudget-runtime[evals]'") from error
     # A fixed salt and no date: the same outcomes give the same file.
     with rc_context({"svg.hashsalt": "agentbudget", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(6, 3.8), layout="constrained")
+        figure = Figure(figsize=(6, 4.2), layout="constrained")
         axes = figure.add_subplot()
         _curve(axes, report.trades)
         _points(axes, report)
@@ -41,7 +41,7 @@ def draw(report: EvalReport, path: Path) -> Path:
         axes.set_ylabel("accuracy, %")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.25)
-        axes.legend(loc="lower right", frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 

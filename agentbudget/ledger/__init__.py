@@ -11,7 +11,7 @@
 Decimal('0.037')
 """
 
-from agentbudget.ledger.core import LEASE_S, Hold, Ledger
+from agentbudget.ledger.core import LEASE_S, Hold, Ledger, limits, require_room
 from agentbudget.ledger.records import Account, Delta, Detail, Entry, EntryKind, HoldRecord, HoldState, Verification
 
 __all__ = [
@@ -26,4 +26,6 @@ __all__ = [
     "HoldState",
     "Ledger",
     "Verification",
+    "limits",
+    "require_room",
 ]

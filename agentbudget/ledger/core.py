@@ -176,12 +176,10 @@ class Ledger:
             parent = _required_hold(tx, within)
             if parent.state != "open":
                 raise HoldClosed(f"hold {within!r} is {parent.state}: nothing can be reserved within it")
-            room = parent.room
-            limit = Budget(usd=room.usd, tokens=room.tokens, calls=room.calls)
-            _fits(within, amount, limit, whole=parent.amount)
+            require_room(within, amount, limit=units(parent.amount), used=units(parent.reserved + parent.spent))
         for name in accounts:
             account = _required(tx, name)
-            _fits(name, amount, account.available, whole=account.limit)
+            require_room(name, amount, limit=limits(account.limit), used=units(account.held + account.posted))
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         """The hold of this id, or None."""
@@ -273,6 +271,8 @@ class Ledger:
                 self._resolve(tx, child)
         record = _required_hold(tx, record.id)
         total = cost + record.spent
+        if presumed:
+            detail = {**detail, "presumed": True}
         kinds: dict[HoldState, EntryKind] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
         self._book(
             tx, kinds[state], record, Delta(held=minus(units(record.amount)), posted=units(total)), detail=detail
@@ -527,29 +527,30 @@ def _with_ancestors(tx: Transaction, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _fits(account: str, amount: Amount, available: Budget, *, whole: Budget | Amount) -> None:
-    limits = (available.usd_nano, available.tokens, available.calls)
-    for unit, needed, left in zip(("usd", "tokens", "calls"), units(amount), limits, strict=True):
-        if left is not None and needed > left:
+def limits(budget: Budget) -> tuple[int | None, int | None, int | None]:
+    """A budget in the ledger's order of units; None does not limit."""
+    return (budget.usd_nano, budget.tokens, budget.calls)
+
+
+def require_room(
+    name: str, amount: Amount, *, limit: tuple[int | None, int | None, int | None], used: tuple[int, int, int]
+) -> None:
+    """Raise `BudgetExceeded`, naming what is short and by how much, unless `amount` fits beside what is `used`."""
+    for unit, needed, most, taken in zip(("usd", "tokens", "calls"), units(amount), limit, used, strict=True):
+        if most is not None and taken + needed > most:
             raise BudgetExceeded(
-                f"{account} has {_show(unit, left)} left of {_show_whole(unit, whole)}, "
-                f"and this needs {_show(unit, needed)}: raise the limit by at least {_show(unit, needed - left)}",
-                account=account,
+                f"{name} has {_show(unit, max(0, most - taken))} left of {_show(unit, most)}, and this needs "
+                f"{_show(unit, needed)}: raise the limit by at least {_show(unit, taken + needed - most)}",
+                account=name,
                 unit=unit,
                 needed=needed,
-                available=left,
+                available=max(0, most - taken),
                 requested=amount,
             )
 
 
-def _show(unit: str, value: int | None) -> str:
-    if value is None:
-        return "no limit"
+def _show(unit: str, value: int) -> str:
     return format_usd(value) if unit == "usd" else f"{value:,} {unit}"
-
-
-def _show_whole(unit: str, whole: Budget | Amount) -> str:
-    return _show(unit, {"usd": whole.usd_nano, "tokens": whole.tokens, "calls": whole.calls}[unit])
 
 
 def _shift(amount: Amount, change: tuple[int, int, int]) -> Amount:

@@ -18,6 +18,8 @@ class Ladder:
     def __post_init__(self) -> None:
         if not self.models:
             raise UnknownModel("a ladder needs at least one model, such as 'llamacpp:qwen2.5-coder-0.5b'")
+        if len(set(self.names)) < len(self.names):
+            raise UnknownModel(f"a model stands on the ladder twice ({', '.join(self.names)}): name each once")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ import pytest
 
 from agentbudget.errors import AuthenticationFailed, DocumentsError, MissingDependency, Mistake
 from agentbudget.evals import EvalReport, Outcome, Progress, run_eval, run_eval_sync
+from agentbudget.evals.gsm8k import Gsm8k
 from agentbudget.ledger import Ledger
-from agentbudget.money import Budget
+from agentbudget.money import Amount, Budget
 from agentbudget.prices import TokenPrice
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from tests.evals.conftest import WriteRows, solving, sums_chosen
@@ -97,11 +98,13 @@ async def test_an_item_that_does_not_fit_the_budget_is_unanswered_and_costs_noth
 
 async def test_the_whole_eval_stops_spending_at_its_budget(sums: Path, tmp_path: Path) -> None:
     models = ladder()
-    budget = Budget(usd="0.000375")  # a step holds 0.000370 and settles some 0.00001: room for the first alone
+    skill = Gsm8k(items=()).skill("local")
+    held = models[0].price.bound(input_tokens=skill.max_input_tokens, output_tokens=skill.max_output_tokens)
+    budget = Budget(usd=Amount(held + 1_000).usd)  # room for the first: what it settles is missing for the second
     report = await evaluate(sums, tmp_path, policies=("all-cheap",), models=models, budget=budget)
     assert [outcome.answer is None for outcome in report.outcomes].count(True) == 3
     assert len(models[0].requests) == 1
-    assert 0 < report.paid_usd_nano < 375_000
+    assert 1_000 < report.paid_usd_nano < held
 
 
 async def test_output_that_fits_no_type_is_unanswered_but_paid_for(sums: Path, tmp_path: Path) -> None:
