@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 import pytest
 from langgraph.graph import END, START, StateGraph
 
-from agentbudget import Agent, Budget, BudgetExceeded, Context, Mistake, skill
+from agentbudget import Agent, Budget, BudgetExceeded, Context, Event, Mistake, Run, skill
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.runs import Runs
@@ -303,3 +303,26 @@ async def test_a_run_over_budget_goes_on_with_a_larger_one(docs: Path) -> None:
         run = await agent.resume("poor", budget=Budget(tokens=100_000))
         assert run.output == ANSWER
         assert agent.ledger.balance("run/poor").limit.tokens == 100_000
+
+
+async def test_a_run_id_is_used_once(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        await agent.run("refunds?", budget=Budget(usd="0.05"), run_id="once")
+        with pytest.raises(Mistake, match="resume it"):
+            await agent.run("something else?", budget=Budget(usd="0.05"), run_id="once")
+
+
+async def test_runs_side_by_side_share_an_agent(docs: Path) -> None:
+    heard: list[list[str]] = [[], []]
+    async with research_agent(docs) as agent:
+        runs = await asyncio.gather(
+            *(
+                agent.run(
+                    f"refunds {n}?", budget=Budget(usd="0.05"), listener=lambda e, n=n: heard[n].append(e.step_id)
+                )
+                for n in range(2)
+            )
+        )
+    for run, steps in zip(runs, heard, strict=True):
+        assert steps
+        assert all(step.startswith(run.run_id) for step in steps)

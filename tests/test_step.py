@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -358,3 +359,58 @@ def test_a_skill_is_typed(ledger: Ledger) -> None:
     label: Skill[..., Literal["billing", "bug"]] = triage
     assert label.output.schema == {"enum": ["billing", "bug"], "type": "string"}
     assert Amount(1) + Amount(2) == Amount(3)
+
+
+async def test_a_landing_ticket_serves_one_step_and_each_call_is_booked(ledger: Ledger) -> None:
+    model = ScriptedModel(lambda _: ScriptedReply('"bug"', delay_s=0.02))
+    ctx = context(ledger, model)
+    landing = ctx.landing(await ctx.set_aside(triage, input_tokens=100))
+    await asyncio.gather(triage(landing, message="x"), triage(landing, message="y"))
+    assert len(model.requests) == ledger.balance("run/r").posted.calls == 2
+    assert ledger.verify().ok
+
+
+async def test_set_aside_again_is_the_same_ticket(ledger: Ledger) -> None:
+    ctx = context(ledger, local())
+    first = await ctx.set_aside(triage, input_tokens=100)
+    assert await ctx.set_aside(triage, input_tokens=100) == first
+    assert ledger.balance("run/r").held.tokens == 108
+
+
+async def test_a_body_that_returns_a_constant_asks_no_model(ledger: Ledger) -> None:
+    @skill
+    async def fixed(ctx: Context, x: str) -> str:
+        """Never needs a model."""
+        return "fixed"
+
+    model = local()
+    assert await fixed(context(ledger, model), x="1") == "fixed"
+    assert model.requests == []
+
+
+async def test_an_answer_that_fits_no_type_is_not_kept(ledger: Ledger) -> None:
+    ctx = context(ledger, local("garbage", '"bug"'))
+    with pytest.raises(InvalidOutput):
+        await triage(ctx, message="x")
+    assert await triage(ctx, message="x") == "bug"
+
+
+async def test_a_listener_that_fails_changes_nothing(ledger: Ledger) -> None:
+    def broken(_event: object) -> None:
+        raise RuntimeError("boom")
+
+    ctx = context(ledger, local('"bug"'))
+    assert await triage(replace(ctx, listener=broken), message="x") == "bug"
+    assert ledger.balance("run/r").held == ZERO
+
+
+async def test_an_answer_cut_by_its_compute_cap_is_not_accepted(ledger: Ledger) -> None:
+    @skill(max_output_tokens=20)
+    async def say(ctx: Context, what: str) -> str:
+        """Say it."""
+        ...
+
+    half = ScriptedReply("half a sent", finish="budget")
+    await say(context(ledger, local(half, half)), what="x")
+    (step,) = steps(ledger)
+    assert step.detail["status"] == "unaccepted"

@@ -137,3 +137,30 @@ def test_threads_together_never_overspend(tmp_path: Path) -> None:
         for t in threads:
             t.join()
         assert len(won) == 10
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE holds SET settled_usd = 1",
+        "UPDATE holds SET usd = usd * 9",
+        "UPDATE holds SET presumed = 1",
+        "UPDATE holds SET detail = '{}'",
+        "UPDATE holds SET meta = '{}'",
+        "UPDATE accounts SET limit_usd = 99",
+        "DELETE FROM holds",
+        "DELETE FROM accounts",
+    ],
+)
+def test_what_the_journal_does_not_say_shows(tmp_path: Path, tampering: str) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path) as ledger:
+        ledger.account("run/1", limit=Budget(usd="1"))
+        hold = ledger.reserve("a", Amount(5), accounts=["run/1"], meta={"skill": "x"})
+        hold.settle(Amount(4), detail={"seconds": 1})
+    raw = sqlite3.connect(path)
+    raw.execute(tampering)
+    raw.commit()
+    raw.close()
+    with Ledger.open(path) as ledger:
+        assert not ledger.verify().ok
