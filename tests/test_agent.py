@@ -315,14 +315,14 @@ async def test_a_run_id_is_used_once(docs: Path) -> None:
 async def test_runs_side_by_side_share_an_agent(docs: Path) -> None:
     heard: list[list[str]] = [[], []]
     async with research_agent(docs) as agent:
-        runs = await asyncio.gather(
-            *(
-                agent.run(
-                    f"refunds {n}?", budget=Budget(usd="0.05"), listener=lambda e, n=n: heard[n].append(e.step_id)
-                )
-                for n in range(2)
-            )
-        )
+
+        async def ask(number: int) -> Run:
+            def listen(event: Event) -> None:
+                heard[number].append(event.step_id)
+
+            return await agent.run(f"refunds {number}?", budget=Budget(usd="0.05"), listener=listen)
+
+        runs = await asyncio.gather(ask(0), ask(1))
     for run, steps in zip(runs, heard, strict=True):
         assert steps
         assert all(step.startswith(run.run_id) for step in steps)
