@@ -42,14 +42,15 @@ def test_caps_do_not_change_the_key() -> None:
     assert key(replace(ASK, max_output_tokens=99, max_compute_s=1.0)) == key()
 
 
-def test_an_answer_survives_the_process(tmp_path: Path) -> None:
+def test_the_latest_answer_under_a_key_survives_the_process(tmp_path: Path) -> None:
+    later = replace(ANSWER, text="later")
     with Answers(tmp_path / "cache.db") as answers:
         answers.put("k", ANSWER, cost_usd_nano=7)
-        answers.put("k", replace(ANSWER, text="later"), cost_usd_nano=9)
+        answers.put("k", later, cost_usd_nano=9)
     with Answers(tmp_path / "cache.db") as answers:
         found = answers.get("k", max_output_tokens=10)
     assert found is not None
-    assert (found.completion, found.cost_usd_nano) == (ANSWER, 7)
+    assert (found.completion, found.cost_usd_nano) == (later, 9)
 
 
 @pytest.mark.parametrize(("finish", "cap", "hit"), [("stop", 5, True), ("stop", 4, False), ("stop", 9, True)])
