@@ -4,6 +4,7 @@ A level of the tree answers one question: what would a caller catch?
 
     AgentBudgetError (RuntimeError)
     ├── BudgetExceeded            expected: what was asked does not fit what is left
+    ├── AccountFrozen             somebody stopped this account; what is left plays no part
     ├── Mistake                   the call was wrong; mend the caller
     │   ├── InvalidAmount         (also ValueError)
     │   ├── UnknownAccount
@@ -45,6 +46,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agentbudget.money import Amount
     from agentbudget.usage import Usage
 
@@ -57,18 +60,38 @@ class BudgetExceeded(AgentBudgetError):
     """A reservation does not fit: it was refused whole, and nothing was sent or spent.
 
     ``account`` is the account (or the parent hold's id) that refused, ``unit`` the unit that ran short,
-    ``needed`` and ``available`` are in that unit (nano-dollars, tokens or calls).
+    ``needed`` and ``available`` are in that unit (nano-dollars, tokens or calls). ``window`` is the window of time
+    whose limit refused ("total" for the one without end), ``resets_at`` when it begins to free up.
     """
 
     def __init__(
-        self, message: str, *, account: str, unit: str, needed: int, available: int, requested: Amount
+        self,
+        message: str,
+        *,
+        account: str,
+        unit: str,
+        needed: int,
+        available: int,
+        requested: Amount,
+        window: str = "total",
+        resets_at: datetime | None = None,
     ) -> None:
         super().__init__(message)
+        self.window = window
+        self.resets_at = resets_at
         self.account = account
         self.unit = unit
         self.needed = needed
         self.available = available
         self.requested = requested
+
+
+class AccountFrozen(AgentBudgetError):
+    """A reservation names an account that is frozen (or one below it): nothing was sent or spent."""
+
+    def __init__(self, message: str, *, account: str) -> None:
+        super().__init__(message)
+        self.account = account
 
 
 class Mistake(AgentBudgetError):
@@ -84,7 +107,7 @@ class UnknownAccount(Mistake):
 
 
 class AccountConflict(Mistake):
-    """An account was opened again under another parent."""
+    """An account was opened again under another parent, or a top-up's id used again for another one."""
 
 
 class UnknownHold(Mistake):

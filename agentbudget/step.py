@@ -26,7 +26,7 @@ from agentbudget.errors import (
     StoreError,
 )
 from agentbudget.estimate import CallEstimate, Estimator, tag
-from agentbudget.ledger import Hold, HoldRecord, Ledger, limits, require_room
+from agentbudget.ledger import Hold, HoldRecord, Ledger, limits, require_room, units
 from agentbudget.models.base import Completion, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
@@ -571,7 +571,7 @@ class Step:
     def _extend(self, to: Amount) -> None:
         if self.skill.budget is not None:
             require_room(
-                f"the budget of skill {self.skill.name!r}", to, limit=limits(self.skill.budget), used=(0, 0, 0)
+                f"the budget of skill {self.skill.name!r}", units(to), limit=limits(self.skill.budget), used=(0, 0, 0)
             )
         if self.parent is not None:
             room = self.parent.hold.refresh().room

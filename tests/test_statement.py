@@ -35,7 +35,7 @@ class Run:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(MemoryStore(), clock=self.clock)
+        self.ledger = Ledger(MemoryStore(), clock=self.clock, owner="elsewhere")
         self.ledger.account(f"run/{self.id}", limit=self.budget)
 
     def step(self, skill: str, held: Amount, *, tier: str = "local", within: Hold | None = None) -> Hold:

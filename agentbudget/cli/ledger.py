@@ -108,8 +108,8 @@ def ledger_entries(after: int, limit: int, home: Path | None, as_json: bool) -> 
                     "kind": e.kind,
                     "subject": e.subject,
                     "targets": list(e.targets),
-                    "held": list(e.delta.held),
-                    "posted": list(e.delta.posted),
+                    "held": list(e.held),
+                    "posted": list(e.posted),
                     "detail": dict(e.detail),
                     "hash": e.hash,
                 }
@@ -118,7 +118,7 @@ def ledger_entries(after: int, limit: int, home: Path | None, as_json: bool) -> 
         )
         return
     for e in entries:
-        click.echo(f"{e.seq:>6}  {e.kind:<8} {e.subject}  held {e.delta.held[0]:+,}  posted {e.delta.posted[0]:+,}")
+        click.echo(f"{e.seq:>6}  {e.kind:<8} {e.subject}  held {e.held[0]:+,}  posted {e.posted[0]:+,}")
 
 
 @ledger.command("verify")

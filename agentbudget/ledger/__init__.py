@@ -3,7 +3,7 @@
 >>> from agentbudget.ledger import Ledger
 >>> from agentbudget.money import Amount, Budget
 >>> ledger = Ledger.open("memory:")
->>> account = ledger.account("user/42", limit=Budget(usd="0.05"))
+>>> account = ledger.account("user/42", limit=Budget(usd="0.05"), windows={"day": Budget(calls=1000)})
 >>> with ledger.reserve("call-1", Amount.of(usd="0.02"), accounts=["user/42"]) as hold:
 ...     hold.mark_sent()
 ...     done = hold.settle(Amount.of(usd="0.013"))
@@ -11,13 +11,27 @@
 Decimal('0.037')
 """
 
-from agentbudget.ledger.core import LEASE_S, Hold, Ledger, limits, require_room
-from agentbudget.ledger.records import Account, Delta, Detail, Entry, EntryKind, HoldRecord, HoldState, Verification
+from agentbudget.ledger.admission import require_room
+from agentbudget.ledger.core import LEASE_S, Ledger
+from agentbudget.ledger.hold import Hold
+from agentbudget.ledger.records import (
+    Account,
+    Detail,
+    Entry,
+    EntryKind,
+    HoldRecord,
+    HoldState,
+    Verification,
+    WindowBalance,
+    WindowLimit,
+    limits,
+    units,
+)
+from agentbudget.ledger.windows import Window
 
 __all__ = [
     "LEASE_S",
     "Account",
-    "Delta",
     "Detail",
     "Entry",
     "EntryKind",
@@ -26,6 +40,10 @@ __all__ = [
     "HoldState",
     "Ledger",
     "Verification",
+    "Window",
+    "WindowBalance",
+    "WindowLimit",
     "limits",
     "require_room",
+    "units",
 ]

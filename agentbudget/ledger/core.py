@@ -1,68 +1,92 @@
-"""The ledger's rules, written once over any store: admission, settlement, lapse, proof."""
+"""The ledger's rules, written once over any store: accounts, admission, settlement, lapse."""
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from agentbudget.errors import (
     AccountConflict,
+    AccountFrozen,
     BudgetExceeded,
     HoldClosed,
     HoldConflict,
     Mistake,
     UnknownAccount,
-    UnknownHold,
 )
+from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift
+from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
+from agentbudget.ledger.owners import life, new_owner
 from agentbudget.ledger.records import (
+    NOTHING,
+    UNLIMITED,
     Account,
-    Delta,
     Detail,
     Entry,
     EntryKind,
     HoldRecord,
     HoldState,
+    Limits,
+    Units,
     Verification,
+    WindowBalance,
+    WindowLimit,
+    limits,
     minus,
     plus,
     units,
 )
-from agentbudget.ledger.sqlite import SqliteStore
-from agentbudget.ledger.store import Store, Transaction
-from agentbudget.ledger.verify import verify
-from agentbudget.money import ZERO, Amount, Budget, format_usd
+from agentbudget.ledger.windows import NS, Window
+from agentbudget.money import ZERO, Amount, Budget
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.store import Store, Transaction
 
 LEASE_S: Final = 60.0
 """How long a hold outlives the last sign of life of its owner."""
 
-_NO_CHANGE: Final = (0, 0, 0)
+_CACHED_LINEAGES: Final = 10_000
+_PRUNE_EVERY: Final = 4096
+"""Periods of rolling windows that count no more are dropped once in so many entries."""
+
+_KINDS: Final[Mapping[HoldState, EntryKind]] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
 
 
 class Ledger:
     """Accounts, holds and the journal. Every method is one short transaction, safe for threads and processes.
 
     The methods are synchronous on purpose: a settlement that cannot be awaited cannot be cancelled half-way.
+    ``owner`` names whoever holds (by default this process), ``lease_s`` how long its holds outlive its last sign of
+    life where nobody can see whether it still runs. ``clock`` gives nanoseconds since 1970; by default the store's.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], int] = time.time_ns, owner: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], int] | None = None,
+        owner: str | None = None,
+        lease_s: float = LEASE_S,
+    ) -> None:
         self._store = store
         self._clock = clock
-        self.owner = owner or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._lease_ns = int(lease_s * 1e9)
+        self._lease_due = 0
+        self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.owner = owner or new_owner()
 
     @classmethod
-    def open(cls, location: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Self:
-        """The ledger at a file path, or a fresh one in memory for ``"memory:"``. Sweeps what dead owners left."""
-        store: Store = MemoryStore() if str(location) == "memory:" else SqliteStore(Path(location))
-        ledger = cls(store, clock=clock)
+    def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
+        """The ledger at a file path, at ``"postgresql://…"``, or a fresh one in memory for ``"memory:"``.
+
+        Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
+        """
+        ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         ledger.sweep()
         return ledger
 
@@ -72,58 +96,168 @@ class Ledger:
         return self._store.location
 
     def close(self) -> None:
-        """Close the store. Open holds stay, until their lease runs out."""
+        """Close the store. Open holds stay, until their owner is known to be gone."""
         self._store.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+    def _now(self, tx: Transaction) -> int:
+        return self._clock() if self._clock is not None else tx.now_ns()
 
     # --- accounts
 
-    def account(self, name: str, *, parent: str | None = None, limit: Budget | None = None) -> Account:
-        """Open the account `name`, or find it. A `limit` that is given becomes the limit; None leaves what is.
+    def account(
+        self,
+        name: str,
+        *,
+        parent: str | None = None,
+        limit: Budget | None = None,
+        windows: Mapping[str, Budget] | None = None,
+    ) -> Account:
+        """Open the account `name`, or find it. Limits that are given become its limits; None leaves what is.
 
-        Raises `AccountConflict` if it exists under another parent, `UnknownAccount` if the parent does not.
+        ``windows`` are limits within a time, under ``"hour"``, ``"day"``, ``"month"`` (UTC),
+        ``"day@Europe/Berlin"`` or a rolling ``"90s"``, ``"15m"``, ``"24h"``, ``"7d"``. Raises `AccountConflict`
+        if it exists under another parent, `UnknownAccount` if the parent does not exist.
         """
-        if not name or name.startswith("hold:"):
-            raise Mistake(f"{name!r} cannot name an account")
+        _check_name(name)
+        wanted = [] if limit is None else [(None, limits(limit))]
+        wanted += [(Window.parse(text), limits(budget)) for text, budget in (windows or {}).items()]
         with self._store.write() as tx:
             account = tx.account(name)
             if account is None:
                 if parent is not None:
-                    _required(tx, parent)
-                account = Account(name, parent, limit or Budget())
+                    required(tx, parent)
+                account = Account(name, parent)
                 tx.put_account(account)
-                self._journal(tx, "account", name, detail={"parent": parent, "limit": _budget_detail(account.limit)})
+                self._note(tx, "account", name, {"parent": parent})
             elif parent is not None and account.parent != parent:
                 raise AccountConflict(f"account {name!r} stands under {account.parent!r}, not {parent!r}")
-            elif limit is not None and limit != account.limit:
-                account = self._relimit(tx, account, limit)
+            for window, triple in wanted:
+                account = self._relimit(tx, account, window, triple)
             return account
 
-    def set_limit(self, name: str, limit: Budget) -> Account:
-        """Change an account's limit. Below what is spent, it refuses every new hold and takes nothing back."""
-        with self._store.write() as tx:
-            return self._relimit(tx, _required(tx, name), limit)
+    def set_limit(self, name: str, limit: Budget, *, window: str = "total") -> Account:
+        """Change an account's limit, for all time or within a window; ``Budget()`` takes it away.
 
-    def _relimit(self, tx: Transaction, account: Account, limit: Budget) -> Account:
-        account = replace(account, limit=limit)
-        tx.put_account(account)
-        self._journal(tx, "limit", account.name, detail={"limit": _budget_detail(limit)})
+        Below what is spent, it refuses every new hold and takes nothing back.
+        """
+        parsed = None if window == "total" else Window.parse(window)
+        with self._store.write() as tx:
+            return self._relimit(tx, required(tx, name), parsed, limits(limit))
+
+    def top_up(self, name: str, by: Budget, *, topup_id: str, window: str = "total") -> Account:
+        """Raise a limit by an amount, once: the same id again changes nothing.
+
+        Raises `AccountConflict` if the id was used for another top-up, `Mistake` where there is no limit to raise.
+        """
+        parsed = None if window == "total" else Window.parse(window)
+        more = limits(by)
+        said = {"id": topup_id, "by": list(more), "window": window if parsed is None else parsed.text}
+        with self._store.write() as tx:
+            account = required(tx, name)
+            seq = tx.mark(f"topup/{topup_id}")
+            if seq is not None:
+                entry = tx.entry(seq)
+                if entry is None or entry.subject != name or {**entry.detail, "limit": None} != {**said, "limit": None}:
+                    raise AccountConflict(f"top-up {topup_id!r} was another one; name another id")
+                return account
+            now = _limits_of(account, parsed)
+            triple = tuple(_raised(name, unit, n, m) for unit, n, m in zip(_UNITS, now, more, strict=True))
+            account = self._with_limit(tx, account, parsed, (triple[0], triple[1], triple[2]))
+            seq = self._note(tx, "topup", name, {**said, "limit": list(triple)})
+            tx.put_mark(f"topup/{topup_id}", seq)
+            return account
+
+    def freeze(self, name: str, *, reason: str = "") -> Account:
+        """Refuse every new hold on this account and below it, also within holds that are open, until `unfreeze`.
+
+        What was sent is settled as ever. Raises `UnknownAccount`.
+        """
+        return self._set_frozen(name, reason)
+
+    def unfreeze(self, name: str) -> Account:
+        """Let holds in again. Raises `UnknownAccount`."""
+        return self._set_frozen(name, None)
+
+    def _set_frozen(self, name: str, reason: str | None) -> Account:
+        with self._store.write() as tx:
+            account = required(tx, name)
+            if account.frozen != reason:
+                account = account._replace(frozen=reason)
+                tx.put_account(account)
+                self._note(tx, "unfreeze" if reason is None else "freeze", name, {"reason": reason})
+            return account
+
+    def _relimit(self, tx: Transaction, account: Account, window: Window | None, triple: Limits) -> Account:
+        if _limits_of(account, window) == triple:
+            return account
+        account = self._with_limit(tx, account, window, triple)
+        text = "total" if window is None else window.text
+        self._note(tx, "limit", account.name, {"window": text, "limit": list(triple)})
         return account
 
-    def balance(self, name: str) -> Account:
-        """The account as it stands. Raises `UnknownAccount`."""
-        with self._store.read() as tx:
-            return _required(tx, name)
+    def _with_limit(self, tx: Transaction, account: Account, window: Window | None, triple: Limits) -> Account:
+        if window is None:
+            account = account._replace(limits=triple)
+        else:
+            known = any(limit.window == window for limit in account.windows)
+            others = [limit for limit in account.windows if limit.window != window]
+            if triple == UNLIMITED:
+                tx.forget_periods(account.name, window.text)
+            elif not known:
+                self._count_past(tx, account.name, window)
+            kept = others if triple == UNLIMITED else [*others, WindowLimit(window, triple)]
+            account = account._replace(windows=tuple(sorted(kept, key=lambda limit: limit.window.text)))
+        tx.put_account(account)
+        return account
 
-    def accounts(self) -> list[Account]:
-        """Every account, by name."""
+    def _count_past(self, tx: Transaction, name: str, window: Window) -> None:
+        """A new window counts what was reserved before there was one."""
+        began: dict[str, int] = {}
+        for entry in tx.entries():
+            if name in entry.targets:
+                at_ns = began.setdefault(entry.subject, entry.at_ns)
+                tx.shift(name, window.text, window.start(at_ns), entry.held, entry.posted)
+
+    def balance(self, name: str, *, at: datetime | None = None) -> Account:
+        """The account as it stands, or stood at a moment. Raises `UnknownAccount`."""
+        if at is not None:
+            found = [account for account in self.accounts(at=at) if account.name == name]
+            if not found:
+                raise UnknownAccount(f"there was no account {name!r} at {at.isoformat()}")
+            return found[0]
         with self._store.read() as tx:
-            return tx.accounts()
+            return required(tx, name)
+
+    def accounts(self, *, prefix: str = "", at: datetime | None = None) -> list[Account]:
+        """The accounts whose name starts with `prefix`, by name, as they stand, or stood at a moment."""
+        from agentbudget.ledger.fold import accounts_at
+
+        with self._store.read() as tx:
+            if at is None:
+                return tx.accounts(prefix=prefix)
+            return [account for account in accounts_at(tx.entries(), at) if account.name.startswith(prefix)]
+
+    def windows(self, name: str) -> list[WindowBalance]:
+        """How the account stands in each of its windows now. Raises `UnknownAccount`."""
+        with self._store.read() as tx:
+            account, now = required(tx, name), self._now(tx)
+            found: list[WindowBalance] = []
+            for window, triple in account.windows:
+                since = window.since(now)
+                held, posted = NOTHING, NOTHING
+                for _, h, p in tx.period(name, window.text, since):
+                    held, posted = plus(held, h), plus(posted, p)
+                resets = window.ends(window.start(now))
+                found.append(WindowBalance(name, window, triple, posted, held, resets))
+            return found
 
     # --- holds
 
@@ -136,50 +270,108 @@ class Ledger:
         within: str | None = None,
         tag: str = "",
         meta: Detail | None = None,
-        lease_s: float = LEASE_S,
     ) -> Hold:
         """Set `amount` aside on all `accounts` and their ancestors, or inside the hold `within`: all or nothing.
 
         The same id with the same amount, accounts and parent is the same hold, whatever became of it; look at
-        `Hold.record`. Raises `BudgetExceeded` if it does not fit, `HoldConflict` if the id means something else,
-        `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
+        `Hold.record`. Raises `BudgetExceeded` if it does not fit, `AccountFrozen`, `HoldConflict` if the id means
+        something else, `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
         """
         if bool(accounts) == (within is not None):
             raise Mistake("a hold weighs either on accounts or within another hold: give one of the two")
+        if not hold_id:
+            raise Mistake("a hold needs an id: name the call, so that asking again is the same hold")
+        more = (amount.usd_nano, amount.tokens, amount.calls)
         with self._store.write() as tx:
-            existing = tx.hold(hold_id)
-            targets = () if within is not None else _with_ancestors(tx, accounts)
-            if existing is not None:
-                return Hold(self, _same(existing, amount, targets, within), replayed=True)
-            self._admit(tx, amount, targets, within)
-            now = self._clock()
+            now = self._clock() if self._clock is not None else tx.now_ns()
+            lineage: tuple[str, ...] = ()
+            held: list[Account] = []
+            above: HoldRecord | None = None
+            try:
+                if within is None:
+                    lineage = self._lineage(tx, accounts)
+                    held = admit_on(tx, lineage, more, now)
+                else:
+                    above = required_hold(tx, within)
+                    admit_within(tx, above, more)
+            except (BudgetExceeded, AccountFrozen, HoldClosed):
+                existing = tx.hold(hold_id)
+                if existing is None:
+                    raise
+                return Hold(self, _same(tx, existing, more, lineage, within), True)
             record = HoldRecord(
-                id=hold_id,
-                parent=within,
-                accounts=targets,
-                amount=amount,
-                state="open",
-                sent=False,
-                owner=self.owner,
-                lease_until_ns=now + int(lease_s * 1e9),
-                tag=tag,
-                meta=meta or {},
-                created_ns=now,
+                tx.next_seq(),
+                hold_id,
+                within,
+                lineage,
+                more,
+                "open",
+                False,
+                self.owner,
+                tag,
+                dict(meta) if meta else {},
+                now,
             )
-            self._book(tx, "reserve", record, Delta(held=units(amount)), detail=meta or {})
-            tx.put_hold(record)
-            return Hold(self, record)
+            if not tx.add_hold(record):
+                return Hold(self, _same(tx, required_hold(tx, hold_id), more, lineage, within), True)
+            leased = now >= self._lease_due
+            if leased:
+                tx.put_lease(self.owner, now + self._lease_ns)
+            self._weigh(tx, held, above, more, NOTHING, now, now, 1)
+            targets = lineage or (f"hold:{within}",)
+            tx.append(
+                "reserve", hold_id, at_ns=now, targets=targets, held=more, posted=NOTHING, detail=_opening(tag, meta)
+            )
+        if leased:
+            self._lease_due = now + self._lease_ns // 2
+        return Hold(self, record)
 
-    def _admit(self, tx: Transaction, amount: Amount, accounts: tuple[str, ...], within: str | None) -> None:
-        """Raise `BudgetExceeded` unless `amount` fits everywhere."""
-        if within is not None:
-            parent = _required_hold(tx, within)
-            if parent.state != "open":
-                raise HoldClosed(f"hold {within!r} is {parent.state}: nothing can be reserved within it")
-            require_room(within, amount, limit=units(parent.amount), used=units(parent.reserved + parent.spent))
-        for name in accounts:
-            account = _required(tx, name)
-            require_room(name, amount, limit=limits(account.limit), used=units(account.held + account.posted))
+    def _lineage(self, tx: Transaction, accounts: Sequence[str]) -> tuple[str, ...]:
+        """The accounts and all that stands above them. A parent never changes, so that it is looked up once."""
+        key = tuple(accounts)
+        found = self._lineages.get(key)
+        if found is None:
+            if isinstance(accounts, str):
+                raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
+            steps: dict[str, None] = {}
+            for name in accounts:
+                step: str | None = name
+                while step is not None and step not in steps:
+                    steps[step] = None
+                    step = required(tx, step).parent
+            found = tuple(steps)
+            if len(self._lineages) >= _CACHED_LINEAGES:
+                self._lineages.clear()
+            self._lineages[key] = found
+        return found
+
+    def _weigh(
+        self,
+        tx: Transaction,
+        accounts: Sequence[Account],
+        above: HoldRecord | None,
+        held: Units,
+        posted: Units,
+        created_ns: int,
+        now_ns: int,
+        opened: int = 0,
+    ) -> None:
+        """Apply a change to what a hold weighs on: the only place where balances change."""
+        for a in accounts:
+            now_posted = shift(a.posted_units, posted) if posted != NOTHING else a.posted_units
+            now_held = shift(a.held_units, held)
+            shift(now_posted, now_held)  # the sum fits a column too
+            tx.put_account(Account(a.name, a.parent, a.limits, a.windows, now_posted, now_held, a.frozen))
+            for window, _ in a.windows:
+                _shift_window(tx, a.name, window, held, posted, created_ns, now_ns)
+        if above is not None:
+            tx.put_hold(
+                above._replace(
+                    reserved_units=shift(above.reserved_units, held),
+                    spent_units=shift(above.spent_units, posted),
+                    children=above.children + opened,
+                )
+            )
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         """The hold of this id, or None."""
@@ -196,34 +388,52 @@ class Ledger:
         with self._store.read() as tx:
             return tx.history(tag, limit)
 
-    def adopt(self, hold_id: str, *, lease_s: float = LEASE_S) -> Hold:
+    def adopt(self, hold_id: str) -> Hold:
         """Take over an open hold, to go on where its owner stopped."""
         with self._store.write() as tx:
-            record = _open(tx, hold_id, "adopted")
-            record = replace(record, owner=self.owner, lease_until_ns=self._clock() + int(lease_s * 1e9))
-            tx.put_hold(record)
-            return Hold(self, record, replayed=True)
+            record, now = _open(tx, hold_id, "adopted"), self._now(tx)
+            tx.put_lease(self.owner, now + self._lease_ns)
+            if record.owner != self.owner:
+                record = record._replace(owner=self.owner)
+                tx.put_hold(record)
+                self._note(tx, "adopt", hold_id, {"owner": self.owner})
+            return Hold(self, record, True)
 
     def mark_sent(self, hold_id: str) -> HoldRecord:
         """Note that the call leaves now: from here on a crash presumes the hold spent."""
         with self._store.write() as tx:
-            record = replace(_open(tx, hold_id, "sent"), sent=True)
+            record = _open(tx, hold_id, "sent")
+            if record.sent:
+                return record
+            record = record._replace(sent=True)
             tx.put_hold(record)
+            self._note(tx, "sent", hold_id, {})
             return record
 
     def extend(self, hold_id: str, to: Amount) -> HoldRecord:
         """Raise an open hold to at least `to` in each unit, where it fits. Raises `BudgetExceeded`."""
         with self._store.write() as tx:
             record = _open(tx, hold_id, "extended")
-            more = to.minus(record.amount)
-            if not more:
+            more = units(to.minus(record.amount))
+            if more == NOTHING:
                 return record
-            self._admit(tx, more, record.accounts, record.parent)
-            return self._grow(tx, record, more)
+            if record.parent is not None:
+                admit_within(tx, required_hold(tx, record.parent), more)
+            else:
+                admit_on(tx, record.accounts, more, self._now(tx))
+            return self._resize(tx, "extend", record, more)
 
-    def _grow(self, tx: Transaction, record: HoldRecord, more: Amount) -> HoldRecord:
-        record = replace(record, amount=record.amount + more)
-        self._book(tx, "extend", record, Delta(held=units(more)))
+    def reduce(self, hold_id: str, to: Amount) -> HoldRecord:
+        """Lower an open hold to `to` in each unit, but not below what is reserved and spent within it."""
+        with self._store.write() as tx:
+            record = _open(tx, hold_id, "reduced")
+            least = record.reserved + record.spent
+            less = units(record.amount.minus(to.at_least(least)))
+            return record if less == NOTHING else self._resize(tx, "reduce", record, minus(less))
+
+    def _resize(self, tx: Transaction, kind: EntryKind, record: HoldRecord, change: Units) -> HoldRecord:
+        record = record._replace(amount_units=plus(record.amount_units, change))
+        self._book(tx, kind, record, change, NOTHING)
         tx.put_hold(record)
         return record
 
@@ -237,9 +447,9 @@ class Ledger:
         settlement again changes nothing; another raises `HoldClosed`.
         """
         with self._store.write() as tx:
-            record = _required_hold(tx, hold_id)
+            record = required_hold(tx, hold_id)
             if record.state == "open":
-                return self._close(tx, record, "settled", cost, presumed=presumed, detail=detail or {})
+                return self._close(tx, record, "settled", units(cost), presumed=presumed, detail=detail or {})
             if record.presumed and not presumed:
                 return self._correct(tx, record, cost, detail or {})
             if record.settled == cost + record.spent:
@@ -249,315 +459,274 @@ class Ledger:
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:
         """Free a hold of which nothing was sent. Raises `HoldClosed` if something was: settle that at zero."""
         with self._store.write() as tx:
-            record = _required_hold(tx, hold_id)
+            record = required_hold(tx, hold_id)
             if record.state == "voided":
                 return record
             if record.state != "open" or record.sent or record.spent:
                 raise HoldClosed(f"hold {hold_id!r} is {record.state} and may have been spent; settle it instead")
-            return self._close(tx, record, "voided", ZERO, detail={"reason": reason})
+            return self._close(tx, record, "voided", NOTHING, detail={"reason": reason})
 
     def _close(
         self,
         tx: Transaction,
         record: HoldRecord,
         state: HoldState,
-        cost: Amount,
+        cost: Units,
         *,
         presumed: bool = False,
         detail: Detail,
     ) -> HoldRecord:
-        for child in tx.holds_within(record.id):
-            if child.state == "open":
-                self._resolve(tx, child)
-        record = _required_hold(tx, record.id)
-        total = cost + record.spent
+        if record.children:
+            record = self._close_within(tx, record)
+        total = shift(cost, record.spent_units)
         if presumed:
             detail = {**detail, "presumed": True}
-        kinds: dict[HoldState, EntryKind] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
-        self._book(
-            tx, kinds[state], record, Delta(held=minus(units(record.amount)), posted=units(total)), detail=detail
+        now = self._now(tx)
+        closed = HoldRecord(
+            record.number,
+            record.id,
+            record.parent,
+            record.accounts,
+            record.amount_units,
+            state,
+            record.sent,
+            record.owner,
+            record.tag,
+            record.meta,
+            record.created_ns,
+            record.reserved_units,
+            record.spent_units,
+            record.children,
+            total,
+            presumed,
+            tx.next_seq(),
+            now,
+            detail,
         )
-        closed = replace(
-            record,
-            state=state,
-            settled=total,
-            presumed=presumed,
-            closed_ns=self._clock(),
-            detail=detail,
-        )
+        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail=detail, at_ns=now, opened=-1)
         tx.put_hold(closed)
         if closed.parent is not None:
             self._cover(tx, closed.parent)
         return closed
 
+    def _close_within(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
+        """Resolve what is still open within a hold that closes."""
+        for child in tx.holds_within(record.id):
+            if child.state == "open":
+                self._resolve(tx, child)
+        return required_hold(tx, record.id)
+
     def _cover(self, tx: Transaction, hold_id: str) -> None:
         """Raise an open hold to what is known to have been spent within it: an overrun weighs at once."""
-        record = _required_hold(tx, hold_id)
-        deficit = (record.spent + record.reserved).minus(record.amount)
-        if record.state == "open" and deficit:
-            self._grow(tx, record, deficit)
+        record = required_hold(tx, hold_id)
+        deficit = units((record.spent + record.reserved).minus(record.amount))
+        if record.state == "open" and deficit != NOTHING:
+            self._resize(tx, "extend", record, deficit)
             if record.parent is not None:
                 self._cover(tx, record.parent)
 
     def _resolve(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
         """End a hold that its owner left: not sent → void; sent → presumed spent at what was held for itself."""
-        children = tx.holds_within(record.id)
-        for child in children:
-            if child.state == "open":
-                self._resolve(tx, child)
-        record = _required_hold(tx, record.id)
+        record = self._close_within(tx, record)
         if not record.sent and not record.spent:
-            return self._close(tx, record, "voided", ZERO, detail={"reason": "abandoned before anything was sent"})
-        own = record.amount.minus(record.spent) if record.sent else ZERO
+            return self._close(tx, record, "voided", NOTHING, detail={"reason": "abandoned before anything was sent"})
+        own = units(record.amount.minus(record.spent)) if record.sent else NOTHING
         return self._close(
             tx, record, "lapsed", own, presumed=record.sent, detail={"reason": "abandoned; outcome unknown"}
         )
 
     def _correct(self, tx: Transaction, record: HoldRecord, cost: Amount, detail: Detail) -> HoldRecord:
         """Replace a presumption by the truth, here and in every closed hold that contains it."""
-        total = cost + record.spent
-        change = plus(units(total), minus(units(record.settled or ZERO)))
-        corrected = replace(record, settled=total, presumed=False, state="settled", detail=detail)
+        total = shift(units(cost), record.spent_units)
+        change = plus(total, minus(record.settled_units or NOTHING))
+        now = self._now(tx)
+        corrected = record._replace(
+            settled_units=total, presumed=False, state="settled", closed=tx.next_seq(), closed_ns=now, detail=detail
+        )
+        self._book(tx, "correct", corrected, NOTHING, change, detail=detail, at_ns=now)
         tx.put_hold(corrected)
-        self._book(tx, "correct", corrected, Delta(posted=change), detail=detail)
         parent = record.parent
         while parent is not None:
-            above = _required_hold(tx, parent)
+            above = required_hold(tx, parent)
             if above.state == "open":
                 self._cover(tx, above.id)
                 break
-            above = replace(above, settled=_shift(above.settled or ZERO, change))
+            above = above._replace(settled_units=shift(above.settled_units or NOTHING, change))
             tx.put_hold(above)
-            self._book(tx, "correct", above, Delta(posted=change), detail={"because": record.id})
+            self._book(tx, "correct", above, NOTHING, change, detail={"because": record.id}, at_ns=now)
             parent = above.parent
         return corrected
 
     def _book(
-        self, tx: Transaction, kind: EntryKind, record: HoldRecord, delta: Delta, *, detail: Detail | None = None
-    ) -> None:
-        """Write the entry and apply it to what the hold weighs on: the only place where balances change."""
-        if record.parent is not None:
-            above = _required_hold(tx, record.parent)
-            tx.put_hold(
-                replace(
-                    above,
-                    reserved=_shift(above.reserved, delta.held),
-                    spent=_shift(above.spent, delta.posted),
-                )
-            )
-        for name in record.accounts:
-            account = _required(tx, name)
-            tx.put_account(
-                replace(account, held=_shift(account.held, delta.held), posted=_shift(account.posted, delta.posted))
-            )
-        targets = record.accounts or (f"hold:{record.parent}",)
-        self._journal(tx, kind, record.id, targets=targets, delta=delta, detail=detail)
-
-    def _journal(
         self,
         tx: Transaction,
         kind: EntryKind,
-        subject: str,
+        record: HoldRecord,
+        held: Units,
+        posted: Units,
         *,
-        targets: tuple[str, ...] = (),
-        delta: Delta | None = None,
         detail: Detail | None = None,
+        at_ns: int | None = None,
+        opened: int = 0,
     ) -> None:
-        tx.append(
-            kind, subject=subject, targets=targets, delta=delta or Delta(), detail=detail or {}, at_ns=self._clock()
-        )
+        """Write the entry of a change of an existing hold, and apply it to what the hold weighs on."""
+        at_ns = self._now(tx) if at_ns is None else at_ns
+        if record.parent is None:
+            accounts = [required(tx, name) for name in record.accounts]
+            self._weigh(tx, accounts, None, held, posted, record.created_ns, at_ns)
+        else:
+            above = required_hold(tx, record.parent)
+            self._weigh(tx, (), above, held, posted, record.created_ns, at_ns, opened)
+        targets = record.accounts or (f"hold:{record.parent}",)
+        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail or {})
+
+    def _note(self, tx: Transaction, kind: EntryKind, subject: str, detail: Detail) -> int:
+        """Write an entry that changes no balance."""
+        return tx.append(kind, subject, at_ns=self._now(tx), targets=(), held=NOTHING, posted=NOTHING, detail=detail)
 
     # --- leases
 
-    def heartbeat(self, *, lease_s: float = LEASE_S) -> int:
-        """Renew the lease of every open hold of this ledger's owner; returns how many."""
+    def heartbeat(self) -> None:
+        """Say that this ledger's owner lives: its holds are left alone for another lease."""
         with self._store.write() as tx:
-            return tx.renew(self.owner, self._clock() + int(lease_s * 1e9))
+            now = self._now(tx)
+            tx.put_lease(self.owner, now + self._lease_ns)
+        self._lease_due = now + self._lease_ns // 2
 
     def sweep(self) -> list[HoldRecord]:
-        """Resolve the open holds whose owner is gone: lease run out, or its process on this host is dead."""
+        """Resolve the open holds whose owner is gone, and return them.
+
+        An owner on this host is gone if its process no longer runs; of another host's, if its lease ran out. A hold
+        in which somebody who lives still holds something waits for them.
+        """
+        with self._store.read() as tx:
+            if not tx.holds(state="open"):
+                return []
         with self._store.write() as tx:
-            now = self._clock()
+            now = self._now(tx)
+            opened = tx.holds(state="open")
+            gone = {owner: self._is_gone(tx, owner, now) for owner in {record.owner for record in opened}}
+            waiting = _with_parents([r for r in opened if not gone[r.owner]], {r.id: r for r in opened})
             swept: list[HoldRecord] = []
-            for record in tx.holds(state="open"):
-                current = _required_hold(tx, record.id)
-                if current.state == "open" and (current.lease_until_ns < now or owner_is_dead(current.owner)):
-                    swept.append(self._resolve(tx, current))
+            for record in opened:
+                if record.id not in waiting:
+                    current = required_hold(tx, record.id)
+                    swept.append(self._resolve(tx, current) if current.state == "open" else current)
             return swept
+
+    def _is_gone(self, tx: Transaction, owner: str, now_ns: int) -> bool:
+        seen = life(owner)
+        return seen == "dead" or (seen == "unknown" and (tx.lease(owner) or 0) < now_ns)
 
     # --- proof
 
-    def entries(self, *, after: int = 0, limit: int | None = None) -> list[Entry]:
-        """The journal from entry `after` + 1 on, at most `limit` of it."""
+    def entries(
+        self, *, after: int = 0, limit: int | None = None, last: int | None = None, subject: str | None = None
+    ) -> list[Entry]:
+        """The journal from entry `after` + 1 on, at most `limit` of it; or its `last` entries.
+
+        With `subject`, only the entries of one hold or account. `export` is for a journal that memory cannot hold.
+        """
         with self._store.read() as tx:
-            return list(islice(tx.entries(after=after), limit))
+            if last is not None:
+                after = max(after, tx.next_seq() - 1 - last) if subject is None else after
+            found: Iterator[Entry] = tx.entries(after=after)
+            if subject is not None:
+                found = (entry for entry in found if entry.subject == subject)
+            listed = list(islice(found, limit))
+            return listed if last is None else listed[-last:]
 
     def verify(self) -> Verification:
         """Recompute every balance from the entries, and the chain of hashes; name every difference."""
+        from agentbudget.ledger.verify import verify
+
         with self._store.read() as tx:
-            return verify(tx)
+            return verify(tx, self._now(tx))
 
 
-class Hold:
-    """A hold in the hands of whoever reserved it.
+_UNITS: Final = ("usd", "tokens", "calls")
 
-    As a context manager (``with`` or ``async with``) it is resolved when the block ends: left open and never
-    sent it is voided; sent and not settled it is presumed spent.
-    """
 
-    def __init__(self, ledger: Ledger, record: HoldRecord, *, replayed: bool = False) -> None:
-        self._ledger = ledger
-        self.record = record
-        self.replayed = replayed
+def open_store(location: str | Path) -> Store:
+    """The store at a location, as `Ledger.open` reads it."""
+    text = str(location)
+    if text == "memory:":
+        return MemoryStore()
+    if text.startswith(("postgresql://", "postgres://")):
+        from agentbudget.ledger.postgres import PostgresStore
 
-    @property
-    def id(self) -> str:
-        """The id that the caller gave."""
-        return self.record.id
+        return PostgresStore(text)
+    from agentbudget.ledger.sqlite import SqliteStore
 
-    @property
-    def amount(self) -> Amount:
-        """What is held."""
-        return self.record.amount
+    return SqliteStore(Path(location))
 
-    def refresh(self) -> HoldRecord:
-        """Read the hold as it stands now."""
-        self.record = self._ledger.hold(self.id) or self.record
-        return self.record
 
-    def mark_sent(self) -> None:
-        """See `Ledger.mark_sent`."""
-        self.record = self._ledger.mark_sent(self.id)
+def _check_name(name: str) -> None:
+    if not name or name.startswith("hold:"):
+        raise Mistake(f"{name!r} cannot name an account")
 
-    def extend(self, to: Amount) -> None:
-        """See `Ledger.extend`."""
-        self.record = self._ledger.extend(self.id, to)
 
-    def settle(self, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None) -> HoldRecord:
-        """See `Ledger.settle`."""
-        self.record = self._ledger.settle(self.id, cost, presumed=presumed, detail=detail)
-        return self.record
+def _opening(tag: str, meta: Detail | None) -> Detail:
+    """What the journal says of a new hold beside its amount."""
+    opening: dict[str, object] = {"tag": tag} if tag else {}
+    if meta:
+        opening["meta"] = meta
+    return opening
 
-    def presume(self, *, detail: Detail | None = None) -> HoldRecord:
-        """Settle at what was held, marked as presumed: sent, and nobody knows what it used."""
-        return self.settle(self.amount.minus(self.refresh().spent), presumed=True, detail=detail)
 
-    def void(self, *, reason: str = "nothing was sent") -> HoldRecord:
-        """See `Ledger.void`."""
-        self.record = self._ledger.void(self.id, reason=reason)
-        return self.record
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        record = self.refresh()
-        if record.state != "open":
+def _shift_window(
+    tx: Transaction, account: str, window: Window, held: Units, posted: Units, created_ns: int, now_ns: int
+) -> None:
+    """Count a change in the period in which its hold was reserved. Steps of a rolling window are dropped in time."""
+    if window.kind == "rolling":
+        dropped_ns = window.start(now_ns - 2 * window.seconds * NS)
+        if tx.next_seq() % _PRUNE_EVERY == 0:
+            tx.forget_periods(account, window.text, before_ns=dropped_ns)
+        if created_ns < dropped_ns:
             return
-        if record.sent:
-            self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
-        elif record.spent or record.reserved:
-            self.settle()
-        else:
-            self.void(reason=kind.__name__ if kind else "left unused")
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    tx.shift(account, window.text, window.start(created_ns), held, posted)
 
 
-def owner_is_dead(owner: str) -> bool:
-    """True if the owner is a process of this host that no longer runs. Of other hosts nothing is known."""
-    host, _, rest = owner.partition(":")
-    pid, _, _ = rest.partition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _limits_of(account: Account, window: Window | None) -> Limits:
+    if window is None:
+        return account.limits
+    return next((triple for known, triple in account.windows if known == window), UNLIMITED)
 
 
-def _required(tx: Transaction, name: str) -> Account:
-    account = tx.account(name)
-    if account is None:
-        raise UnknownAccount(f"no account {name!r}; open it with ledger.account({name!r})")
-    return account
-
-
-def _required_hold(tx: Transaction, hold_id: str) -> HoldRecord:
-    record = tx.hold(hold_id)
-    if record is None:
-        raise UnknownHold(f"no hold {hold_id!r}")
-    return record
+def _raised(name: str, unit: str, limit: int | None, more: int | None) -> int | None:
+    if not more:
+        return limit
+    if limit is None:
+        raise Mistake(f"account {name!r} has no limit of {unit} to top up; set one with ledger.set_limit")
+    return shift((limit, 0, 0), (more, 0, 0))[0]
 
 
 def _open(tx: Transaction, hold_id: str, verb: str) -> HoldRecord:
-    record = _required_hold(tx, hold_id)
+    record = required_hold(tx, hold_id)
     if record.state != "open":
         raise HoldClosed(f"hold {hold_id!r} is {record.state}: it cannot be {verb}")
     return record
 
 
-def _same(record: HoldRecord, amount: Amount, accounts: tuple[str, ...], within: str | None) -> HoldRecord:
+def _same(
+    tx: Transaction, record: HoldRecord, amount: Units, accounts: tuple[str, ...], within: str | None
+) -> HoldRecord:
+    """The hold that an id already names, if it is the one that is asked for."""
     if (record.accounts, record.parent) != (accounts, within):
         raise HoldConflict(f"hold {record.id!r} weighs on {record.accounts or record.parent}; name another id")
-    # An extension raises the amount of an open hold; the id still names the same hold.
-    if amount.minus(record.amount) or (record.state != "open" and record.amount != amount):
-        raise HoldConflict(f"hold {record.id!r} is for {record.amount}, not {amount}; name another id")
+    if record.amount_units != amount:
+        opening = tx.entry(record.number)  # what was first asked for: the amount may have changed since
+        if opening is None or opening.held != amount:
+            raise HoldConflict(f"hold {record.id!r} is for {record.amount}, not {Amount(*amount)}; name another id")
     return record
 
 
-def _with_ancestors(tx: Transaction, names: Sequence[str]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for name in names:
-        step: str | None = name
-        while step is not None and step not in found:
-            found[step] = None
-            step = _required(tx, step).parent
-    return tuple(found)
-
-
-def limits(budget: Budget) -> tuple[int | None, int | None, int | None]:
-    """A budget in the ledger's order of units; None does not limit."""
-    return (budget.usd_nano, budget.tokens, budget.calls)
-
-
-def require_room(
-    name: str, amount: Amount, *, limit: tuple[int | None, int | None, int | None], used: tuple[int, int, int]
-) -> None:
-    """Raise `BudgetExceeded`, naming what is short and by how much, unless `amount` fits beside what is `used`."""
-    for unit, needed, most, taken in zip(("usd", "tokens", "calls"), units(amount), limit, used, strict=True):
-        if most is not None and taken + needed > most:
-            raise BudgetExceeded(
-                f"{name} has {_show(unit, max(0, most - taken))} left of {_show(unit, most)}, and this needs "
-                f"{_show(unit, needed)}: raise the limit by at least {_show(unit, taken + needed - most)}",
-                account=name,
-                unit=unit,
-                needed=needed,
-                available=max(0, most - taken),
-                requested=amount,
-            )
-
-
-def _show(unit: str, value: int) -> str:
-    return format_usd(value) if unit == "usd" else f"{value:,} {unit}"
-
-
-def _shift(amount: Amount, change: tuple[int, int, int]) -> Amount:
-    if change == _NO_CHANGE:
-        return amount
-    return Amount(amount.usd_nano + change[0], amount.tokens + change[1], amount.calls + change[2])
-
-
-def _budget_detail(limit: Budget) -> dict[str, int | None]:
-    return {"usd_nano": limit.usd_nano, "tokens": limit.tokens, "calls": limit.calls}
+def _with_parents(holds: Sequence[HoldRecord], known: Mapping[str, HoldRecord]) -> set[str]:
+    """The ids of these holds and of all that contain them."""
+    found: set[str] = set()
+    for hold in holds:
+        step: HoldRecord | None = hold
+        while step is not None and step.id not in found:
+            found.add(step.id)
+            step = known.get(step.parent) if step.parent is not None else None
+    return found

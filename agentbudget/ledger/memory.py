@@ -1,24 +1,24 @@
-"""The ledger's rows in memory: for tests, notebooks and budgets that need not outlive the process."""
+"""The ledger's rows in memory: for tests, notebooks, budgets that need not outlive the process, and leased blocks."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, cast
 
-from agentbudget.ledger.records import Account, Delta, Detail, Entry, EntryKind, HoldRecord
-from agentbudget.ledger.store import GENESIS, canonical, chain_hash
+from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units, plus
+from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
 
+Periods = dict[int, tuple[Units, Units]]
+Line = tuple[int, EntryKind, str, tuple[str, ...], Units, Units, str]
+"""An entry before it is read: (at_ns, kind, subject, targets, held, posted, detail as JSON)."""
 
-@dataclass(slots=True)
-class Rows:
-    """What has been committed. ``within`` lists a hold's children in order of creation."""
-
-    accounts: dict[str, Account] = field(default_factory=dict[str, Account])
-    holds: dict[str, HoldRecord] = field(default_factory=dict[str, HoldRecord])
-    within: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    entries: list[Entry] = field(default_factory=list[Entry])
+_GONE: Final = object()
 
 
 class MemoryStore:
@@ -27,15 +27,10 @@ class MemoryStore:
     location = "memory"
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._rows = Rows()
+        self._tx = MemoryTransaction()
 
-    @contextmanager
-    def write(self) -> Generator[MemoryTransaction]:
-        with self._lock:
-            tx = MemoryTransaction(self._rows)
-            yield tx
-            tx.commit()
+    def write(self) -> MemoryTransaction:
+        return self._tx
 
     read = write
 
@@ -44,70 +39,165 @@ class MemoryStore:
 
 
 class MemoryTransaction:
-    """Writes gather here and reach the store only when the block ended well."""
+    """The rows, and a note of what to put back should the block raise. One thread at a time is inside.
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+    The hash of an entry is computed when the journal is first read: here nobody else could change a line before.
+    """
+
+    now_ns = staticmethod(time.time_ns)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._began = 0
         self._accounts: dict[str, Account] = {}
         self._holds: dict[str, HoldRecord] = {}
-        self._entries: list[Entry] = []
+        self._periods: dict[tuple[str, str], Periods] = {}
+        self._marks: dict[str, int] = {}
+        self._leases: dict[str, int] = {}
+        self._lines: list[Line] = []
+        self._hashes: list[str] = []
+        # Where to look; what an undone transaction left in them is passed over when they are read.
+        self._within: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._tagged: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._open: dict[str, None] = {}
 
-    def commit(self) -> None:
-        rows = self._rows
-        for hold in self._holds.values():
-            if hold.parent is not None and hold.id not in rows.holds:
-                rows.within.setdefault(hold.parent, []).append(hold.id)
-        rows.accounts.update(self._accounts)
-        rows.holds.update(self._holds)
-        rows.entries.extend(self._entries)
+    def __enter__(self) -> MemoryTransaction:
+        self._lock.acquire()
+        self._began = len(self._lines)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                for rows, key, before in reversed(self._undo):
+                    if before is _GONE:
+                        rows.pop(key, None)
+                    else:
+                        rows[key] = before
+                        if rows is self._holds:
+                            self._open[key] = None
+                del self._lines[self._began :], self._hashes[self._began :]
+            self._undo.clear()
+        finally:
+            self._lock.release()
+
+    def _put(self, rows: dict[Any, Any], key: object, value: object) -> None:
+        self._undo.append((rows, key, rows.get(key, _GONE)))
+        rows[key] = value
 
     def account(self, name: str) -> Account | None:
-        return self._accounts.get(name) or self._rows.accounts.get(name)
+        return self._accounts.get(name)
 
-    def accounts(self) -> list[Account]:
-        merged = self._rows.accounts | self._accounts
-        return [merged[name] for name in sorted(merged)]
+    def accounts(self, *, prefix: str = "") -> list[Account]:
+        return [self._accounts[name] for name in sorted(self._accounts) if name.startswith(prefix)]
 
     def put_account(self, account: Account) -> None:
-        self._accounts[account.name] = account
+        self._put(self._accounts, account.name, account)
+
+    def used(self, account: str, window: str, since_ns: int) -> Units:
+        total = NOTHING
+        for start, (held, posted) in self._periods.get((account, window), {}).items():
+            if start >= since_ns:
+                total = plus(total, plus(held, posted))
+        return total
+
+    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+        periods = self._periods.get((account, window), {})
+        return [(start, *periods[start]) for start in sorted(periods) if start >= since_ns]
+
+    def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
+        periods = self._periods.setdefault((account, window), {})
+        before = periods.get(start_ns, (NOTHING, NOTHING))
+        self._put(periods, start_ns, (plus(before[0], held), plus(before[1], posted)))
+
+    def forget_periods(self, account: str, window: str, *, before_ns: int | None = None) -> None:
+        periods = self._periods.get((account, window), {})
+        kept = {} if before_ns is None else {start: value for start, value in periods.items() if start >= before_ns}
+        self._put(self._periods, (account, window), kept)
 
     def hold(self, hold_id: str) -> HoldRecord | None:
-        return self._holds.get(hold_id) or self._rows.holds.get(hold_id)
+        return self._holds.get(hold_id)
+
+    def add_hold(self, hold: HoldRecord) -> bool:
+        if hold.id in self._holds:
+            return False
+        self._undo.append((self._holds, hold.id, _GONE))
+        self._holds[hold.id] = hold
+        self._open[hold.id] = None
+        if hold.parent is not None:
+            self._within[hold.parent][hold.id] = None
+        return True
 
     def put_hold(self, hold: HoldRecord) -> None:
-        self._holds[hold.id] = hold
+        self._put(self._holds, hold.id, hold)
+        if hold.state == "settled" and hold.tag:
+            self._tagged[hold.tag][hold.id] = None
+
+    def _found(self, ids: dict[str, None]) -> list[HoldRecord]:
+        return [hold for hold_id in ids if (hold := self._holds.get(hold_id)) is not None]
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
-        old = self._rows.within.get(parent, [])
-        new = [h.id for h in self._holds.values() if h.parent == parent and h.id not in old]
-        return [hold for hold_id in (*old, *new) if (hold := self.hold(hold_id)) is not None]
-
-    def _merged(self) -> dict[str, HoldRecord]:
-        return self._rows.holds | self._holds
+        return self._found(self._within[parent]) if parent in self._within else []
 
     def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
-        return [h for h in self._merged().values() if h.id.startswith(prefix) and (state is None or h.state == state)]
+        if state == "open":
+            found = [hold for hold in self._found(self._open) if hold.state == "open"]
+            self._open = dict.fromkeys(hold.id for hold in found)
+        else:
+            found = [hold for hold in self._holds.values() if state is None or hold.state == state]
+        return [hold for hold in found if hold.id.startswith(prefix)]
 
     def history(self, tag: str, limit: int) -> list[HoldRecord]:
-        settled = [h for h in self._merged().values() if h.tag == tag and h.state == "settled" and not h.presumed]
-        return sorted(settled, key=lambda h: h.closed_ns or 0, reverse=True)[:limit]
+        settled = (h for h in self._found(self._tagged.get(tag, {})) if h.state == "settled" and not h.presumed)
+        return list(islice(sorted(settled, key=lambda h: h.closed or 0, reverse=True), limit))
 
-    def renew(self, owner: str, lease_until_ns: int) -> int:
-        mine = [h for h in self._merged().values() if h.owner == owner and h.state == "open"]
-        for hold in mine:
-            self.put_hold(replace(hold, lease_until_ns=lease_until_ns))
-        return len(mine)
+    def mark(self, name: str) -> int | None:
+        return self._marks.get(name)
+
+    def put_mark(self, name: str, seq: int) -> None:
+        self._put(self._marks, name, seq)
+
+    def lease(self, owner: str) -> int | None:
+        return self._leases.get(owner)
+
+    def put_lease(self, owner: str, until_ns: int) -> None:
+        self._put(self._leases, owner, until_ns)
+
+    def next_seq(self) -> int:
+        return len(self._lines) + 1
 
     def append(
-        self, kind: EntryKind, *, subject: str, targets: tuple[str, ...], delta: Delta, detail: Detail, at_ns: int
-    ) -> Entry:
-        written = self._rows.entries
-        last = self._entries[-1] if self._entries else written[-1] if written else None
-        seq, before = (last.seq + 1, last.hash) if last else (1, GENESIS)
-        digest = chain_hash(before, seq, at_ns, kind, subject, canonical(targets), delta, canonical(detail))
-        entry = Entry(seq, at_ns, kind, subject, targets, delta, detail, digest)
-        self._entries.append(entry)
-        return entry
+        self,
+        kind: EntryKind,
+        subject: str,
+        *,
+        at_ns: int,
+        targets: tuple[str, ...],
+        held: Units,
+        posted: Units,
+        detail: Detail,
+    ) -> int:
+        text = canonical(detail) if detail else "{}"
+        self._lines.append((at_ns, kind, subject, targets, held, posted, text))
+        return len(self._lines)
+
+    def entry(self, seq: int) -> Entry | None:
+        return next(self.entries(after=seq - 1), None) if 0 < seq <= len(self._lines) else None
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]:
-        return iter([*self._rows.entries, *self._entries][after:])
+        self._hash()
+        for index in range(after, len(self._lines)):
+            at_ns, kind, subject, targets, held, posted, detail = self._lines[index]
+            data = cast(Detail, json.loads(detail))
+            yield Entry(index + 1, at_ns, kind, subject, targets, held, posted, data, self._hashes[index])
+
+    def _hash(self) -> None:
+        del self._hashes[len(self._lines) :]
+        for seq in range(len(self._hashes) + 1, len(self._lines) + 1):
+            at_ns, kind, subject, targets, held, posted, detail = self._lines[seq - 1]
+            before = self._hashes[-1] if self._hashes else GENESIS
+            text = targets_text(targets)
+            self._hashes.append(chain_hash(before, seq, at_ns, kind, subject, text, held, posted, detail))

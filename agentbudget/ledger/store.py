@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Final, Protocol
 
-from agentbudget.ledger.records import Account, Delta, Detail, Entry, EntryKind, HoldRecord
+from agentbudget.errors import Mistake
+from agentbudget.ledger.records import Account, Detail, Entry, EntryKind, HoldRecord, Units
 
 GENESIS: Final = "0" * 32
 """The hash before the first entry."""
@@ -17,18 +19,46 @@ GENESIS: Final = "0" * 32
 class Transaction(Protocol):
     """Rows as one writer sees them: nobody else writes between its first read and its end.
 
-    If the block raises, nothing of it remains.
+    If the block raises, nothing of it remains. A transaction belongs to the thread that began it.
     """
+
+    def now_ns(self) -> int:
+        """The store's clock: the same for every process that writes to it, where the store has one."""
+        ...
 
     def account(self, name: str) -> Account | None: ...
 
-    def accounts(self) -> list[Account]: ...
+    def accounts(self, *, prefix: str = "") -> list[Account]:
+        """Accounts whose name starts with `prefix`, by name."""
+        ...
 
     def put_account(self, account: Account) -> None: ...
 
+    def used(self, account: str, window: str, since_ns: int) -> Units:
+        """What is held and posted by holds that were reserved in periods of `window` from `since_ns` on."""
+        ...
+
+    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+        """The periods from `since_ns` on: (start, held, posted), in order."""
+        ...
+
+    def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
+        """Add to what is held and posted in one period of a window."""
+        ...
+
+    def forget_periods(self, account: str, window: str, *, before_ns: int | None = None) -> None:
+        """Drop the periods of a window: those that began before a moment, or all."""
+        ...
+
     def hold(self, hold_id: str) -> HoldRecord | None: ...
 
-    def put_hold(self, hold: HoldRecord) -> None: ...
+    def add_hold(self, hold: HoldRecord) -> bool:
+        """Keep a new hold; False, and nothing changed, if its id is taken. Its entry follows in this transaction."""
+        ...
+
+    def put_hold(self, hold: HoldRecord) -> None:
+        """Keep what changed of a hold that is there."""
+        ...
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
         """Direct children of a hold, in order of creation."""
@@ -42,13 +72,37 @@ class Transaction(Protocol):
         """The last `limit` settled holds of this tag, newest first; presumed ones are left out."""
         ...
 
-    def renew(self, owner: str, lease_until_ns: int) -> int:
-        """Put off the lease of every open hold of `owner`; returns how many."""
+    def mark(self, name: str) -> int | None:
+        """The number of the entry that was written under this id, or None."""
+        ...
+
+    def put_mark(self, name: str, seq: int) -> None: ...
+
+    def lease(self, owner: str) -> int | None:
+        """Until when (ns) this owner said that it lives."""
+        ...
+
+    def put_lease(self, owner: str, until_ns: int) -> None: ...
+
+    def next_seq(self) -> int:
+        """The number that the next entry gets."""
         ...
 
     def append(
-        self, kind: EntryKind, *, subject: str, targets: tuple[str, ...], delta: Delta, detail: Detail, at_ns: int
-    ) -> Entry: ...
+        self,
+        kind: EntryKind,
+        subject: str,
+        *,
+        at_ns: int,
+        targets: tuple[str, ...],
+        held: Units,
+        posted: Units,
+        detail: Detail,
+    ) -> int:
+        """Write the next entry; returns its number. Raises `Mistake` if `detail` is not JSON."""
+        ...
+
+    def entry(self, seq: int) -> Entry | None: ...
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]: ...
 
@@ -72,14 +126,36 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def canonical(value: object) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed and stored."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """JSON with sorted keys and no spaces: the form that is hashed and stored. Raises `Mistake`."""
+    if not value and isinstance(value, dict):
+        return "{}"
+    try:
+        return _encode(value)
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"what goes with a hold must be JSON (text, finite numbers, lists): {error}") from None
+
+
+@lru_cache(maxsize=4096)
+def targets_text(targets: tuple[str, ...]) -> str:
+    """The targets of an entry as they are hashed and stored."""
+    return _encode(targets)
 
 
 def chain_hash(
-    before: str, seq: int, at_ns: int, kind: str, subject: str, targets: str, delta: Delta, detail: str
+    before: str,
+    seq: int,
+    at_ns: int,
+    kind: str,
+    subject: str,
+    targets: str,
+    held: Units,
+    posted: Units,
+    detail: str,
 ) -> str:
     """The hash of an entry: BLAKE2b-128 over the hash of the entry before and every column of this one."""
-    line = f"{before}|{seq}|{at_ns}|{kind}|{subject}|{targets}|{delta.held}|{delta.posted}|{detail}"
+    line = f"{before}|{seq}|{at_ns}|{kind}|{subject}|{targets}|{held}|{posted}|{detail}"
     return hashlib.blake2b(line.encode(), digest_size=16).hexdigest()

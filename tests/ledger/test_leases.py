@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.memory import MemoryStore
+from agentbudget.ledger.owners import new_owner
 from agentbudget.money import Amount, Budget
 from agentbudget.testing import ManualClock
 
@@ -56,8 +55,8 @@ def test_after_kill_9_the_next_process_settles_what_is_known_and_presumes_the_re
         assert ledger.verify().ok
 
 
-@pytest.mark.parametrize("owner", [f"{socket.gethostname()}:999999999:x"])
-def test_a_dead_process_of_this_host_needs_no_lease_to_run_out(owner: str) -> None:
+def test_a_dead_process_of_this_host_needs_no_lease_to_run_out() -> None:
+    owner = new_owner().replace(f":{os.getpid()}:", ":999999999:")
     ledger = Ledger(MemoryStore(), owner=owner)
     ledger.account("run/1")
     ledger.reserve("a", Amount(1), accounts=["run/1"])

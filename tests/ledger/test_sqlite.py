@@ -145,8 +145,14 @@ def test_threads_together_never_overspend(tmp_path: Path) -> None:
         "UPDATE holds SET settled_usd = 1",
         "UPDATE holds SET usd = usd * 9",
         "UPDATE holds SET presumed = 1",
-        "UPDATE holds SET detail = '{}'",
-        "UPDATE holds SET meta = '{}'",
+        "UPDATE holds SET sent = 1",
+        "UPDATE holds SET spent_usd = 1",
+        "UPDATE holds SET children = 2",
+        "UPDATE holds SET closed = 1",
+        "UPDATE accounts SET windows = '{}'",
+        "UPDATE accounts SET frozen = 'no'",
+        "UPDATE periods SET posted_usd = 0",
+        "DELETE FROM periods",
         "UPDATE accounts SET limit_usd = 99",
         "DELETE FROM holds",
         "DELETE FROM accounts",
@@ -155,7 +161,7 @@ def test_threads_together_never_overspend(tmp_path: Path) -> None:
 def test_what_the_journal_does_not_say_shows(tmp_path: Path, tampering: str) -> None:
     path = tmp_path / "ledger.db"
     with Ledger.open(path) as ledger:
-        ledger.account("run/1", limit=Budget(usd="1"))
+        ledger.account("run/1", limit=Budget(usd="1"), windows={"day": Budget(calls=9)})
         hold = ledger.reserve("a", Amount(5), accounts=["run/1"], meta={"skill": "x"})
         hold.settle(Amount(4), detail={"seconds": 1})
     raw = sqlite3.connect(path)

@@ -1,0 +1,127 @@
+"""May an amount be set aside: the one question that every reservation asks of every account it weighs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
+from agentbudget.ledger.records import Account, HoldRecord, Limits, Units, WindowLimit, plus
+from agentbudget.ledger.store import Transaction
+from agentbudget.money import MAX, Amount, format_usd
+
+
+def admit_on(tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int) -> list[Account]:
+    """The accounts of `lineage`, if `more` fits on each of them in every window.
+
+    Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`.
+    """
+    accounts: list[Account] = []
+    for name in lineage:
+        account = required(tx, name)
+        if account.frozen is not None:
+            raise AccountFrozen(
+                f"account {name!r} is frozen ({account.frozen or 'no reason given'}): nothing may be reserved on it "
+                f"until it is unfrozen",
+                account=name,
+            )
+        usd, tokens, calls = account.limits
+        held, posted = account.held_units, account.posted_units
+        if (
+            (usd is not None and held[0] + posted[0] + more[0] > usd)
+            or (tokens is not None and held[1] + posted[1] + more[1] > tokens)
+            or (calls is not None and held[2] + posted[2] + more[2] > calls)
+        ):
+            require_room(name, more, limit=account.limits, used=plus(held, posted))
+        for limit in account.windows:
+            _admit_in_window(tx, name, limit, more, now_ns)
+        accounts.append(account)
+    return accounts
+
+
+def _admit_in_window(tx: Transaction, name: str, limit: WindowLimit, more: Units, now_ns: int) -> None:
+    window = limit.window
+    since = window.since(now_ns)
+    used = tx.used(name, window.text, since)
+    if all(m is None or u + n <= m for m, u, n in zip(limit.limits, used, more, strict=True)):
+        return
+    resets = window.ends(since)
+    if window.kind == "rolling":
+        periods = tx.period(name, window.text, since)
+        resets = window.ends(periods[0][0] if periods else now_ns)
+    require_room(name, more, limit=limit.limits, used=used, window=window.text, resets_ns=resets)
+
+
+def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:
+    """Raise unless `more` fits inside an open hold, and no account that it weighs on is frozen."""
+    if parent.state != "open":
+        raise HoldClosed(f"hold {parent.id!r} is {parent.state}: nothing can be reserved within it")
+    require_room(parent.id, more, limit=parent.amount_units, used=plus(parent.reserved_units, parent.spent_units))
+    root = parent
+    while root.parent is not None:
+        root = required_hold(tx, root.parent)
+    for name in root.accounts:
+        frozen = required(tx, name).frozen
+        if frozen is not None:
+            raise AccountFrozen(
+                f"account {name!r} is frozen ({frozen or 'no reason given'}): nothing may be reserved within "
+                f"{parent.id!r} until it is unfrozen",
+                account=name,
+            )
+
+
+def require_room(
+    name: str,
+    amount: Units,
+    *,
+    limit: Limits,
+    used: Units,
+    window: str = "total",
+    resets_ns: int | None = None,
+) -> None:
+    """Raise `BudgetExceeded`, naming what is short and by how much, unless `amount` fits beside what is `used`."""
+    for unit, needed, most, taken in zip(("usd", "tokens", "calls"), amount, limit, used, strict=True):
+        if most is not None and taken + needed > most:
+            resets = None if resets_ns is None else datetime.fromtimestamp(resets_ns / 1e9, UTC)
+            within = (
+                "" if resets is None else f" in its window {window}, which frees up to {resets:%Y-%m-%d %H:%M:%S} UTC"
+            )
+            raise BudgetExceeded(
+                f"{name} has {_show(unit, max(0, most - taken))} left of {_show(unit, most)}{within}, and this needs "
+                f"{_show(unit, needed)}: raise the limit by at least {_show(unit, taken + needed - most)}",
+                account=name,
+                unit=unit,
+                needed=needed,
+                available=max(0, most - taken),
+                requested=Amount(*amount),
+                window=window,
+                resets_at=resets,
+            )
+
+
+def shift(now: Units, change: Units) -> Units:
+    """A balance after a change. Raises `InvalidAmount` if it is more than any store can hold."""
+    usd, tokens, calls = now[0] + change[0], now[1] + change[1], now[2] + change[2]
+    if usd > MAX or tokens > MAX or calls > MAX:
+        raise InvalidAmount(f"a balance of {max(usd, tokens, calls)} is more than the ledger can hold ({MAX})")
+    return (usd, tokens, calls)
+
+
+def required(tx: Transaction, name: str) -> Account:
+    """The account. Raises `UnknownAccount`."""
+    account = tx.account(name)
+    if account is None:
+        raise UnknownAccount(f"no account {name!r}; open it with ledger.account({name!r})")
+    return account
+
+
+def required_hold(tx: Transaction, hold_id: str) -> HoldRecord:
+    """The hold. Raises `UnknownHold`."""
+    record = tx.hold(hold_id)
+    if record is None:
+        raise UnknownHold(f"no hold {hold_id!r}")
+    return record
+
+
+def _show(unit: str, value: int) -> str:
+    return format_usd(value) if unit == "usd" else f"{value:,} {unit}"

@@ -1,0 +1,92 @@
+"""A hold in the hands of whoever reserved it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from agentbudget.ledger.records import Detail, HoldRecord
+from agentbudget.money import ZERO, Amount
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.core import Ledger
+
+
+class Hold:
+    """A hold in the hands of whoever reserved it.
+
+    As a context manager (``with`` or ``async with``) it is resolved when the block ends: left open and never
+    sent it is voided; sent and not settled it is presumed spent. ``record`` is the hold as this handle last saw it.
+    """
+
+    __slots__ = ("_ledger", "record", "replayed")
+
+    def __init__(self, ledger: Ledger, record: HoldRecord, replayed: bool = False) -> None:
+        self._ledger = ledger
+        self.record = record
+        self.replayed = replayed
+
+    @property
+    def id(self) -> str:
+        """The id that the caller gave."""
+        return self.record.id
+
+    @property
+    def amount(self) -> Amount:
+        """What is held."""
+        return self.record.amount
+
+    def refresh(self) -> HoldRecord:
+        """Read the hold as it stands now."""
+        self.record = self._ledger.hold(self.record.id) or self.record
+        return self.record
+
+    def mark_sent(self) -> None:
+        """See `Ledger.mark_sent`."""
+        self.record = self._ledger.mark_sent(self.record.id)
+
+    def extend(self, to: Amount) -> None:
+        """See `Ledger.extend`."""
+        self.record = self._ledger.extend(self.record.id, to)
+
+    def reduce(self, to: Amount) -> None:
+        """See `Ledger.reduce`."""
+        self.record = self._ledger.reduce(self.record.id, to)
+
+    def settle(self, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None) -> HoldRecord:
+        """See `Ledger.settle`."""
+        self.record = self._ledger.settle(self.record.id, cost, presumed=presumed, detail=detail)
+        return self.record
+
+    def presume(self, *, detail: Detail | None = None) -> HoldRecord:
+        """Settle at what was held, marked as presumed: sent, and nobody knows what it used."""
+        return self.settle(self.amount.minus(self.refresh().spent), presumed=True, detail=detail)
+
+    def void(self, *, reason: str = "nothing was sent") -> HoldRecord:
+        """See `Ledger.void`."""
+        self.record = self._ledger.void(self.record.id, reason=reason)
+        return self.record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        record = self.refresh()
+        if record.state != "open":
+            return
+        if record.sent:
+            self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
+        elif record.spent or record.children:
+            self.settle()
+        else:
+            self.void(reason=kind.__name__ if kind else "left unused")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)

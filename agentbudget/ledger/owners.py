@@ -1,0 +1,58 @@
+"""Who holds: a process, named so that another can tell whether it still runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+Life = Literal["alive", "dead", "unknown"]
+
+
+def new_owner() -> str:
+    """A name for an owner in this process: host, process id, when the process began, and something of its own."""
+    pid = os.getpid()
+    return f"{_host()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:8]}"
+
+
+def life(owner: str) -> Life:
+    """Whether the owner's process still runs. Of other hosts, and of names that say nothing, nothing is known."""
+    host, _, rest = owner.partition(":")
+    pid, _, rest = rest.partition(":")
+    started = rest.partition(":")[0]
+    if host != _host() or not pid.isdigit():
+        return "unknown"
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return "dead"
+    except PermissionError:
+        pass
+    now = _started(int(pid))
+    if not started or not now:
+        return "unknown"  # the id may be another process's by now: its lease decides
+    return "alive" if now == started else "dead"
+
+
+@cache
+def _host() -> str:
+    """This host as process ids see it: after a restart, or in another container, the same id is another process."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8])
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(part.replace(":", "_") for part in parts)
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since the boot; empty where the system does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
