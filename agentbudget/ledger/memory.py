@@ -56,7 +56,7 @@ class MemoryTransaction:
         self._marks: dict[str, int] = {}
         self._leases: dict[str, int] = {}
         self._lines: list[Line] = []
-        self._hashes: list[str] = []
+        self._hashes: list[bytes] = []
         # Where to look; what an undone transaction left in them is passed over when they are read.
         self._within: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._tagged: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -192,7 +192,7 @@ class MemoryTransaction:
         for index in range(after, len(self._lines)):
             at_ns, kind, subject, targets, held, posted, detail = self._lines[index]
             data = cast(Detail, json.loads(detail))
-            yield Entry(index + 1, at_ns, kind, subject, targets, held, posted, data, self._hashes[index])
+            yield Entry(index + 1, at_ns, kind, subject, targets, held, posted, data, self._hashes[index].hex())
 
     def _hash(self) -> None:
         del self._hashes[len(self._lines) :]

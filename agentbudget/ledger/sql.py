@@ -111,11 +111,16 @@ class SqlTransaction:
         self._accounts: dict[str, Account] = {}
         self._holds: dict[str, HoldRecord] = {}
 
-    def begin(self, seq: int, last_hash: str) -> None:
+    def begin(self, seq: int, last_hash: bytes) -> None:
         """A transaction begins after entry `seq`. What others wrote since the last one is read anew."""
-        if seq != self._seq or len(self._holds) > self.CACHED or len(self._accounts) > self.CACHED:
+        if seq != self._seq or not self.fresh:
             self.forget()
         self._seq, self._hash = seq, last_hash
+
+    @property
+    def fresh(self) -> bool:
+        """False if the last entry must be asked for, whether or not others wrote."""
+        return self._seq >= 0 and len(self._holds) <= self.CACHED and len(self._accounts) <= self.CACHED
 
     def forget(self) -> None:
         """Trust nothing that was read before."""
@@ -288,7 +293,7 @@ class SqlTransaction:
         digest = chain_hash(self._hash, seq, at_ns, kind, subject, targets_json, held, posted, detail_json)
         self._execute(
             ADD_ENTRY,
-            (seq, at_ns, kind, subject, targets_json, *held, *posted, detail_json, bytes.fromhex(digest)),
+            (seq, at_ns, kind, subject, targets_json, *held, *posted, detail_json, digest),
         )
         self._seq, self._hash = seq, digest
         return seq

@@ -162,6 +162,7 @@ class _Connection:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._tx = SqlTransaction(self._db.execute)
+        self._version = -1
 
     def __enter__(self) -> SqlTransaction:
         self._lock.acquire()
@@ -178,11 +179,15 @@ class _Connection:
         if self._turn is not None:
             self._turn.take()
         self._db.execute(self._begin)
-        row = self._db.execute(HEAD).fetchone()
-        if row is None:
-            self._tx.begin(0, GENESIS)
-        else:
-            self._tx.begin(row[0], row[1].hex())
+        # SQLite's own count of what other connections wrote: where it stands still, so does the last entry.
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._version or not self._tx.fresh:
+            row = self._db.execute(HEAD).fetchone()
+            if row is None:
+                self._tx.begin(0, GENESIS)
+            else:
+                self._tx.begin(row[0], row[1])
+            self._version = version
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

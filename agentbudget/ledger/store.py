@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, Protocol
 
 from agentbudget.errors import Mistake
 from agentbudget.ledger.records import Account, Detail, Entry, EntryKind, HoldRecord, Units
 
-GENESIS: Final = "0" * 32
+GENESIS: Final = bytes(16)
 """The hash before the first entry."""
 
 
@@ -146,7 +146,7 @@ def targets_text(targets: tuple[str, ...]) -> str:
 
 
 def chain_hash(
-    before: str,
+    before: bytes,
     seq: int,
     at_ns: int,
     kind: str,
@@ -155,7 +155,13 @@ def chain_hash(
     held: Units,
     posted: Units,
     detail: str,
-) -> str:
-    """The hash of an entry: BLAKE2b-128 over the hash of the entry before and every column of this one."""
-    line = f"{before}|{seq}|{at_ns}|{kind}|{subject}|{targets}|{held}|{posted}|{detail}"
-    return hashlib.blake2b(line.encode(), digest_size=16).hexdigest()
+) -> bytes:
+    """The hash of an entry: BLAKE2b-128 over the hash of the entry before and every column of this one.
+
+    The text that is hashed has its columns apart by ``|``: sequence, time, kind, subject, targets, held, posted
+    (each: nano-dollars, tokens, calls, apart by ``,``), detail; lists and detail as canonical JSON.
+    """
+    h0, h1, h2 = held
+    p0, p1, p2 = posted
+    line = f"{seq}|{at_ns}|{kind}|{subject}|{targets}|{h0},{h1},{h2}|{p0},{p1},{p2}|{detail}"
+    return blake2b(before + line.encode(), digest_size=16).digest()

@@ -17,7 +17,7 @@ def verify(tx: Transaction, now_ns: int) -> Verification:
     for entry in tx.entries():
         count += 1
         problems += _check_link(entry, before, count)
-        before = entry.hash
+        before = bytes.fromhex(entry.hash)
         fold.add(entry)
     holds = tx.holds()
     problems += [problem for account in accounts for problem in _check_account(account, fold)]
@@ -29,14 +29,14 @@ def verify(tx: Transaction, now_ns: int) -> Verification:
     return Verification(accounts=len(accounts), holds=len(holds), entries=count, problems=tuple(problems))
 
 
-def _check_link(entry: Entry, before: str, seq: int) -> list[str]:
+def _check_link(entry: Entry, before: bytes, seq: int) -> list[str]:
     targets, detail = targets_text(entry.targets), canonical(entry.detail)
     digest = chain_hash(
         before, entry.seq, entry.at_ns, entry.kind, entry.subject, targets, entry.held, entry.posted, detail
     )
     if entry.seq != seq:
         return [f"entry {entry.seq} stands where {seq} should: one is missing"]
-    return [] if digest == entry.hash else [f"entry {entry.seq} does not match its hash: it was changed"]
+    return [] if digest.hex() == entry.hash else [f"entry {entry.seq} does not match its hash: it was changed"]
 
 
 def _check_account(account: Account, fold: Fold) -> list[str]:

@@ -1,0 +1,120 @@
+"""How fast is a reservation with its settlement: `python -m evals.ledger.speed`.
+
+Pairs of reserve and settle a second, in memory and in an SQLite file, on one account and on four accounts at once,
+beside raw SQL that does the same writes: the statements that the ledger sends are recorded, and sent again to a fresh
+file by the bare `sqlite3` module, with the same values in the same transactions. Rounds alternate; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import statistics
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from agentbudget.ledger import Ledger
+from agentbudget.ledger.sqlite import CHECKPOINT_PAGES, SqliteStore
+from agentbudget.money import Amount, Budget
+
+HELD = Amount(1_000, 10, 1)
+COST = Amount(900, 9, 1)
+Statement = tuple[str, tuple[Any, ...]]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5_000, help="pairs in a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    print("| store | accounts of a hold | ledger, pairs/s | raw SQL, pairs/s | ledger / raw | file, bytes/pair |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for accounts in (1, 4):
+        rates = [
+            _rate(_opened(Ledger.open("memory:"), accounts), accounts, 4 * given.pairs) for _ in range(given.rounds)
+        ]
+        print(f"| memory | {accounts} | {statistics.median(rates):,.0f} | | | |", flush=True)
+    for accounts in (1, 4):
+        with tempfile.TemporaryDirectory() as folder:
+            print(_compare(Path(folder), accounts, given.pairs, given.rounds), flush=True)
+
+
+def _opened(ledger: Ledger, accounts: int) -> Ledger:
+    for name in _names(accounts):
+        ledger.account(name, limit=Budget(usd="1000000"))
+    return ledger
+
+
+def _names(accounts: int) -> list[str]:
+    return [f"team/{n}" for n in range(accounts)]
+
+
+def _rate(ledger: Ledger, accounts: int, pairs: int) -> float:
+    names = _names(accounts)
+    began = time.perf_counter()
+    for n in range(pairs):
+        ledger.reserve(f"call-{n}", HELD, accounts=names).settle(COST)
+    return pairs / (time.perf_counter() - began)
+
+
+def _compare(folder: Path, accounts: int, pairs: int, rounds: int) -> str:
+    transactions = _record(folder / "recorded.db", accounts, pairs)
+    ours: list[float] = []
+    raw: list[float] = []
+    for turn in range(rounds):
+        with _opened(Ledger.open(folder / f"ledger-{turn}.db"), accounts) as ledger:
+            ours.append(_rate(ledger, accounts, pairs))
+        raw.append(_replay(folder / f"raw-{turn}.db", transactions, accounts, pairs))
+    size = (folder / "ledger-0.db").stat().st_size
+    ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
+    figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
+    return f"| SQLite | {accounts} | {figures} |"
+
+
+def _record(path: Path, accounts: int, pairs: int) -> list[list[Statement]]:
+    """What the ledger writes, transaction by transaction."""
+    store = SqliteStore(path)
+    with _opened(Ledger(store), accounts) as ledger:
+        transactions: list[list[Statement]] = []
+        with store.write() as tx:
+            execute = tx._execute  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] # listened to, not changed
+
+        def listen(sql: str, values: tuple[Any, ...] = ()) -> Any:
+            if not sql.startswith("SELECT"):
+                transactions[-1].append((sql, values))
+            return execute(sql, values)
+
+        tx._execute = listen  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        numbers = count()
+        for _ in range(pairs):
+            transactions.append([])
+            hold = ledger.reserve(f"call-{next(numbers)}", HELD, accounts=_names(accounts))
+            transactions.append([])
+            hold.settle(COST)
+    return transactions
+
+
+def _replay(path: Path, transactions: list[list[Statement]], accounts: int, pairs: int) -> float:
+    """The same statements with the same values, by the bare module."""
+    _opened(Ledger.open(path), accounts).close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    began = time.perf_counter()
+    for statements in transactions:
+        db.execute("BEGIN IMMEDIATE")
+        for sql, values in statements:
+            db.execute(sql, values)
+        db.execute("COMMIT")
+    rate = pairs / (time.perf_counter() - began)
+    db.close()
+    return rate
+
+
+if __name__ == "__main__":
+    main()
