@@ -360,7 +360,6 @@ class Ledger:
         for a in accounts:
             now_posted = shift(a.posted_units, posted) if posted != NOTHING else a.posted_units
             now_held = shift(a.held_units, held)
-            shift(now_posted, now_held)  # the sum fits a column too
             tx.put_account(Account(a.name, a.parent, a.limits, a.windows, now_posted, now_held, a.frozen))
             for window, _ in a.windows:
                 _shift_window(tx, a.name, window, held, posted, created_ns, now_ns)
