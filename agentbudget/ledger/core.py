@@ -21,7 +21,7 @@ from agentbudget.errors import (
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
-from agentbudget.ledger.owners import life, new_owner
+from agentbudget.ledger.owners import life, new_owner, retire
 from agentbudget.ledger.records import (
     NOTHING,
     UNLIMITED,
@@ -96,7 +96,8 @@ class Ledger:
         return self._store.location
 
     def close(self) -> None:
-        """Close the store. Open holds stay, until their owner is known to be gone."""
+        """Close the store. Open holds stay, until their owner is known to be gone or their lease runs out."""
+        retire(self.owner)
         self._store.close()
 
     def __enter__(self) -> Self:

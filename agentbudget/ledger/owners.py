@@ -12,11 +12,21 @@ from typing import Literal
 
 Life = Literal["alive", "dead", "unknown"]
 
+_living: set[str] = set()
+"""Owners in this process that have not closed their ledger."""
+
 
 def new_owner() -> str:
     """A name for an owner in this process: host, process id, when the process began, and something of its own."""
     pid = os.getpid()
-    return f"{_host()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:8]}"
+    owner = f"{_host()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:8]}"
+    _living.add(owner)
+    return owner
+
+
+def retire(owner: str) -> None:
+    """The owner closed its ledger: from now on its lease decides, though the process goes on."""
+    _living.discard(owner)
 
 
 def life(owner: str) -> Life:
@@ -26,6 +36,8 @@ def life(owner: str) -> Life:
     started = rest.partition(":")[0]
     if host != _host() or not pid.isdigit():
         return "unknown"
+    if int(pid) == os.getpid():
+        return "alive" if owner in _living else "unknown"
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, OverflowError):

@@ -61,3 +61,26 @@ def test_a_dead_process_of_this_host_needs_no_lease_to_run_out() -> None:
     ledger.account("run/1")
     ledger.reserve("a", Amount(1), accounts=["run/1"])
     assert [r.state for r in ledger.sweep()] == ["voided"]
+
+
+def test_a_live_owner_of_this_host_keeps_its_holds_whatever_the_clock_says(tmp_path: Path) -> None:
+    clock = ManualClock()
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path, clock=clock) as ledger:
+        ledger.account("run/1")
+        ledger.reserve("a", Amount(1), accounts=["run/1"])
+        clock.advance(86_400)
+        with Ledger.open(path, clock=clock) as other:
+            assert other.sweep() == []
+
+
+def test_who_closed_its_ledger_keeps_its_holds_for_a_lease(tmp_path: Path) -> None:
+    clock = ManualClock()
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path, clock=clock) as ledger:
+        ledger.account("run/1")
+        ledger.reserve("a", Amount(1), accounts=["run/1"])
+    with Ledger.open(path, clock=clock) as other:
+        assert other.sweep() == []
+        clock.advance(61)
+        assert [record.id for record in other.sweep()] == ["a"]
