@@ -81,14 +81,14 @@ def _record(path: Path, accounts: int, pairs: int) -> list[list[Statement]]:
     with _opened(Ledger(store), accounts) as ledger:
         transactions: list[list[Statement]] = []
         with store.write() as tx:
-            execute = tx._execute  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] # listened to, not changed
+            execute = tx._execute  # pyright: ignore[reportPrivateUsage] # listened to, not changed
 
         def listen(sql: str, values: tuple[Any, ...] = ()) -> Any:
             if not sql.startswith("SELECT"):
                 transactions[-1].append((sql, values))
             return execute(sql, values)
 
-        tx._execute = listen  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        tx._execute = listen  # pyright: ignore[reportPrivateUsage]
         numbers = count()
         for _ in range(pairs):
             transactions.append([])
