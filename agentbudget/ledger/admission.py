@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
-from agentbudget.ledger.records import Account, HoldRecord, Limits, Units, WindowLimit, plus
+from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, plus
 from agentbudget.ledger.store import Transaction
 from agentbudget.money import MAX, Amount, format_usd
 
 
-def admit_on(tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int) -> list[Account]:
+def admit_on(
+    tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int, *, reserved_ns: int | None = None
+) -> list[Account]:
     """The accounts of `lineage`, if `more` fits on each of them in every window.
 
+    ``reserved_ns`` is when the hold that asks for more was reserved; None for a new one.
     Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`.
     """
     accounts: list[Account] = []
@@ -34,14 +37,20 @@ def admit_on(tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int) 
         ):
             require_room(name, more, limit=account.limits, used=plus(held, posted))
         for limit in account.windows:
-            _admit_in_window(tx, name, limit, more, now_ns)
+            _admit_in_window(tx, name, limit, more, now_ns, reserved_ns)
         accounts.append(account)
     return accounts
 
 
-def _admit_in_window(tx: Transaction, name: str, limit: WindowLimit, more: Units, now_ns: int) -> None:
+def _admit_in_window(
+    tx: Transaction, name: str, limit: WindowLimit, more: Units, now_ns: int, reserved_ns: int | None
+) -> None:
     window = limit.window
     since = window.since(now_ns)
+    start = since if reserved_ns is None else window.start(reserved_ns)
+    if start < since:
+        _admit_in_past(tx, name, limit, more, start)
+        return
     used = tx.used(name, window.text, since)
     if all(m is None or u + n <= m for m, u, n in zip(limit.limits, used, more, strict=True)):
         return
@@ -50,6 +59,15 @@ def _admit_in_window(tx: Transaction, name: str, limit: WindowLimit, more: Units
         periods = tx.period(name, window.text, since)
         resets = window.ends(periods[0][0] if periods else now_ns)
     require_room(name, more, limit=limit.limits, used=used, window=window.text, resets_ns=resets)
+
+
+def _admit_in_past(tx: Transaction, name: str, limit: WindowLimit, more: Units, start_ns: int) -> None:
+    """More for a hold of a period that is over counts there, so that it has to fit there; today is another matter."""
+    ends, used = limit.window.ends(start_ns), NOTHING
+    for start, held, posted in tx.period(name, limit.window.text, start_ns):
+        if start < ends:
+            used = plus(used, plus(held, posted))
+    require_room(name, more, limit=limit.limits, used=used, window=limit.window.text)
 
 
 def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:
@@ -83,9 +101,9 @@ def require_room(
     for unit, needed, most, taken in zip(("usd", "tokens", "calls"), amount, limit, used, strict=True):
         if most is not None and taken + needed > most:
             resets = None if resets_ns is None else datetime.fromtimestamp(resets_ns / 1e9, UTC)
-            within = (
-                "" if resets is None else f" in its window {window}, which frees up to {resets:%Y-%m-%d %H:%M:%S} UTC"
-            )
+            within = "" if window == "total" else f" in its window {window}"
+            if resets is not None:
+                within += f", which frees up to {resets:%Y-%m-%d %H:%M:%S} UTC"
             raise BudgetExceeded(
                 f"{name} has {_show(unit, max(0, most - taken))} left of {_show(unit, most)}{within}, and this needs "
                 f"{_show(unit, needed)}: raise the limit by at least {_show(unit, taken + needed - most)}",

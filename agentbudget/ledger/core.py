@@ -21,7 +21,7 @@ from agentbudget.errors import (
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
-from agentbudget.ledger.owners import life, new_owner, retire
+from agentbudget.ledger.owners import Owner, life
 from agentbudget.ledger.records import (
     NOTHING,
     UNLIMITED,
@@ -41,7 +41,8 @@ from agentbudget.ledger.records import (
     plus,
     units,
 )
-from agentbudget.ledger.windows import NS, Window
+from agentbudget.ledger.store import check_text
+from agentbudget.ledger.windows import Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ LEASE_S: Final = 60.0
 """How long a hold outlives the last sign of life of its owner."""
 
 _CACHED_LINEAGES: Final = 10_000
-_PRUNE_EVERY: Final = 4096
-"""Periods of rolling windows that count no more are dropped once in so many entries."""
 
+_OWN_WORDS: Final = frozenset({"presumed", "because"})
 _KINDS: Final[Mapping[HoldState, EntryKind]] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
 
 
@@ -76,9 +76,8 @@ class Ledger:
         self._store = store
         self._clock = clock
         self._lease_ns = int(lease_s * 1e9)
-        self._lease_due = 0
         self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self.owner = owner or new_owner()
+        self._owner = Owner(owner)
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
@@ -87,7 +86,11 @@ class Ledger:
         Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
-        ledger.sweep()
+        try:
+            ledger.sweep()
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     @property
@@ -97,7 +100,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the store. Open holds stay, until their owner is known to be gone or their lease runs out."""
-        retire(self.owner)
+        self._owner.retire()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -107,6 +110,11 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def owner(self) -> str:
+        """Who holds what is reserved here."""
+        return self._owner.name
 
     def _now(self, tx: Transaction) -> int:
         return self._clock() if self._clock is not None else tx.now_ns()
@@ -158,6 +166,7 @@ class Ledger:
 
         Raises `AccountConflict` if the id was used for another top-up, `Mistake` where there is no limit to raise.
         """
+        check_text("the id of a top-up", topup_id)
         parsed = None if window == "total" else Window.parse(window)
         more = limits(by)
         said = {"id": topup_id, "by": list(more), "window": window if parsed is None else parsed.text}
@@ -181,6 +190,7 @@ class Ledger:
 
         What was sent is settled as ever. Raises `UnknownAccount`.
         """
+        check_text("a reason", reason, least=0, most=1 << 20)
         return self._set_frozen(name, reason)
 
     def unfreeze(self, name: str) -> Account:
@@ -244,7 +254,7 @@ class Ledger:
         with self._store.read() as tx:
             if at is None:
                 return tx.accounts(prefix=prefix)
-            return [account for account in accounts_at(tx.entries(), at) if account.name.startswith(prefix)]
+            return [account for account in accounts_at(tx.entries, at) if account.name.startswith(prefix)]
 
     def windows(self, name: str) -> list[WindowBalance]:
         """How the account stands in each of its windows now. Raises `UnknownAccount`."""
@@ -280,8 +290,9 @@ class Ledger:
         """
         if bool(accounts) == (within is not None):
             raise Mistake("a hold weighs either on accounts or within another hold: give one of the two")
-        if not hold_id:
-            raise Mistake("a hold needs an id: name the call, so that asking again is the same hold")
+        check_text("the id of a hold", hold_id)
+        if tag:
+            check_text("a tag", tag)
         more = (amount.usd_nano, amount.tokens, amount.calls)
         with self._store.write() as tx:
             now = self._clock() if self._clock is not None else tx.now_ns()
@@ -315,16 +326,16 @@ class Ledger:
             )
             if not tx.add_hold(record):
                 return Hold(self, _same(tx, required_hold(tx, hold_id), more, lineage, within), True)
-            leased = now >= self._lease_due
+            leased = now >= self._owner.lease_due
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
-            self._weigh(tx, held, above, more, NOTHING, now, now, 1)
+            self._weigh(tx, held, above, more, NOTHING, now, 1)
             targets = lineage or (f"hold:{within}",)
             tx.append(
                 "reserve", hold_id, at_ns=now, targets=targets, held=more, posted=NOTHING, detail=_opening(tag, meta)
             )
         if leased:
-            self._lease_due = now + self._lease_ns // 2
+            self._owner.lease_due = now + self._lease_ns // 2
         return Hold(self, record)
 
     def _lineage(self, tx: Transaction, accounts: Sequence[str]) -> tuple[str, ...]:
@@ -354,16 +365,18 @@ class Ledger:
         held: Units,
         posted: Units,
         created_ns: int,
-        now_ns: int,
         opened: int = 0,
     ) -> None:
-        """Apply a change to what a hold weighs on: the only place where balances change."""
+        """Apply a change to what a hold weighs on, in the periods in which it was reserved (`created_ns`).
+
+        The only place where balances change.
+        """
         for a in accounts:
             now_posted = shift(a.posted_units, posted) if posted != NOTHING else a.posted_units
             now_held = shift(a.held_units, held)
             tx.put_account(Account(a.name, a.parent, a.limits, a.windows, now_posted, now_held, a.frozen))
             for window, _ in a.windows:
-                _shift_window(tx, a.name, window, held, posted, created_ns, now_ns)
+                tx.shift(a.name, window.text, window.start(created_ns), held, posted)
         if above is not None:
             tx.put_hold(
                 above._replace(
@@ -397,7 +410,8 @@ class Ledger:
                 record = record._replace(owner=self.owner)
                 tx.put_hold(record)
                 self._note(tx, "adopt", hold_id, {"owner": self.owner})
-            return Hold(self, record, True)
+        self._owner.lease_due = now + self._lease_ns // 2
+        return Hold(self, record, True)
 
     def mark_sent(self, hold_id: str) -> HoldRecord:
         """Note that the call leaves now: from here on a crash presumes the hold spent."""
@@ -411,7 +425,10 @@ class Ledger:
             return record
 
     def extend(self, hold_id: str, to: Amount) -> HoldRecord:
-        """Raise an open hold to at least `to` in each unit, where it fits. Raises `BudgetExceeded`."""
+        """Raise an open hold to at least `to` in each unit, where it fits. Raises `BudgetExceeded`.
+
+        The more counts where the hold does: in the period of each window in which it was reserved.
+        """
         with self._store.write() as tx:
             record = _open(tx, hold_id, "extended")
             more = units(to.minus(record.amount))
@@ -420,7 +437,7 @@ class Ledger:
             if record.parent is not None:
                 admit_within(tx, required_hold(tx, record.parent), more)
             else:
-                admit_on(tx, record.accounts, more, self._now(tx))
+                admit_on(tx, record.accounts, more, self._now(tx), reserved_ns=record.created_ns)
             return self._resize(tx, "extend", record, more)
 
     def reduce(self, hold_id: str, to: Amount) -> HoldRecord:
@@ -449,19 +466,40 @@ class Ledger:
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "open":
-                return self._close(tx, record, "settled", units(cost), presumed=presumed, detail=detail or {})
+                return self._close(tx, record, "settled", units(cost), presumed=presumed, detail=_said(detail))
             if record.presumed and not presumed:
-                return self._correct(tx, record, cost, detail or {})
+                return self._correct(tx, record, cost, _said(detail))
             if record.settled == cost + record.spent:
                 return record
             raise HoldClosed(f"hold {hold_id!r} is {record.state} at {record.settled}; it cannot be settled again")
 
+    def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord:
+        """Settle an open hold at what it holds, marked as presumed: sent, and nobody knows what it used.
+
+        What was spent within it is part of that. The same again changes nothing; raises `HoldClosed` if the truth
+        is known.
+        """
+        with self._store.write() as tx:
+            record = required_hold(tx, hold_id)
+            if record.state == "open":
+                record = self._close_within(tx, record)
+                own = units(record.amount.minus(record.spent))
+                return self._close(tx, record, "settled", own, presumed=True, detail=_said(detail))
+            if record.presumed:
+                return record
+            raise HoldClosed(f"hold {hold_id!r} is {record.state} at {record.settled}; nothing is left to presume")
+
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:
-        """Free a hold of which nothing was sent. Raises `HoldClosed` if something was: settle that at zero."""
+        """Free a hold of which nothing was sent, and what is open within it.
+
+        Raises `HoldClosed`, and changes nothing, if something was sent, also within it: settle that at zero.
+        """
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "voided":
                 return record
+            if record.state == "open":
+                record = self._close_within(tx, record)  # what was sent of it is spent now
             if record.state != "open" or record.sent or record.spent:
                 raise HoldClosed(f"hold {hold_id!r} is {record.state} and may have been spent; settle it instead")
             return self._close(tx, record, "voided", NOTHING, detail={"reason": reason})
@@ -476,8 +514,7 @@ class Ledger:
         presumed: bool = False,
         detail: Detail,
     ) -> HoldRecord:
-        if record.children:
-            record = self._close_within(tx, record)
+        record = self._close_within(tx, record)
         total = shift(cost, record.spent_units)
         if presumed:
             detail = {**detail, "presumed": True}
@@ -511,6 +548,8 @@ class Ledger:
 
     def _close_within(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
         """Resolve what is still open within a hold that closes."""
+        if not record.children:
+            return record
         for child in tx.holds_within(record.id):
             if child.state == "open":
                 self._resolve(tx, child)
@@ -573,10 +612,10 @@ class Ledger:
         at_ns = self._now(tx) if at_ns is None else at_ns
         if record.parent is None:
             accounts = [required(tx, name) for name in record.accounts]
-            self._weigh(tx, accounts, None, held, posted, record.created_ns, at_ns)
+            self._weigh(tx, accounts, None, held, posted, record.created_ns)
         else:
             above = required_hold(tx, record.parent)
-            self._weigh(tx, (), above, held, posted, record.created_ns, at_ns, opened)
+            self._weigh(tx, (), above, held, posted, record.created_ns, opened)
         targets = record.accounts or (f"hold:{record.parent}",)
         tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail or {})
 
@@ -591,7 +630,7 @@ class Ledger:
         with self._store.write() as tx:
             now = self._now(tx)
             tx.put_lease(self.owner, now + self._lease_ns)
-        self._lease_due = now + self._lease_ns // 2
+        self._owner.lease_due = now + self._lease_ns // 2
 
     def sweep(self) -> list[HoldRecord]:
         """Resolve the open holds whose owner is gone, and return them.
@@ -641,7 +680,7 @@ class Ledger:
         from agentbudget.ledger.verify import verify
 
         with self._store.read() as tx:
-            return verify(tx, self._now(tx))
+            return verify(tx)
 
 
 _UNITS: Final = ("usd", "tokens", "calls")
@@ -662,8 +701,9 @@ def open_store(location: str | Path) -> Store:
 
 
 def _check_name(name: str) -> None:
-    if not name or name.startswith("hold:"):
-        raise Mistake(f"{name!r} cannot name an account")
+    check_text("the name of an account", name)
+    if name.startswith("hold:"):
+        raise Mistake(f"{name!r} cannot name an account: what follows hold: is a hold to the journal")
 
 
 def _opening(tag: str, meta: Detail | None) -> Detail:
@@ -674,17 +714,12 @@ def _opening(tag: str, meta: Detail | None) -> Detail:
     return opening
 
 
-def _shift_window(
-    tx: Transaction, account: str, window: Window, held: Units, posted: Units, created_ns: int, now_ns: int
-) -> None:
-    """Count a change in the period in which its hold was reserved. Steps of a rolling window are dropped in time."""
-    if window.kind == "rolling":
-        dropped_ns = window.start(now_ns - 2 * window.seconds * NS)
-        if tx.next_seq() % _PRUNE_EVERY == 0:
-            tx.forget_periods(account, window.text, before_ns=dropped_ns)
-        if created_ns < dropped_ns:
-            return
-    tx.shift(account, window.text, window.start(created_ns), held, posted)
+def _said(detail: Detail | None) -> Detail:
+    """What a caller says of a settlement. Raises `Mistake` on the words by which the journal marks its own."""
+    taken = _OWN_WORDS.intersection(detail or ())
+    if taken:
+        raise Mistake(f"{sorted(taken)} in what goes with a settlement are the ledger's own words; name them otherwise")
+    return detail or {}
 
 
 def _limits_of(account: Account, window: Window | None) -> Limits:

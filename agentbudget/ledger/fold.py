@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from agentbudget.errors import Mistake
@@ -51,6 +52,17 @@ class Life:
     opened: int = 0
     closed: int | None = None
 
+    @property
+    def parent(self) -> str | None:
+        """The hold that it is within."""
+        first = self.targets[0] if self.targets else ""
+        return first.removeprefix("hold:") if first.startswith("hold:") else None
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that it weighs on."""
+        return self.targets if self.parent is None else ()
+
     def add(self, entry: Entry) -> None:
         if entry.kind == "reserve":
             self.opened, self.began_ns, self.targets = entry.seq, entry.at_ns, entry.targets
@@ -78,6 +90,7 @@ class Fold:
         default_factory=lambda: defaultdict[str, "list[tuple[int, Units, Units]]"](list)
     )
     """For each account: when the hold was reserved, and what changed; what windows are made of."""
+    topups: dict[str, int] = field(default_factory=dict[str, int])
     windowed: frozenset[str] = frozenset()
     """The accounts whose `changes` are wanted."""
 
@@ -87,6 +100,8 @@ class Fold:
                 self.parents[entry.subject] = entry.detail["parent"]
                 self.limits[entry.subject] = {}
             case "limit" | "topup":
+                if entry.kind == "topup":
+                    self.topups[entry.detail["id"]] = entry.seq
                 triple: list[int | None] = entry.detail["limit"]
                 self.limits.setdefault(entry.subject, {})[entry.detail["window"]] = (triple[0], triple[1], triple[2])
             case "freeze" | "unfreeze":
@@ -133,15 +148,18 @@ class Fold:
         return found
 
 
-def accounts_at(entries: Iterable[Entry], at: datetime) -> list[Account]:
-    """Every account as the journal had it at a moment, by name."""
+def accounts_at(entries: Callable[[], Iterable[Entry]], at: datetime) -> list[Account]:
+    """Every account as the journal had it at a moment, by name.
+
+    Where a clock was put back, what stands before an entry in the journal happened before it, whatever its time.
+    """
     if at.tzinfo is None:
         raise Mistake(f"{at.isoformat()} has no time zone: give one, as in datetime(2026, 1, 31, tzinfo=UTC)")
     until_ns = int(at.timestamp() * 1e9)
+    last = max((entry.seq for entry in entries() if entry.at_ns <= until_ns), default=0)
     fold = Fold()
-    for entry in entries:
-        if entry.at_ns <= until_ns:
-            fold.add(entry)
+    for entry in islice(entries(), last):
+        fold.add(entry)
     return [fold.account(name) for name in sorted(fold.parents)]
 
 

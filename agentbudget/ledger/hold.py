@@ -59,8 +59,9 @@ class Hold:
         return self.record
 
     def presume(self, *, detail: Detail | None = None) -> HoldRecord:
-        """Settle at what was held, marked as presumed: sent, and nobody knows what it used."""
-        return self.settle(self.amount.minus(self.refresh().spent), presumed=True, detail=detail)
+        """See `Ledger.presume`."""
+        self.record = self._ledger.presume(self.record.id, detail=detail)
+        return self.record
 
     def void(self, *, reason: str = "nothing was sent") -> HoldRecord:
         """See `Ledger.void`."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
 
+from agentbudget.errors import StoreUnavailable
+from agentbudget.ledger.forks import watch
 from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units, plus
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
 
@@ -27,15 +30,27 @@ class MemoryStore:
     location = "memory"
 
     def __init__(self) -> None:
-        self._tx = MemoryTransaction()
+        self._tx: MemoryTransaction | None = MemoryTransaction()
+        watch(self)
 
     def write(self) -> MemoryTransaction:
+        if self._tx is None:
+            raise StoreUnavailable(
+                "a ledger in memory ends where its process forks, or both would spend its budget: keep it in a file"
+            )
         return self._tx
 
     read = write
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def before_fork(self) -> None:
+        """Nothing to do: a child gets nothing of it."""
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._tx = None
 
 
 class MemoryTransaction:
@@ -58,6 +73,7 @@ class MemoryTransaction:
         self._lines: list[Line] = []
         self._hashes: list[bytes] = []
         # Where to look; what an undone transaction left in them is passed over when they are read.
+        self._starts: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._within: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._tagged: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._open: dict[str, None] = {}
@@ -99,24 +115,28 @@ class MemoryTransaction:
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
         total = NOTHING
-        for start, (held, posted) in self._periods.get((account, window), {}).items():
-            if start >= since_ns:
-                total = plus(total, plus(held, posted))
+        for _, held, posted in self.period(account, window, since_ns):
+            total = plus(total, plus(held, posted))
         return total
 
     def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
-        periods = self._periods.get((account, window), {})
-        return [(start, *periods[start]) for start in sorted(periods) if start >= since_ns]
+        periods, starts = self._periods.get((account, window), {}), self._starts.get((account, window), [])
+        counted = islice(starts, bisect_left(starts, since_ns), None)
+        return [(start, *periods[start]) for start in counted if start in periods]
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
         periods = self._periods.setdefault((account, window), {})
-        before = periods.get(start_ns, (NOTHING, NOTHING))
+        before = periods.get(start_ns)
+        if before is None:
+            before = (NOTHING, NOTHING)
+            starts = self._starts[account, window]
+            place = bisect_left(starts, start_ns)
+            if place == len(starts) or starts[place] != start_ns:
+                starts.insert(place, start_ns)
         self._put(periods, start_ns, (plus(before[0], held), plus(before[1], posted)))
 
-    def forget_periods(self, account: str, window: str, *, before_ns: int | None = None) -> None:
-        periods = self._periods.get((account, window), {})
-        kept = {} if before_ns is None else {start: value for start, value in periods.items() if start >= before_ns}
-        self._put(self._periods, (account, window), kept)
+    def forget_periods(self, account: str, window: str) -> None:
+        self._put(self._periods, (account, window), {})
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         return self._holds.get(hold_id)
@@ -140,7 +160,7 @@ class MemoryTransaction:
         return [hold for hold_id in ids if (hold := self._holds.get(hold_id)) is not None]
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
-        return self._found(self._within[parent]) if parent in self._within else []
+        return [hold for hold in self._found(self._within.get(parent, {})) if hold.parent == parent]
 
     def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
         if state == "open":

@@ -8,11 +8,14 @@ import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from agentbudget.ledger.forks import watch
+from agentbudget.ledger.store import check_text
 
 Life = Literal["alive", "dead", "unknown"]
 
-_living: set[str] = set()
+_living: Final[set[str]] = set()
 """Owners in this process that have not closed their ledger."""
 
 
@@ -24,9 +27,28 @@ def new_owner() -> str:
     return owner
 
 
-def retire(owner: str) -> None:
-    """The owner closed its ledger: from now on its lease decides, though the process goes on."""
-    _living.discard(owner)
+class Owner:
+    """Under whose name a ledger holds. A forked process gets a name of its own, since either may outlive the other,
+    unless the caller gave it one. ``lease_due`` is when its lease is to be renewed, in ns."""
+
+    def __init__(self, name: str | None) -> None:
+        if name is not None:
+            check_text("an owner", name)
+        self._given = name is not None
+        self.name = name or new_owner()
+        self.lease_due = 0
+        watch(self)
+
+    def retire(self) -> None:
+        """The ledger was closed: from now on the lease decides, though the process goes on."""
+        _living.discard(self.name)
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    def after_fork(self, *, child: bool) -> None:
+        if child and not self._given:
+            self.name, self.lease_due = new_owner(), 0
 
 
 def life(owner: str) -> Life:
@@ -36,7 +58,7 @@ def life(owner: str) -> Life:
     started = rest.partition(":")[0]
     if host != _host() or not pid.isdigit():
         return "unknown"
-    if int(pid) == os.getpid():
+    if int(pid) == os.getpid() and started == _started(os.getpid()):
         return "alive" if owner in _living else "unknown"
     try:
         os.kill(int(pid), 0)
@@ -62,9 +84,11 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in ticks since the boot; empty where the system does not say."""
+    """When a process began, in ticks since the boot; empty where the system does not say, "ended" once it ended,
+    even if nobody has asked yet how."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "ended" if fields[0] in "ZX" else fields[19]

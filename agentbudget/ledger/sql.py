@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, cast
 
 from agentbudget.ledger.fold import meta_of
 from agentbudget.ledger.records import (
+    NOTHING,
     Account,
     Detail,
     Entry,
@@ -76,12 +77,15 @@ SHIFT: Final = (
     )
 )
 USED: Final = (
-    "SELECT COALESCE(SUM(held_usd + posted_usd), 0), COALESCE(SUM(held_tokens + posted_tokens), 0), "
-    "COALESCE(SUM(held_calls + posted_calls), 0) FROM periods WHERE account = ? AND time_window = ? AND start_ns >= ?"
+    "SELECT SUM(held_usd), SUM(held_tokens), SUM(held_calls), SUM(posted_usd), SUM(posted_tokens), SUM(posted_calls) "
+    "FROM periods WHERE account = ? AND time_window = ? AND start_ns >= ?"
 )
 
 LAST: Final = "\U0010ffff"
-"""After every other character: the end of a range of prefixes."""
+"""After every character that an id may have: the end of a range of prefixes."""
+
+PAGE: Final = 100
+"""Entries that are read at first in one go."""
 
 
 class Cursor(Protocol):
@@ -169,8 +173,11 @@ class SqlTransaction:
     # --- windows
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
-        row = self._execute(USED, (account, window, since_ns)).fetchone() or (0, 0, 0)
-        return (int(row[0]), int(row[1]), int(row[2]))
+        row = self._execute(USED, (account, window, since_ns)).fetchone()
+        if row is None or row[0] is None:
+            return NOTHING
+        held, posted = row[:3], row[3:]  # each fits a column; their sum may not
+        return (int(held[0] + posted[0]), int(held[1] + posted[1]), int(held[2] + posted[2]))
 
     def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
         sql = (
@@ -183,10 +190,8 @@ class SqlTransaction:
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
         self._execute(SHIFT, (account, window, start_ns, *held, *posted))
 
-    def forget_periods(self, account: str, window: str, *, before_ns: int | None = None) -> None:
-        until = "" if before_ns is None else " AND start_ns < ?"
-        values = (account, window) if before_ns is None else (account, window, before_ns)
-        self._execute(f"DELETE FROM periods WHERE account = ? AND time_window = ?{until}", values)
+    def forget_periods(self, account: str, window: str) -> None:
+        self._execute("DELETE FROM periods WHERE account = ? AND time_window = ?", (account, window))
 
     # --- holds
 
@@ -303,8 +308,14 @@ class SqlTransaction:
         return None if row is None else read_entry(row)
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]:
-        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
-        return (read_entry(row) for row in self._execute(sql, (after,)))
+        # Page by page: a statement that is not read to its end would keep the view of this moment for good.
+        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
+        size = PAGE
+        while rows := list(self._execute(sql, (after, size))):
+            yield from map(read_entry, rows)
+            if len(rows) < size:
+                return
+            after, size = rows[-1][0], min(2 * size, 64 * PAGE)
 
 
 def _only_closed(before: HoldRecord, after: HoldRecord) -> bool:

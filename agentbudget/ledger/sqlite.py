@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
-from agentbudget.ledger.sql import SqlTransaction
+from agentbudget.errors import Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.ledger.forks import watch
+from agentbudget.ledger.sql import Cursor, Row, SqlTransaction
 from agentbudget.ledger.store import GENESIS
 
 try:
@@ -77,18 +78,26 @@ CHECKPOINT_PAGES: Final = 4000
 class SqliteStore:
     """A `Store` in the file at `path`, made with its folders if it is not there.
 
-    One connection writes, another reads, so that a long look at the journal keeps no payment waiting.
+    One connection writes, another reads, so that a long look at the journal keeps no payment waiting. A process that
+    was forked from this one opens its own.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
+        self._writer = _Connection(path, busy_timeout_s, writes=True)
+        self._reader = _Connection(path, busy_timeout_s, writes=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = _Connection(path, busy_timeout_s, Turn(path, busy_timeout_s))
+            self._writer.connect()
             self._writer.migrate()
-            self._reader = _Connection(path, busy_timeout_s, None)
+            self._reader.connect()
         except (OSError, sqlite3.Error) as error:
+            self.close()
             raise fault(path, error, "open") from error
+        except BaseException:
+            self.close()
+            raise
+        watch(self)
 
     @property
     def location(self) -> str:
@@ -104,31 +113,38 @@ class SqliteStore:
         self._reader.close()
         self._writer.close()
 
+    def before_fork(self) -> None:
+        self._writer.rest()
+        self._reader.rest()
+
+    def after_fork(self, *, child: bool) -> None:
+        self._writer.after_fork(child=child)
+        self._reader.after_fork(child=child)
+
 
 class Turn:
     """Whose turn it is to write, among processes: an advisory lock beside the file.
 
-    SQLite's busy handler sleeps and tries again, so that under many writers some wait for seconds; the operating
-    system wakes whoever waits for this lock as soon as it is free. SQLite's own lock still guards the file.
+    SQLite's busy handler sleeps and tries again, so that under many writers some wait for seconds; whoever waits for
+    this lock asks again within a millisecond. SQLite's own lock still guards the file.
     """
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, path: Path) -> None:
         self._file = None if fcntl is None else path.with_name(f"{path.name}-turn").open("ab", buffering=0)
 
-    def take(self) -> None:
+    def take(self, deadline: float) -> None:
+        """Wait for it until `deadline` on the monotonic clock. Raises ``sqlite3.OperationalError``."""
         if fcntl is None or self._file is None:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._wait()
+            self._wait(deadline)
 
-    def _wait(self) -> None:
+    def _wait(self, deadline: float) -> None:
         assert fcntl is not None
         assert self._file is not None
         # Asked again and again: to wait in the kernel would be to wait without end for a writer that was stopped.
-        deadline = time.monotonic() + self._timeout_s
         pause = 50e-6
         while True:
             try:
@@ -149,52 +165,85 @@ class Turn:
             self._file.close()
 
 
+_inherited: Final[list[sqlite3.Connection]] = []
+"""What a fork left in this process. SQLite takes what they had locked for locked, so that they have to go before
+this process opens the same file; not sooner, since most children open nothing."""
+
+
 class _Connection:
     """One connection, entered for one transaction at a time."""
 
-    def __init__(self, path: Path, busy_timeout_s: float, turn: Turn | None) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float, *, writes: bool) -> None:
         self._path = path
+        self._timeout_s = busy_timeout_s
+        self._writes = writes
+        self._begin: Literal["BEGIN IMMEDIATE", "BEGIN"] = "BEGIN IMMEDIATE" if writes else "BEGIN"
         self._lock = threading.Lock()
-        self._turn = turn
-        self._begin: Literal["BEGIN IMMEDIATE", "BEGIN"] = "BEGIN" if turn is None else "BEGIN IMMEDIATE"
-        self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self._tx = SqlTransaction(self._db.execute)
+        self._resting = False
+        self._closed = ""
+        """Why it can be used no more."""
+        self._turn: Turn | None = None
+        self._db: sqlite3.Connection | None = None
+        self._tx = SqlTransaction(_nothing)
+        self._version = -1
+
+    def connect(self) -> None:
+        """Open the file."""
+        while _inherited:
+            _inherited.pop().close()
+        if self._writes:
+            self._turn = Turn(self._path)
+        db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        self._db = db
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._tx = SqlTransaction(db.execute)
         self._version = -1
 
     def __enter__(self) -> SqlTransaction:
-        self._lock.acquire()
+        deadline = time.monotonic() + self._timeout_s
+        # Who reads may take long, and takes no turn from anybody.
+        if not self._lock.acquire(timeout=self._timeout_s if self._writes else -1):
+            raise fault(self._path, sqlite3.OperationalError("database is locked"), "lock")
         try:
-            self._start()
+            self._start(deadline)
         except BaseException as error:
             self._stop()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, (OSError, sqlite3.Error)):
                 raise fault(self._path, error, "lock") from error
             raise
         return self._tx
 
-    def _start(self) -> None:
+    def _start(self, deadline: float) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"the ledger {self._path} {self._closed}; open it again with Ledger.open")
+        if self._db is None:
+            self.connect()
+        db = self._connected()
         if self._turn is not None:
-            self._turn.take()
-        self._db.execute(self._begin)
+            self._turn.take(deadline)
+        db.execute(self._begin)
         # SQLite's own count of what other connections wrote: where it stands still, so does the last entry.
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        (version,) = db.execute("PRAGMA data_version").fetchone()
         if version != self._version or not self._tx.fresh:
-            row = self._db.execute(HEAD).fetchone()
+            row = db.execute(HEAD).fetchone()
             if row is None:
                 self._tx.begin(0, GENESIS)
             else:
                 self._tx.begin(row[0], row[1])
             self._version = version
 
+    def _connected(self) -> sqlite3.Connection:
+        assert self._db is not None
+        return self._db
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
             try:
-                self._db.execute("COMMIT")
+                self._connected().execute("COMMIT")
             except BaseException as failed:
                 self._stop()
                 if isinstance(failed, sqlite3.Error):
@@ -207,30 +256,35 @@ class _Connection:
         self._stop()
         if isinstance(error, sqlite3.Error):
             raise fault(self._path, error, "write") from error
+        if isinstance(error, UnicodeEncodeError):
+            raise Mistake(f"ids and names are text without lone surrogates: {error}") from error
 
     def _stop(self) -> None:
         """Undo, and let others in."""
-        self._tx.forget()
-        # A full disk may already have rolled back; what raised is the error to report.
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        if self._turn is not None:
-            self._turn.give()
-        self._lock.release()
+        try:
+            self._tx.forget()
+            # A full disk may already have rolled back; what raised is the error to report.
+            with suppress(sqlite3.Error):
+                if self._db is not None and self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            if self._turn is not None and not self._closed:
+                self._turn.give()
+        finally:
+            self._lock.release()
 
     def migrate(self) -> None:
         """Make the tables in a new file; refuse a file of another program or of a newer version."""
-        self._db.execute("BEGIN IMMEDIATE")
+        db = self._connected()
+        db.execute("BEGIN IMMEDIATE")
         try:
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
             if tables == 0:
                 for statement in SCHEMA:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif application != APPLICATION_ID:
                 raise SchemaMismatch(f"{self._path} is another program's database; name another path for the ledger")
             elif version != SCHEMA_VERSION:
@@ -239,15 +293,41 @@ class _Connection:
                     "use the version that wrote it, or name another path"
                 )
         except BaseException:
-            self._db.execute("ROLLBACK")
+            db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        db.execute("COMMIT")
 
     def close(self) -> None:
+        """Close it for good, once nobody is inside."""
         with self._lock:
-            self._db.close()
+            self._closed = self._closed or "was closed"
+            if self._db is not None:
+                self._db.close()
             if self._turn is not None:
                 self._turn.close()
+
+    def rest(self) -> None:
+        """Before a fork: let whoever is inside finish, so that the child inherits nothing half done."""
+        self._resting = self._lock.acquire(timeout=self._timeout_s)
+
+    def after_fork(self, *, child: bool) -> None:
+        """In the parent, go on; in a child, forget the parent's connection, and open one when it is needed."""
+        if not child:
+            if self._resting:
+                self._lock.release()
+            return
+        self._lock = threading.Lock()
+        if not self._resting:
+            self._closed = "was in the middle of a transaction when this process was forked"
+        if self._turn is not None:
+            self._turn.close()  # the parent's lock, should it hold it, stays its own
+        if self._db is not None:
+            _inherited.append(self._db)
+        self._turn, self._db, self._tx = None, None, SqlTransaction(_nothing)
+
+
+def _nothing(sql: str, values: Row) -> Cursor:
+    raise AssertionError("a transaction without a connection")
 
 
 def fault(path: Path, error: Exception, verb: str) -> StoreUnavailable | StoreBusy | SchemaMismatch:

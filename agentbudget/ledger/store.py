@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from agentbudget.errors import Mistake
 from agentbudget.ledger.records import Account, Detail, Entry, EntryKind, HoldRecord, Units
@@ -46,8 +47,8 @@ class Transaction(Protocol):
         """Add to what is held and posted in one period of a window."""
         ...
 
-    def forget_periods(self, account: str, window: str, *, before_ns: int | None = None) -> None:
-        """Drop the periods of a window: those that began before a moment, or all."""
+    def forget_periods(self, account: str, window: str) -> None:
+        """Drop the periods of a window."""
         ...
 
     def hold(self, hold_id: str) -> HoldRecord | None: ...
@@ -126,6 +127,10 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+LONGEST: Final = 512
+"""The longest id or name, in characters."""
+_ODD: Final = re.compile("[\ud800-\udfff\U0010ffff]")
+
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -134,9 +139,35 @@ def canonical(value: object) -> str:
     if not value and isinstance(value, dict):
         return "{}"
     try:
-        return _encode(value)
-    except (TypeError, ValueError) as error:
+        text = _encode(value)
+        text.encode()  # a lone surrogate is text to Python alone
+        _check_keys(value)
+    except (TypeError, ValueError, RecursionError) as error:
         raise Mistake(f"what goes with a hold must be JSON (text, finite numbers, lists): {error}") from None
+    return text
+
+
+def _check_keys(value: object) -> None:
+    """JSON would turn a key that is no text into one, and sort it to another place when it is read back."""
+    if isinstance(value, dict):
+        for key, below in cast(dict[object, object], value).items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no text")
+            _check_keys(below)
+    elif isinstance(value, list | tuple):
+        for below in cast(list[object], value):
+            _check_keys(below)
+
+
+def check_text(what: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:
+    """Raise `Mistake` unless every store can keep `text`, compare it and list it: without NUL, lone surrogates and
+    U+10FFFF, and no longer than an index takes."""
+    if not isinstance(text, str):
+        raise Mistake(f"{what} is text, not {text!r}")
+    if not least <= len(text) <= most:
+        raise Mistake(f"{what} has {len(text)} characters; give it {least} to {most}")
+    if "\0" in text or not (text.isascii() or _ODD.search(text) is None):
+        raise Mistake(f"{what} {text!r} has a NUL, a lone surrogate or U+10FFFF in it, which no store keeps")
 
 
 @lru_cache(maxsize=4096)

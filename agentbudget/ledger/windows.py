@@ -19,7 +19,8 @@ STEPS: Final = 1000
 """A rolling window moves in steps of a thousandth of its length: what was spent leaves it at most a step late."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_ROLLING: Final = re.compile(r"([1-9]\d{0,8})\s*([smhd])")
+_ROLLING: Final = re.compile(r"([1-9][0-9]{0,8})\s*([smhd])")
+_LONGEST_S: Final = 999_999_999
 _KINDS: Final = ("hour", "day", "month")
 
 Kind = Literal["hour", "day", "month", "rolling"]
@@ -47,7 +48,10 @@ class Window:
         ``"24h"``, ``"7d"``. Raises `Mistake`."""
         rolling = _ROLLING.fullmatch(text.strip())
         if rolling:
-            return cls("rolling", seconds=int(rolling[1]) * _SECONDS[rolling[2]])
+            seconds = int(rolling[1]) * _SECONDS[rolling[2]]
+            if seconds > _LONGEST_S:
+                raise Mistake(f"{text!r} is longer than a window can be: {_LONGEST_S} seconds, some 31 years")
+            return cls("rolling", seconds=seconds)
         kind, _, zone = text.strip().partition("@")
         if kind not in _KINDS:
             raise Mistake(

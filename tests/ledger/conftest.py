@@ -6,10 +6,31 @@ from pathlib import Path
 import pytest
 
 from agentbudget.ledger import Ledger
+from agentbudget.ledger.core import open_store
+from agentbudget.testing import ManualClock
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Ledger]:
-    """One conformance suite over every store."""
-    with Ledger.open("memory:" if request.param == "memory" else tmp_path / "ledger.db") as opened:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new ledger is: one conformance suite over every store."""
+    return {"memory": "memory:", "sqlite": str(tmp_path / "ledger.db")}[request.param]
+
+
+@pytest.fixture
+def ledger(location: str) -> Generator[Ledger]:
+    with Ledger.open(location) as opened:
         yield opened
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def timed(location: str, clock: ManualClock) -> Generator[Ledger]:
+    """A ledger whose time is `clock`'s, of an owner of another host, so that its lease decides. It must verify."""
+    with Ledger(open_store(location), clock=clock, owner="elsewhere:1:x") as opened:
+        yield opened
+        verification = opened.verify()
+        assert verification.ok, verification.problems
