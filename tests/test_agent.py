@@ -16,6 +16,7 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 
 from agentbudget import Agent, Budget, BudgetExceeded, Context, Event, Mistake, Run, skill
+from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.runs import Runs
@@ -265,6 +266,12 @@ asyncio.run(main())
 """
 
 
+def answer_is_out(ledger: Ledger) -> bool:
+    """Whether a call of the skill ``answer`` has left and has not come back."""
+    calls = [hold for hold in ledger.holds(prefix="killed/", state="open") if hold.meta.get("kind") == "call"]
+    return any(call.meta["skill"] == "answer" and call.sent for call in calls)
+
+
 async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finished(docs: Path, tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent)
     child = subprocess.Popen([sys.executable, "-c", CRASHING, str(docs), root], stdout=subprocess.PIPE, text=True)
@@ -276,9 +283,14 @@ async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finis
         if heard.count("settled answer") == 1 and heard.count("call answer") == 2:
             break
         assert time.monotonic() < deadline
+    home = Path(os.environ["AGENTBUDGET_HOME"])
+    with Ledger.open(home / "ledger.db") as ledger:
+        while not answer_is_out(ledger):  # the call is told before it is marked as sent
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert Runs(Path(os.environ["AGENTBUDGET_HOME"]) / "runs").load("killed").status == "running"
+    assert Runs(home / "runs").load("killed").status == "running"
 
     async with research_agent(docs, share_answers=False) as agent:
         assert agent.ledger.verify().ok
