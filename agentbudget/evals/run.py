@@ -15,9 +15,10 @@ from agentbudget import telemetry
 from agentbudget.agent import Agent
 from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
 from agentbudget.evals.economics import Outcome
+from agentbudget.evals.exams import open_exam
 from agentbudget.evals.policies import POLICIES, Policy, PolicyName, policy
 from agentbudget.evals.report import EvalReport
-from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data, open_exam
+from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.money import Budget
 from agentbudget.settings import Settings

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from agentbudget.errors import DocumentsError
 from agentbudget.evals import DATASETS, find_data
 from agentbudget.evals.banking77 import SHOTS, Banking77
+from agentbudget.evals.exams import open_exam
 from agentbudget.evals.gsm8k import Gsm8k
-from agentbudget.evals.tasks import Item, choose, open_exam
+from agentbudget.evals.tasks import Item, choose
 from tests.evals.conftest import WriteRows
 
 DATA = os.environ.get("AGENTBUDGET_DATA")
