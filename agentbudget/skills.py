@@ -55,7 +55,7 @@ class NodeRuntime(Protocol):
 
 
 class Verifier(Protocol):
-    """A skill that checks another's output: it returns a bool and takes the output as ``answer``."""
+    """A skill that checks another's output: it returns a bool or a `Verdict`, and takes the output as ``answer``."""
 
     @property
     def name(self) -> str: ...
@@ -65,7 +65,7 @@ class Verifier(Protocol):
 
 
 AnyCheck = Check | Verifier
-"""A check of an output: a predicate, or a skill that returns a bool."""
+"""A check of an output: a predicate, or a skill that returns a bool or a `Verdict`."""
 
 Accept = AnyCheck | Sequence[AnyCheck]
 
@@ -213,10 +213,10 @@ def skill(
 
     ``tier``: the rung of the ladder to try first, ``"local"`` (the cheapest), ``"frontier"`` (the strongest)
     or a model's name. ``escalate``: the rung that it may climb to when an answer is not accepted.
-    ``accept``: a check of the output, or several; a check is a predicate, or a skill that returns a bool and
-    takes the output as ``answer`` beside any of this skill's own arguments. ``budget``: the most one step
-    may hold; without it the worst case of its calls is held. ``max_input_tokens`` sizes the hold of a skill
-    with a body, whose prompts are not known beforehand.
+    ``accept``: a check of the output, or several; a check is a predicate, or a skill that takes the output as
+    ``answer`` beside any of this skill's own arguments. It returns a bool, or a `Verdict` that says why.
+    ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
+    sizes the hold of a skill with a body, whose prompts are not known beforehand.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -262,8 +262,17 @@ class Output:
         return None if self.is_text else self._adapter.json_schema()
 
     def parse(self, text: str) -> Any:
-        """The value in a model's text. Raises ``ValueError`` if it does not fit the type."""
-        return text.strip() if self.is_text else self._adapter.validate_json(text)
+        """The value in a model's text. Raises ``ValueError``, which says where it does not fit the type."""
+        if self.is_text:
+            return text.strip()
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise ValueError(f"{where}: {problem['msg']}" if where else problem["msg"]) from error
 
     def reads(self, text: str) -> bool:
         """Whether `parse` takes this text."""

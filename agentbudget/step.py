@@ -264,6 +264,7 @@ class Step:
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
+        self.rejected: list[dict[str, str]] = []
         self._numbers = itertools.count(1)
         self._hold: Hold | None = None
 
@@ -349,7 +350,13 @@ class Step:
         return _reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
 
     def _settle(self, status: str, error: str | None, seconds: float) -> None:
-        detail = {"status": status, "escalated": self.escalated, "seconds": round(seconds, 4), "error": error}
+        detail = {
+            "status": status,
+            "escalated": self.escalated,
+            "rejected": self.rejected,
+            "seconds": round(seconds, 4),
+            "error": error,
+        }
         with telemetry.settlement(self.hold.id) as span:
             record = self.hold.settle(detail=detail)
             span.closed(record)
@@ -386,6 +393,8 @@ class Step:
             value, verdict = await self._read(answer, output, checks)
             if cut_by_us and verdict.ok:
                 verdict = Verdict(False, "cut at the cap that its hold paid for")
+            if not verdict.ok:
+                self.rejected.append({"model": model.name, "reason": verdict.reason})
             progress = Progress(
                 rung=rung,
                 top=len(rungs) - 1,
@@ -427,9 +436,9 @@ class Step:
         """A skill as a check: it gets the output as ``answer`` and those of our arguments that it names."""
         if not isinstance(check, Skill):
             return cast(Check, check)
-        verifier = cast("Skill[..., bool]", check)
+        verifier = cast("Skill[..., bool | Verdict]", check)
 
-        async def verified(value: object) -> bool:
+        async def verified(value: object) -> bool | Verdict:
             known = {**self.arguments, "answer": value}
             wanted = {name: known[name] for name in verifier.signature.parameters if name in known}
             return await self.context.call(verifier, verifier.bind((), wanted))
@@ -588,7 +597,7 @@ def _why_unreadable(answer: Completion, error: ValueError) -> str:
         case "budget":
             return f"cut after the {answer.usage.compute_ns / 1e9:.1f} s of compute that its hold paid for"
         case "stop" | "refused":
-            return f"not of the type: {str(error).splitlines()[0]}"
+            return f"not of the type: {error}"
         case _:
             assert_never(answer.finish)
 
@@ -652,7 +661,7 @@ def _checks_bound(engine: Engine, skill: Skill[Any, Any]) -> Amount:
     total = ZERO
     for check in skill.accept:
         if isinstance(check, Skill):
-            verifier = cast("Skill[..., bool]", check)
+            verifier = cast("Skill[..., bool | Verdict]", check)
             total = total + _worst_case(engine, verifier, verifier.max_input_tokens)
     return total
 

@@ -119,6 +119,7 @@ async def test_an_unsupported_answer_climbs_to_the_stronger_model(docs: Path) ->
     assert run.output == "Within 30 days. [1]"
     (line,) = [line for line in run.statement.lines if line.skill == "answer"]
     assert line.escalated
+    assert [r.reason for r in line.rejected] == ["verify: 99 does not stand in the passage that it quotes"]
 
 
 async def test_an_answer_that_no_model_can_ground_is_not_given(docs: Path) -> None:

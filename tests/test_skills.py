@@ -71,6 +71,14 @@ def test_text_of_another_type_is_refused(kind: Any, text: str) -> None:
         Output(kind).parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "where"), [('{"name":"x"}', "value: Field required"), ('[{"name":', "Invalid JSON: ")]
+)
+def test_a_refusal_says_what_does_not_fit(text: str, where: str) -> None:
+    with pytest.raises(ValueError, match=f"^{where}"):
+        Output(Fact).parse(text)
+
+
 def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
     def plain(ctx: Context, text: str) -> str:
         """Not async."""

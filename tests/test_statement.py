@@ -14,7 +14,7 @@ from agentbudget.errors import UnknownRun
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.money import ZERO, Amount, Budget
-from agentbudget.statement import Line, Statement
+from agentbudget.statement import Line, Rejection, Statement
 from agentbudget.statement.fold import short_names
 from agentbudget.testing import ManualClock
 from agentbudget.usage import Usage
@@ -73,7 +73,7 @@ class Run:
     def hit(self, step: Hold, *, saved_usd_nano: int) -> None:
         self.call(step, ZERO).settle(detail={"cached": True, "saved_usd_nano": saved_usd_nano, "seconds": 0.001})
 
-    def end(self, step: Hold, *, seconds: float, status: str = "ok", error: str | None = None, **more: bool) -> None:
+    def end(self, step: Hold, *, seconds: float, status: str = "ok", error: str | None = None, **more: object) -> None:
         step.settle(detail={"status": status, "seconds": seconds, "error": error, "escalated": False} | more)
 
     def statement(self, task: str | None = None, user: str | None = None) -> Statement:
@@ -96,7 +96,8 @@ def escalation(run: Run) -> None:
     run.answer(
         run.call(step, usd(1_800_000, 900), model=LARGE, rung=1, purpose="escalation"), usd(410_000, 760), seconds=5.5
     )
-    run.end(step, seconds=8.2, escalated=True)
+    why = {"model": SMALL, "reason": "verify: its quote does not stand in the passages"}
+    run.end(step, seconds=8.2, escalated=True, rejected=[why])
 
 
 def everything(run: Run) -> Statement:
@@ -225,6 +226,34 @@ def test_a_step_whose_answer_was_not_accepted_says_so() -> None:
     run.answer(run.call(step, usd(900, 900)), usd(400, 400), seconds=1)
     run.end(step, seconds=1, status="unaccepted", escalated=True)
     assert "unaccepted" in run.statement().text()
+
+
+def test_a_rejected_answer_says_why(full: Statement) -> None:
+    reason = "verify: its quote does not stand in the passages"
+    assert line(full, "answer").rejected == (Rejection(SMALL, reason),)
+    shown = f"answer of {SMALL}: {reason}"
+    assert f"Rejected   {shown}" in full.text()
+    page = full._repr_html_()  # pyright: ignore[reportPrivateUsage] - the name that IPython looks for
+    assert f'<th scope="row">Rejected</th><td>{shown}</td>' in page
+    told = next(row for row in full.to_dict()["lines"] if row["skill"] == "answer")
+    assert told["rejected"] == [{"model": SMALL, "reason": reason}]
+
+
+def test_of_many_rejections_the_first_are_shown_and_the_others_counted() -> None:
+    run = Run()
+    for number in range(9):
+        step = run.step("answer", usd(900, 900))
+        run.end(step, seconds=1, rejected=[{"model": SMALL, "reason": f"reason {number}"}])
+    text = run.statement().text()
+    assert "reason 5" in text
+    assert "reason 6" not in text
+    assert "Rejected   3 more" in text
+
+
+def test_rejections_that_another_version_wrote_are_read_as_far_as_they_say_why() -> None:
+    run = Run()
+    run.end(run.step("answer", usd(900, 900)), seconds=1, rejected=["strange", {"model": 7}, {"reason": "too long"}])
+    assert run.statement().lines[0].rejected == (Rejection(None, "too long"),)
 
 
 def test_a_presumed_call_is_booked_as_held_and_its_tokens_are_unknown(full: Statement) -> None:

@@ -27,7 +27,7 @@ from agentbudget.skills import Skill, skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
-from agentbudget.verify import cites
+from agentbudget.verify import Verdict, cites
 
 
 @skill(max_output_tokens=8)
@@ -137,9 +137,31 @@ async def test_an_answer_that_no_rung_could_better_is_returned_and_marked(ledger
     assert step.detail["status"] == "unaccepted"
 
 
+async def test_a_step_keeps_why_each_answer_was_rejected(ledger: Ledger) -> None:
+    def short(text: str) -> Verdict:
+        return Verdict(len(text) < 9, f"{len(text)} characters are too many")
+
+    @skill(escalate="frontier", max_output_tokens=20, accept=[cites, short])
+    async def brief(ctx: Context, question: str) -> str:
+        """Answer in a word, with a citation."""
+        ...
+
+    await brief(context(ledger, local("no mark"), frontier("at length [1]")), question="why?")
+    (step,) = steps(ledger)
+    assert step.detail["rejected"] == [
+        {"model": "scripted:small", "reason": "did not pass cites"},
+        {"model": "scripted:large", "reason": "short: 13 characters are too many"},
+    ]
+
+
+async def test_an_accepted_answer_leaves_no_rejection(ledger: Ledger) -> None:
+    await answer(context(ledger, local("sure [1]"), frontier()), question="why?")
+    assert steps(ledger)[0].detail["rejected"] == []
+
+
 async def test_output_that_fits_no_type_is_an_error_and_is_booked(ledger: Ledger) -> None:
     ctx = context(ledger, local("not json"))
-    with pytest.raises(InvalidOutput, match="triage"):
+    with pytest.raises(InvalidOutput, match=r"triage.*Invalid JSON"):
         await triage(ctx, message="x")
     assert ledger.balance("run/r").posted.usd_nano > 0
     (step,) = steps(ledger)
@@ -335,7 +357,25 @@ async def test_a_skill_may_check_another_skills_output(ledger: Ledger) -> None:
     assert await reply(ctx, question="q") == "right"
     outer, *inner = steps(ledger)
     assert [h.parent for h in inner] == [outer.id, outer.id]
+    assert outer.detail["rejected"] == [{"model": "scripted:small", "reason": "did not pass supported"}]
     assert ledger.verify().ok
+
+
+async def test_a_checking_skill_may_say_why(ledger: Ledger) -> None:
+    @skill(max_output_tokens=20, max_input_tokens=60)
+    async def judged(ctx: Context, answer: str) -> Verdict:
+        """Is the answer right? If not, say what is wrong."""
+        ...
+
+    @skill(escalate="frontier", max_output_tokens=10, accept=judged)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    verdicts = ('{"ok": false, "reason": "no such day"}', '{"ok": true, "reason": ""}')
+    ctx = context(ledger, local("the 32nd", *verdicts), frontier("the 3rd"))
+    assert await reply(ctx, question="q") == "the 3rd"
+    assert steps(ledger)[0].detail["rejected"] == [{"model": "scripted:small", "reason": "judged: no such day"}]
 
 
 async def test_steps_with_the_same_arguments_at_once_do_not_collide(ledger: Ledger) -> None:
