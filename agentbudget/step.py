@@ -169,6 +169,7 @@ class Context:
     scope: Scope
     step: Step | None = None
     ticket: str | None = None
+    subject: str | None = None
     listener: Callable[[Event], None] = lambda _event: None
 
     @property
@@ -204,6 +205,13 @@ class Context:
     def landing(self, ticket: str) -> Context:
         """A context in which one step, the first, spends what `set_aside` held; a further one reserves for itself."""
         return replace(self, ticket=ticket)
+
+    def about(self, subject: str) -> Context:
+        """A context whose steps and searches the statement shows with what they are about, such as a question.
+
+        The ledger keeps `subject` as plain text; telemetry never carries it.
+        """
+        return replace(self, subject=subject)
 
     @overload
     async def complete(
@@ -620,6 +628,8 @@ def _reserve_step(
         "tier": skill.tier,
         "estimated": {"usd_nano": expected.usd_nano, "tokens": expected.tokens},
     }
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
     if landing:
         meta["landing"] = True
     hold_id = _unused_id(ledger, base)
@@ -730,6 +740,8 @@ async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> R
 
     engine = ctx.engine
     meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
     hold = _reserve_retrieval(ctx, question, meta)
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:

@@ -72,9 +72,12 @@ async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(
     assert [c["source"] for c in run.citations] == ["returns.md", "shipping.md"]
     skills = [line.skill for line in run.statement.lines if line.kind == "step"]
     assert sorted(skills) == ["answer", "answer", "plan", "synthesise", "verify", "verify"]
+    asked = {line.about for line in run.statement.lines if line.skill == "answer"}
+    assert asked == {"refund window?", "who pays shipping?"}
     names = {span.name.split()[0] for span in captured.spans}
     assert names >= {"invoke_agent", "step", "reserve", "retrieval", "chat", "settle"}
     assert "kettle" not in captured.dump()
+    assert "window" not in captured.dump()
 
 
 async def test_a_lone_question_needs_no_conclusion_and_frees_what_was_held_for_it(docs: Path) -> None:

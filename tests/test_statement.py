@@ -38,7 +38,9 @@ class Run:
         self.ledger = Ledger(MemoryStore(), clock=self.clock)
         self.ledger.account(f"run/{self.id}", limit=self.budget)
 
-    def step(self, skill: str, held: Amount, *, tier: str = "local", within: Hold | None = None) -> Hold:
+    def step(
+        self, skill: str, held: Amount, *, tier: str = "local", within: Hold | None = None, **more: object
+    ) -> Hold:
         self.count += 1
         return self.ledger.reserve(
             f"{self.id}/{self.count}-{skill}",
@@ -50,6 +52,7 @@ class Run:
                 "skill": skill,
                 "tier": tier,
                 "estimated": {"usd_nano": held.usd_nano // 2, "tokens": held.tokens // 2},
+                **more,
             },
         )
 
@@ -226,6 +229,16 @@ def test_a_step_whose_answer_was_not_accepted_says_so() -> None:
     run.answer(run.call(step, usd(900, 900)), usd(400, 400), seconds=1)
     run.end(step, seconds=1, status="unaccepted", escalated=True)
     assert "unaccepted" in run.statement().text()
+
+
+def test_a_step_shows_what_it_is_about() -> None:
+    run = Run()
+    run.end(run.step("answer", usd(900, 900), about="What is the window?"), seconds=1)
+    run.end(run.step("triage", usd(900, 900)), seconds=1)
+    statement = run.statement()
+    assert [line.about for line in statement.lines] == ["What is the window?", None]
+    assert "Asked      answer: What is the window?" in statement.text()
+    assert statement.to_dict()["lines"][0]["about"] == "What is the window?"
 
 
 def test_a_rejected_answer_says_why(full: Statement) -> None:

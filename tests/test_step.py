@@ -154,6 +154,25 @@ async def test_a_step_keeps_why_each_answer_was_rejected(ledger: Ledger) -> None
     ]
 
 
+async def test_what_a_step_is_about_is_kept_with_it_alone(ledger: Ledger) -> None:
+    @skill(max_output_tokens=4, max_input_tokens=60)
+    async def right(ctx: Context, answer: str) -> bool:
+        """Is the answer right?"""
+        ...
+
+    @skill(max_output_tokens=10, accept=right)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    ctx = context(ledger, local("yes", "true"))
+    await reply(ctx.about("the weather"), question="q")
+    assert [(step.meta["skill"], step.meta.get("about")) for step in steps(ledger)] == [
+        ("reply", "the weather"),
+        ("right", None),
+    ]
+
+
 async def test_an_accepted_answer_leaves_no_rejection(ledger: Ledger) -> None:
     await answer(context(ledger, local("sure [1]"), frontier()), question="why?")
     assert steps(ledger)[0].detail["rejected"] == []

@@ -193,6 +193,7 @@ _COLUMNS = (
     "saved_usd",
     "seconds",
     "depth",
+    "about",
     "id",
 )
 
@@ -222,5 +223,6 @@ def _row(line: Line) -> tuple[object, ...]:
         usd(line.saved_usd_nano),
         line.seconds,
         line.depth,
+        line.about,
         line.id,
     )

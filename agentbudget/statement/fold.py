@@ -54,17 +54,19 @@ class Rejection:
 class Line:
     """One step (or a retrieval or index update that stands alone), with all that happened within it.
 
-    ``depth`` is 0 for a step of the run, 1 for a step within it. Amounts and tokens include the steps within; ``own``
-    is what was booked without them. ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None
-    if the ledger does not say; ``cached_tokens`` is the part of the input that a provider read from its prompt cache.
-    ``cache_hits`` are answers from our own cache, ``replayed`` those that a resumed run had paid for already.
-    ``presumed`` and ``overrun`` are parts of what was booked. ``rejected`` are the answers that did not pass, in order.
+    ``about`` is what it was for, such as a question, where a graph says so. ``depth`` is 0 for a step of the run, 1 for
+    a step within it. Amounts and tokens include the steps within; ``own`` is what was booked without them.
+    ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None if the ledger does not say;
+    ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are answers
+    from our own cache, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
+    parts of what was booked. ``rejected`` are the answers that did not pass, in order.
     """
 
     id: str
     kind: str
     depth: int
     skill: str
+    about: str | None
     tier: str | None
     model: str | None
     models: tuple[str, ...]
@@ -204,6 +206,7 @@ class Holds:
             kind=text(head.meta, "kind") or "step",
             depth=depth,
             skill=_title(head),
+            about=text(head.meta, "about"),
             tier=text(head.meta, "tier"),
             model=" → ".join(self._names[model] for model in models) or None,
             models=models,

@@ -85,6 +85,7 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         ("Escalated", f"{totals.escalated} of {plural(totals.steps, 'step')}" if totals.escalated else None),
         ("Presumed", f"{_some(totals.presumed)}: sent, outcome unknown, booked as held" if totals.presumed else None),
         ("Overrun", f"{_some(totals.overrun)} above what was held, booked in full" if totals.overrun else None),
+        *_few("Asked", [_about(line) for line in statement.lines if line.about and line.kind == "step"]),
         *_few("Rejected", [_against(rejection, line) for line in statement.lines for rejection in line.rejected]),
         *(("Failed", f"{line.skill}: {cut(line.error, ERROR_LENGTH)}") for line in statement.lines if line.error),
         *((model.tier.capitalize(), _priced(model)) for model in statement.ladder),
@@ -209,6 +210,10 @@ def _few(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
     """The first of many facts of one kind, and how many there are beside."""
     shown = [(name, value) for value in values[:FEW]]
     return shown if len(values) <= FEW else [*shown, (name, f"{len(values) - FEW:,} more")]
+
+
+def _about(line: Line) -> str:
+    return f"{line.skill}: {cut(line.about, ERROR_LENGTH)}"
 
 
 def _against(rejection: Rejection, line: Line) -> str:
