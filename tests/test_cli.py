@@ -267,6 +267,39 @@ def test_an_unknown_run_names_the_latest() -> None:
     assert "no run 'nothing'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "kind", "status"),
+    [
+        ("statement nothing", "UnknownRun", 1),
+        ("index nowhere", "DocumentsError", 1),
+        ("run --docs nowhere task", "DocumentsError", 1),
+        ("resume nothing", "UnknownRun", 1),
+        ("demo --models llamacpp:no-such-model", "UnknownModel", 1),
+        ("models pull no-such-model", "UnknownModel", 1),
+        ("ledger limit user/nobody", "UnknownAccount", 1),
+        ("eval gsm8k", "DocumentsError", 1),
+        ("statement --no-such-option", "NoSuchOption", 2),
+        ("ledger entries --limit none", "BadParameter", 2),
+    ],
+)
+def test_an_error_is_an_object_for_programs_and_a_message_for_people(command: str, kind: str, status: int) -> None:
+    done = agentbudget(*command.split(), "--json", AGENTBUDGET_DATA="")
+    told = json.loads(done.stdout)
+    assert (list(told), told["error"]["type"], done.returncode) == (["error"], kind, status)
+    assert told["error"]["message"] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_run_that_broke_off_tells_programs_why_and_what_it_cost(docs: Path) -> None:
+    done = run(docs, "--json", "--budget", "0.000001")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["error"]["type"]) == (3, "BudgetExceeded")
+    assert told["statement"]["run_id"] == told["run_id"]
+    assert told["statement"]["budget"]["usd_nano"] == 1000
+    assert f"agentbudget resume {told['run_id']}" in done.stderr
+
+
 def test_help_names_every_command() -> None:
     done = agentbudget("--help")
     for command in ("run", "demo", "resume", "statement", "index", "models", "ledger", "eval"):

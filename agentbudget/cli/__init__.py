@@ -6,11 +6,12 @@ Heavy parts load inside the commands that need them, so that ``--help`` answers 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from agentbudget import __version__
-from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail
+from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail, print_json
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
@@ -32,15 +33,35 @@ for command in (run, demo, resume, statement, index, evaluate, models, ledger):
 
 
 def main() -> None:
-    """The entry point: an error of ours is one clear message and a non-zero exit."""
+    """The entry point: an error is one clear message, a non-zero exit and, with ``--json``, an object for programs."""
+    facts: dict[str, Any] = {}
     try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", EXIT_INTERRUPTED)
-    except BudgetExceeded as error:
-        fail(f"over budget: {error}", EXIT_OVER_BUDGET)
-    except AgentBudgetError as error:
-        fail(str(error))
+        cli(standalone_mode=False, obj=facts)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--json" in sys.argv[1:]:  # as it was typed: what could not be parsed is an error, too
+            print_json({"error": {"type": type(error).__name__, "message": message(error)}} | facts)
+        leave(error)
+        raise
+
+
+def message(error: BaseException) -> str:
+    """What an error says."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    return "interrupted" if isinstance(error, click.Abort | KeyboardInterrupt) else str(error)
+
+
+def leave(error: BaseException) -> None:
+    """Say on standard error what went wrong and leave with its exit status; come back if it is a fault of our code."""
+    match error:
+        case click.ClickException():
+            error.show()
+            sys.exit(error.exit_code)
+        case click.Abort() | KeyboardInterrupt():
+            fail(message(error), EXIT_INTERRUPTED)
+        case BudgetExceeded():
+            fail(f"over budget: {message(error)}", EXIT_OVER_BUDGET)
+        case AgentBudgetError():
+            fail(message(error))
+        case _:
+            pass
