@@ -31,7 +31,7 @@ from agentbudget.models.base import Completion, Message, Meter, Model, Price, Re
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.route import Progress, next_move
-from agentbudget.skills import Accept, AnyCheck, Output, Skill, as_checks
+from agentbudget.skills import MAX_OUTPUT_TOKENS, Accept, AnyCheck, Output, Skill, positive
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
 
@@ -239,14 +239,15 @@ class Context:
         """Ask the skill's models, cheapest first; climb while an answer does not pass `accept` and may.
 
         `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output.
-        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`.
+        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`,
+        `SkillError` for a check or a cap that cannot be one.
         """
         if self.step is None:
             raise SkillError("ctx.complete belongs inside a skill: a step is what holds the money for it")
         shape = Output(output)
         text = "\n\n".join(filter(None, [self.step.skill.prompt if system is None else system, shape.instruction]))
         messages = (Message("system", text), Message("user", prompt)) if text else (Message("user", prompt),)
-        return await self.step.complete(messages, shape, as_checks(accept), max_output_tokens)
+        return await self.step.complete(messages, shape, self.step.skill.checks(accept), max_output_tokens)
 
     async def retrieve(self, question: str, *, tokens: int) -> Retrieved:
         """The passages of the run's documents worth most within `tokens`."""
@@ -384,7 +385,9 @@ class Step:
     # --- the models, cheapest first
 
     def _request(self, messages: tuple[Message, ...], output: Output, max_output_tokens: int | None) -> Request:
-        cap = min(max_output_tokens or self.skill.max_output_tokens, self.skill.max_output_tokens)
+        cap = self.skill.max_output_tokens
+        if max_output_tokens is not None:
+            cap = min(cap, positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS))
         return Request(messages, cap, schema=output.schema, temperature=self.skill.temperature)
 
     async def complete(

@@ -218,6 +218,19 @@ def test_an_agent_of_one_skill_needs_no_plan_and_runs_from_plain_code() -> None:
     assert agent.run_sync("it crashes", budget=Budget(usd="0.01")).output == "bug"
 
 
+async def test_run_sync_in_an_event_loop_says_what_to_write_instead() -> None:
+    agent = Agent([triage], models=[ScriptedModel(['"bug"'])])
+    with pytest.raises(Mistake, match=r"write `await agent\.run\(…\)` instead"):
+        agent.run_sync("it crashes", budget=Budget(usd="0.01"))
+
+
+async def test_a_budget_that_is_none_is_refused_before_the_run_begins(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(Mistake, match=r"write budget=Budget\(usd='0\.05'\)"):
+            await agent.run("refunds?", budget="0.05", run_id="odd")  # pyright: ignore[reportArgumentType] # the mistake
+        assert not agent.runs.has("odd")
+
+
 class Ticket(TypedDict, total=False):
     task: str
     message: str

@@ -17,6 +17,7 @@ from agentbudget.errors import (
     ModelUnavailable,
     OutcomeUnknown,
     RateLimited,
+    SkillError,
 )
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Completion, Meter, Request
@@ -202,6 +203,22 @@ async def test_a_step_that_needs_more_than_it_held_extends_its_hold(ledger: Ledg
     assert step.state == "settled"
     assert step.overrun == ZERO
     assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("wrong", [{"max_output_tokens": 0}, {"max_output_tokens": -5}, {"accept": "abc"}], ids=str)
+async def test_what_cannot_be_asked_of_a_model_is_refused_before_it_is_sent(
+    ledger: Ledger, wrong: dict[str, Any]
+) -> None:
+    @skill(max_output_tokens=8)
+    async def ask(ctx: Context, question: str) -> str:
+        """Ask."""
+        return (await ctx.complete(question, **wrong)).text
+
+    model = local("never")
+    with pytest.raises(SkillError, match=r"max_output_tokens must be|cannot check an answer"):
+        await ask(context(ledger, model), question="q")
+    assert model.requests == []
+    assert ledger.balance("run/r").posted == ZERO
 
 
 async def test_an_extension_that_does_not_fit_is_refused_and_the_rest_is_settled(ledger: Ledger) -> None:
