@@ -426,10 +426,10 @@ class Step:
     def _conclude(self, answer: Completion, output: Output, model: Model, value: Any, verdict: Verdict) -> Reply[Any]:
         if value is _UNREADABLE:
             raise InvalidOutput(
-                f"{self.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}; "
-                "raise max_output_tokens, or let the skill escalate to a stronger model",
+                f"{self.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}",
                 model=model.name,
                 usage=answer.usage,
+                advice="raise max_output_tokens, or let the skill escalate to a stronger model",
             )
         self.accepted = self.accepted and verdict.ok
         return Reply(answer.text, value, model.name, verdict.ok, answer.confidence)

@@ -19,6 +19,7 @@ import pytest
 from agentbudget.ledger import Ledger
 from agentbudget.models import catalog
 from tests.models.provider_server import ProviderServer, Reply
+from tests.models.remote_fixtures import chat_answer
 
 SMOL = "llamacpp:smollm2-135m"
 
@@ -204,10 +205,28 @@ def test_a_provider_that_is_down_costs_nothing(docs: Path) -> None:
     assert posted()["skill/plan"] == 0
 
 
-def _prices(folder: Path) -> Path:
+def _prices(folder: Path, model: str = "openai:gpt-5.5") -> Path:
     path = folder / "prices.toml"
-    path.write_text('["openai:gpt-5.5"]\ninput = 5\noutput = 30\ncontext_window = 100000\n')
+    path.write_text(f'["{model}"]\ninput = 5\noutput = 30\ncontext_window = 100000\n')
     return path
+
+
+@pytest.mark.usefixtures("smollm2")
+async def test_an_answer_that_no_model_could_form_is_told_with_what_a_user_can_change(docs: Path) -> None:
+    import asyncio
+
+    async with ProviderServer(Reply.json(chat_answer('{"questions": [', finish_reason="length"))) as server:
+        done = await asyncio.to_thread(
+            run,
+            docs,
+            "--json",
+            models=f"openai:tiny@{server.url}/v1",
+            AGENTBUDGET_PRICES=str(_prices(docs.parent, "openai:tiny")),
+        )
+    assert json.loads(done.stdout)["error"]["type"] == "InvalidOutput"
+    assert "gave no Plan: cut at 3 output tokens; a stronger model" in done.stderr
+    assert "--models" in done.stderr
+    assert "max_output_tokens" not in done.stderr
 
 
 @pytest.mark.usefixtures("smollm2")

@@ -6,7 +6,7 @@ Heavy parts load inside the commands that need them, so that ``--help`` answers 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,9 +17,14 @@ from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
 from agentbudget.cli.models import models
 from agentbudget.cli.runs import demo, resume, run, statement
-from agentbudget.errors import AgentBudgetError, BudgetExceeded
+from agentbudget.errors import AgentBudgetError, BudgetExceeded, InvalidOutput
 
 __all__ = ["cli", "main"]
+
+STRONGER: Final = (
+    "a stronger model may do better: name some with --models, cheapest first (agentbudget models list), "
+    "or set ANTHROPIC_API_KEY or OPENAI_API_KEY"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,10 +50,16 @@ def main() -> None:
 
 
 def message(error: BaseException) -> str:
-    """What an error says."""
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    return "interrupted" if isinstance(error, click.Abort | KeyboardInterrupt) else str(error)
+    """What an error says to somebody at a command line, who can choose models but not change skills."""
+    match error:
+        case click.ClickException():
+            return error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted"
+        case InvalidOutput():
+            return f"{error.fact}; {STRONGER}"
+        case _:
+            return str(error)
 
 
 def leave(error: BaseException) -> None:
