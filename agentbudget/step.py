@@ -18,6 +18,7 @@ from agentbudget import telemetry
 from agentbudget.cache import Answers, CachedAnswer, answer_key
 from agentbudget.errors import (
     AgentBudgetError,
+    BudgetExceeded,
     HoldConflict,
     InvalidOutput,
     Mistake,
@@ -470,12 +471,15 @@ class Step:
                 return found.completion, request.max_output_tokens
         for attempt in itertools.count(1):
             estimate = await self.engine.estimator.call(self.skill.name, model, request, trust_history=trust_history)
+            hold = self._hold_call(model, purpose, estimate)
             try:
-                return await self._attempt(model, estimate, output, purpose, keys), estimate.output_cap
+                answer = await self._attempt(hold, model, estimate=estimate, output=output, purpose=purpose, keys=keys)
+                return answer, estimate.output_cap
             except ModelError as error:
                 if not error.retryable or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
+                self._make_good(hold.record.settled or ZERO)
         raise AssertionError("unreachable: the loop above returns or raises")
 
     def _answer_keys(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -514,12 +518,21 @@ class Step:
             _settled(hold, ZERO, detail)
         self._tell("cached", model=model.name)
 
-    async def _attempt(
-        self, model: Model, estimate: CallEstimate, output: Output, purpose: Purpose, keys: tuple[str, ...]
-    ) -> Completion:
-        """Reserve, call, settle: whatever happens in between, the hold ends with the truth as far as it is known."""
+    def _hold_call(self, model: Model, purpose: Purpose, estimate: CallEstimate) -> Hold:
         meta = self._call_meta(model, purpose, estimate)
-        hold = self._hold_within(estimate.bound, tag(self.skill.name, model.name), meta)
+        return self._hold_within(estimate.bound, tag(self.skill.name, model.name), meta)
+
+    async def _attempt(
+        self,
+        hold: Hold,
+        model: Model,
+        *,
+        estimate: CallEstimate,
+        output: Output,
+        purpose: Purpose,
+        keys: tuple[str, ...],
+    ) -> Completion:
+        """Call and settle: whatever happens in between, the hold ends with the truth as far as it is known."""
         meter = Meter(on_leaving=hold.mark_sent)
         self._tell("call", model=model.name)
         started = time.perf_counter()
@@ -587,6 +600,20 @@ class Step:
                 raise HoldConflict(f"hold {hold_id!r} is taken by another call: two steps must not share a hold")
             span.granted()
             return hold
+
+    def _make_good(self, lost: Amount) -> None:
+        """Hold anew what a failed attempt took, so that the room for the escalation stays, here and in the steps above.
+
+        Where that does not fit, the next attempt is made from what is left.
+        """
+        if not lost:
+            return
+        if self.parent is not None:
+            self.parent._make_good(lost)
+        try:
+            self._extend(self.hold.refresh().amount + lost)
+        except BudgetExceeded as refused:
+            _log.warning("step %s may not afford its escalation: an attempt failed, and %s", self.hold.id, refused)
 
     def _extend(self, to: Amount) -> None:
         if self.skill.budget is not None:

@@ -262,6 +262,66 @@ async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     assert second.state == "settled"
 
 
+LOST = ScriptedReply(error=OutcomeUnknown("timeout", model="m"))
+
+
+def taking_the_rest(ledger: Ledger, *replies: str | ScriptedReply, during: str) -> ScriptedModel:
+    """A cheap model, while whose answer `during` somebody else takes all that is left of the run's calls."""
+    script = list(replies)
+
+    def reply(_request: Request) -> str | ScriptedReply:
+        if script[0] == during:
+            left = ledger.balance("run/r").available.calls
+            assert left is not None
+            ledger.reserve("others", Amount(calls=left), accounts=["run/r"])
+        return script.pop(0)
+
+    return ScriptedModel(reply, name="scripted:small")
+
+
+async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    small = taking_the_rest(ledger, LOST, LOST, "no citation", during="no citation")
+    ctx = context(ledger, small, frontier("sure [1]"), budget=Budget(calls=9))
+    assert await answer(ctx, question="why?") == "sure [1]"
+    (step,) = steps(ledger)
+    assert step.amount.calls == 4
+    assert step.overrun == ZERO
+    assert ledger.verify().ok
+
+
+async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalation(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+
+    @skill(max_output_tokens=4, max_input_tokens=60)
+    async def supported(ctx: Context, answer: str) -> bool:
+        """Is the answer right?"""
+        ...
+
+    @skill(escalate="frontier", max_output_tokens=10, accept=supported)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    small = taking_the_rest(ledger, "wrong", LOST, "false", "true", during="false")
+    ctx = context(ledger, small, frontier("right"), budget=Budget(calls=9))
+    assert await reply(ctx, question="q") == "right"
+    assert ledger.verify().ok
+
+
+async def test_where_no_more_fits_a_failed_attempt_is_made_again_from_what_was_held(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    ctx = context(ledger, local(LOST, "sure [1]"), frontier(), budget=Budget(calls=2))
+    assert await answer(ctx, question="why?") == "sure [1]"
+    assert "may not afford its escalation" in caplog.text
+
+
 class Unreachable(ScriptedModel):
     """Believes that its request leaves, then finds nobody to take it."""
 
