@@ -787,7 +787,7 @@ def _reserve_retrieval(ctx: Context, question: str, meta: Mapping[str, Any]) -> 
     engine = ctx.engine
     cap = Amount(engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
     base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
-    digest = hashlib.blake2b(question.encode(), digest_size=5).hexdigest()
+    digest = hashlib.blake2b(repr(question).encode(), digest_size=5).hexdigest()
     hold_id = _unused_id(engine.ledger, f"{base}/retrieve.{digest}")
     if ctx.step is not None:
         return ctx.step.hold_within(hold_id, cap, "retrieval", meta)
