@@ -134,10 +134,11 @@ def carry_out(
 def finish(agent: Agent, run_id: str, as_json: bool, begin: Callable[[Any, Any], Coroutine[Any, Any, Run]]) -> None:
     """Await a run. Whatever ends it, the statement is printed: money was spent."""
     from agentbudget.console import RunView
+    from agentbudget.models import machine_price
 
     async def work() -> Run:
         async with agent:
-            with RunView(quiet=as_json) as view:
+            with RunView(quiet=as_json, machine=machine_price(agent.settings)) as view:
                 await agent.check_documents()
                 await pull_weights(agent, view)
                 task = asyncio.ensure_future(begin(view.event, view.indexing))

@@ -219,7 +219,20 @@ async def test_progress_tells_of_files_then_chunks(reopen: Reopen, write: Write)
     async with reopen() as index:
         await index.update(write(DOCS), progress=told.append)
     assert told[:3] == [Progress("read", 0, 2), Progress("read", 1, 2), Progress("read", 2, 2)]
-    assert told[3:] == [Progress("embed", 0, 3), Progress("embed", 3, 3)]
+    assert [(p.stage, p.done, p.total) for p in told[3:]] == [("embed", 0, 3), ("embed", 3, 3)]
+
+
+async def test_progress_tells_what_there_is_to_embed_and_how_long_the_first_of_it_took(
+    reopen: Reopen, write: Write
+) -> None:
+    told: list[Progress] = []
+    async with reopen() as index:
+        report = await index.update(write(DOCS | _long(40)), progress=told.append)
+    first, second, last = (progress.work for progress in told if progress.work is not None)
+    assert (first.files, first.tokens, first.done_tokens, first.expected_ns) == (3, report.tokens, 0, None)
+    assert 0 < second.done_tokens < second.tokens == last.done_tokens
+    assert second.expected_ns == second.compute_ns * second.tokens // second.done_tokens
+    assert last.expected_ns == last.compute_ns == report.compute_ns
 
 
 def _long(sections: int) -> dict[str, str]:
