@@ -212,6 +212,15 @@ def test_a_replayed_call_is_not_a_cache_hit() -> None:
     assert "1 call replayed, not paid twice" in run.statement().text()
 
 
+def test_cached_answers_that_were_not_accepted_are_unaccepted() -> None:
+    run = Run()
+    step = run.step("answer", usd(900, 900))
+    run.hit(step, saved_usd_nano=9)
+    run.end(step, seconds=0.1, status="unaccepted")
+    first = run.statement().lines[0]
+    assert (first.status, first.cache_hits, first.saved_usd_nano) == ("unaccepted", 1, 9)
+
+
 def test_a_call_that_was_not_billed_used_no_tokens() -> None:
     run = Run()
     step = run.step("plan", usd(900, 900))

@@ -26,9 +26,10 @@ LineStatus = Literal[
     "voided",
     "unknown",
 ]
-"""How a step ended. ``unaccepted``: no answer passed its checks; ``cached`` and ``replayed``: every answer was paid for
-before; ``overrun``: it ended, above a hold; ``presumed``: booked at what it held; ``lapsed``: left in the middle by its
-owner, and what was sent presumed spent; ``unknown``: the ledger does not say."""
+"""How a step ended. ``unaccepted``: no answer passed its checks, be it new or paid for before; ``cached`` and
+``replayed``: accepted, and every answer was paid for before; ``overrun``: it ended, above a hold; ``presumed``: booked
+at what it held; ``lapsed``: left in the middle by its owner, and what was sent presumed spent; ``unknown``: the ledger
+does not say."""
 
 NS_PER_S: Final = 10**9
 NS_PER_MINUTE: Final = 60 * NS_PER_S
