@@ -65,7 +65,7 @@ def solving(*right: Item, name: str) -> ScriptedModel:
 
     def reply(request: Request) -> ScriptedReply:
         answer = targets.get(request.messages[-1].text, "0")
-        return ScriptedReply(json.dumps({"reasoning": "so it is", "answer": int(answer)}))
+        return ScriptedReply(f"So it is.\nAnswer: {answer}")
 
     return ScriptedModel(reply, name=name, fingerprint=name)
 
