@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel
 
-from agentbudget.errors import DocumentsError
+from agentbudget.errors import DocumentsError, InvalidOutput
 from agentbudget.evals.tasks import DatasetName, Guess, Item, Preparing, read_rows
 from agentbudget.skills import Skill
 
@@ -49,7 +49,9 @@ async def solve(ctx: Context, question: str) -> Guess:
     """
     reply = await ctx.complete(f"Problem: {question}")
     number = final_number(reply.text)
-    return Guess("", None) if number is None else Guess(number, reply.confidence)
+    if number is None:
+        raise InvalidOutput(f"'solve': {reply.model} came to no number", model=reply.model)
+    return Guess(number, reply.confidence)
 
 
 def final_number(text: str) -> str | None:
