@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agentbudget.statement import Statement
     from agentbudget.step import Context, Event, Reply, Scope
     from agentbudget.usage import Usage
-    from agentbudget.verify import cites
+    from agentbudget.verify import Verdict, cites
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ _HOMES: Final = {
     "agentbudget.statement": ("Statement",),
     "agentbudget.step": ("Context", "Event", "Reply", "Scope"),
     "agentbudget.usage": ("Usage",),
-    "agentbudget.verify": ("cites",),
+    "agentbudget.verify": ("Verdict", "cites"),
 }
 _MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -68,6 +68,7 @@ __all__ = [
     "Skill",
     "Statement",
     "Usage",
+    "Verdict",
     "__version__",
     "cite",
     "cites",

@@ -8,11 +8,11 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 INDEX_STEP_NS: Final = 30 * 10**9
 """How far ahead of its work an index update holds money, in nanoseconds of this machine."""
+
+T = TypeVar("T")
 
 Listener = Callable[[Event], None]
 
@@ -200,13 +202,16 @@ class Agent:
             await asyncio.to_thread(require_documents, self._documents)
 
     def run_sync(self, task: str, *, budget: Budget, user: str | None = None, feature: str | None = None) -> Run:
-        """`run`, for code that is not async. Closes the agent afterwards: its models belong to that event loop."""
+        """`run`, for code that is not async. Closes the agent afterwards: its models belong to that event loop.
+
+        Raises `Mistake` where an event loop runs already, as in a notebook.
+        """
 
         async def once() -> Run:
             async with self:
                 return await self.run(task, budget=budget, user=user, feature=feature)
 
-        return asyncio.run(once())
+        return run_blocking(once, instead="await agent.run(…)")
 
     async def resume(
         self,
@@ -350,6 +355,15 @@ class Agent:
                 },
             )
             return report
+
+
+def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
+    """Carry out `work` in an event loop of its own. Raises `Mistake`, which names `instead`, where one runs already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work())
+    raise Mistake(f"an event loop is running here, as in a notebook or an async function: write `{instead}` instead")
 
 
 def require_documents(folder: str) -> None:

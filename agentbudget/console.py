@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from agentbudget.money import format_usd
+from agentbudget.money import NANO, format_usd
+from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from agentbudget.context import Progress, Work
+    from agentbudget.models.base import Price
     from agentbudget.step import Event
+
+MUCH_FILES: Final = 200
+MUCH_TEXT: Final = 2_000_000
+"""Files, or characters, from which on embedding takes long enough to be announced."""
 
 
 class RunView:
-    """A status line on standard error; plain lines where that is no terminal, nothing if `quiet`."""
+    """A status line on standard error; plain lines where that is no terminal, nothing if `quiet`.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    `machine` prices the seconds of this machine, where work that takes many of them is to be announced.
+    """
+
+    def __init__(self, *, quiet: bool = False, machine: Price | None = None) -> None:
         self._quiet = quiet
+        self._machine = machine
+        self._announced = False
         self._status: Status | None = None
         self._spent = 0
         self._last = 0.0
@@ -55,8 +67,10 @@ class RunView:
         }[event.phase]
         self._say(f"{words}", often=True)
 
-    def indexing(self, progress: Any) -> None:
-        """Documents read, chunks embedded."""
+    def indexing(self, progress: Progress) -> None:
+        """Documents read, chunks embedded. Much work is announced as soon as its first batch has shown its speed."""
+        if progress.work is not None and not self._announced:
+            self._announce(progress.work, progress.total)
         words = {"read": "reading documents", "embed": "embedding chunks"}[progress.stage]
         self._say(f"{words} {progress.done}/{progress.total}", often=progress.done == progress.total)
 
@@ -69,6 +83,22 @@ class RunView:
         """Items of an eval, policy by policy."""
         self._say(f"{progress.stage}: {progress.done}/{progress.total}", often=progress.done == progress.total)
 
+    def _announce(self, work: Work, chunks: int) -> None:
+        expected_ns = work.expected_ns
+        much = work.files > MUCH_FILES or work.characters > MUCH_TEXT
+        if self._quiet or self._machine is None or expected_ns is None or not much:
+            return
+        self._announced = True
+        cost = format_usd(self._machine.cost(Usage(compute_ns=expected_ns)))
+        words = (
+            f"to embed: {work.files:,} files, {chunks:,} chunks, {work.tokens:,} tokens; "
+            f"by the first of them about {_duration(expected_ns / NANO)} and {cost} of this machine"
+        )
+        if self._status is not None:
+            self._status.console.print(f"· {words}", markup=False, highlight=False)
+        else:
+            print(f"· {words}", file=sys.stderr, flush=True)
+
     def _say(self, words: str, *, often: bool = False) -> None:
         if self._quiet:
             return
@@ -77,3 +107,8 @@ class RunView:
         elif often or time.monotonic() - self._last > 2:
             self._last = time.monotonic()
             print(f"· {words}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """A time that is only about right: seconds up to two minutes, then minutes."""
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"

@@ -250,4 +250,12 @@ class OutcomeUnknown(ModelError):
 
 
 class InvalidOutput(ModelError):
-    """The model's output does not fit the type that was asked for."""
+    """The model's output does not fit the type that was asked for.
+
+    ``fact`` is the message without ``advice``, which is for the author of the skill: others cannot change it.
+    """
+
+    def __init__(self, fact: str, *, model: str, usage: Usage | None = None, advice: str | None = None) -> None:
+        super().__init__(fact if advice is None else f"{fact}; {advice}", model=model, usage=usage)
+        self.fact = fact
+        self.advice = advice

@@ -43,7 +43,9 @@ class RunRecord(BaseModel):
     ended_ns: int | None = None
 
     def limit(self, budget: Budget) -> None:
-        """Make `budget` the run's limits."""
+        """Make `budget` the run's limits. Raises `Mistake` if it is no budget."""
+        if not isinstance(budget, Budget):
+            raise Mistake(f"a run's budget must be a Budget, not {budget!r}: write budget=Budget(usd='0.05')")
         self.budget_usd = None if budget.usd is None else str(budget.usd)
         self.budget_tokens, self.budget_calls = budget.tokens, budget.calls
 

@@ -45,6 +45,24 @@ DEFAULT_INPUT_TOKENS: Final = 2048
 """What a call inside a skill with a body may bring, where the skill does not say."""
 
 MAX_OUTPUT_TOKENS: Final = 200_000
+MAX_INPUT_TOKENS: Final = 10_000_000
+
+MAX_TEMPERATURE: Final = 2.0
+"""The highest that any provider takes."""
+
+RESERVED: Final = frozenset(
+    {
+        "model_config",
+        "model_dump",
+        "model_dump_json",
+        "model_extra",
+        "model_fields_set",
+        "model_validate",
+        "model_validate_json",
+        "model_validate_strings",
+    }
+)
+"""No names for parameters: a planner gives a skill's arguments as a pydantic model, which keeps these for itself."""
 
 
 class NodeRuntime(Protocol):
@@ -55,7 +73,7 @@ class NodeRuntime(Protocol):
 
 
 class Verifier(Protocol):
-    """A skill that checks another's output: it returns a bool and takes the output as ``answer``."""
+    """A skill that checks another's output: it returns a bool or a `Verdict`, and takes the output as ``answer``."""
 
     @property
     def name(self) -> str: ...
@@ -65,7 +83,7 @@ class Verifier(Protocol):
 
 
 AnyCheck = Check | Verifier
-"""A check of an output: a predicate, or a skill that returns a bool."""
+"""A check of an output: a predicate, or a skill that returns a bool or a `Verdict`."""
 
 Accept = AnyCheck | Sequence[AnyCheck]
 
@@ -74,6 +92,7 @@ class Skill(Generic[P, R]):
     """A typed async function that models carry out, as one transaction. Made by `skill`.
 
     Calling it with a `Context` runs it as a step: ``label = await triage(ctx, message="…")``.
+    Raises `SkillError` for what cannot work, when it is declared.
     """
 
     def __init__(
@@ -85,23 +104,23 @@ class Skill(Generic[P, R]):
         max_output_tokens: int = DEFAULT_OUTPUT_TOKENS,
         max_input_tokens: int = DEFAULT_INPUT_TOKENS,
         budget: Budget | None = None,
-        accept: tuple[AnyCheck, ...] = (),
+        accept: Accept = (),
         temperature: float = 0.0,
     ) -> None:
+        self.signature: inspect.Signature = _signature(function)
         self.function = function
         self.name: str = function.__name__
-        self.tier = tier
-        self.escalate = escalate
-        self.max_output_tokens = _positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS)
-        self.max_input_tokens = _positive("max_input_tokens", max_input_tokens, 10_000_000)
-        self.budget = budget
-        self.accept = accept
-        self.temperature = temperature
+        self.tier = _rung("tier", tier)
+        self.escalate = None if escalate is None else _rung("escalate", escalate)
+        self.max_output_tokens = positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS)
+        self.max_input_tokens = positive("max_input_tokens", max_input_tokens, MAX_INPUT_TOKENS)
+        self.budget = _budget(budget)
+        self.accept = self.checks(accept)
+        self.temperature = _temperature(temperature)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self.prompt = inspect.cleandoc(function.__doc__ or "")
-        self.signature: inspect.Signature = _signature(function)
         self.has_body = not _is_empty(function)
         if not self.has_body and not self.prompt:
             raise SkillError(f"skill {self.name!r} has neither a body nor a docstring: its docstring is its prompt")
@@ -121,6 +140,32 @@ class Skill(Generic[P, R]):
             raise SkillError(f"{self.name}{self.signature}: {error}") from None
         bound.apply_defaults()
         return dict(bound.arguments)
+
+    def checks(self, accept: Accept) -> tuple[AnyCheck, ...]:
+        """One check of this skill's output or several, as a tuple. Raises `SkillError` for what cannot check it."""
+        several = isinstance(accept, Sequence) and not isinstance(accept, str)
+        checks = tuple(cast(Sequence[AnyCheck], accept)) if several else (cast(AnyCheck, accept),)
+        for check in checks:
+            if not callable(check):
+                raise SkillError(
+                    f"{check!r} cannot check an answer: accept takes a function of the output that returns a bool, "
+                    "a skill that does, or a list of them"
+                )
+            if isinstance(check, Skill):
+                self._require_arguments(cast(Verifier, check))
+        return checks
+
+    def _require_arguments(self, verifier: Verifier) -> None:
+        """Raise `SkillError` unless a checking skill takes the output and asks for nothing that is not there."""
+        if "answer" not in verifier.signature.parameters:
+            raise SkillError(f"skill {verifier.name!r} cannot check an answer: give it a parameter named 'answer'")
+        known = {*self.signature.parameters, "answer"}
+        required = {name for name, p in verifier.signature.parameters.items() if p.default is p.empty}
+        if missing := sorted(required - known):
+            raise SkillError(
+                f"skill {verifier.name!r} cannot check what {self.name!r} answers, which has no {', '.join(missing)}: "
+                "a check gets the output as 'answer' beside the checked skill's own arguments"
+            )
 
     @cached_property
     def output(self) -> Output:
@@ -176,11 +221,6 @@ class Skill(Generic[P, R]):
         return (Message("system", system), Message("user", render_arguments(arguments)))
 
 
-def as_checks(accept: Accept) -> tuple[AnyCheck, ...]:
-    """One check or several, as a tuple."""
-    return tuple(cast(Sequence[AnyCheck], accept)) if isinstance(accept, Sequence) else (accept,)
-
-
 @overload
 def skill(function: SkillFunction[P, R], /) -> Skill[P, R]: ...
 @overload
@@ -213,10 +253,10 @@ def skill(
 
     ``tier``: the rung of the ladder to try first, ``"local"`` (the cheapest), ``"frontier"`` (the strongest)
     or a model's name. ``escalate``: the rung that it may climb to when an answer is not accepted.
-    ``accept``: a check of the output, or several; a check is a predicate, or a skill that returns a bool and
-    takes the output as ``answer`` beside any of this skill's own arguments. ``budget``: the most one step
-    may hold; without it the worst case of its calls is held. ``max_input_tokens`` sizes the hold of a skill
-    with a body, whose prompts are not known beforehand.
+    ``accept``: a check of the output, or several; a check is a predicate, or a skill that takes the output as
+    ``answer`` beside any of this skill's own arguments. It returns a bool, or a `Verdict` that says why.
+    ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
+    sizes the hold of a skill with a body, whose prompts are not known beforehand.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -227,7 +267,7 @@ def skill(
             max_output_tokens=max_output_tokens,
             max_input_tokens=max_input_tokens,
             budget=budget,
-            accept=as_checks(accept),
+            accept=accept,
             temperature=temperature,
         )
 
@@ -262,8 +302,17 @@ class Output:
         return None if self.is_text else self._adapter.json_schema()
 
     def parse(self, text: str) -> Any:
-        """The value in a model's text. Raises ``ValueError`` if it does not fit the type."""
-        return text.strip() if self.is_text else self._adapter.validate_json(text)
+        """The value in a model's text. Raises ``ValueError``, which says where it does not fit the type."""
+        if self.is_text:
+            return text.strip()
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise ValueError(f"{where}: {problem['msg']}" if where else problem["msg"]) from error
 
     def reads(self, text: str) -> bool:
         """Whether `parse` takes this text."""
@@ -318,16 +367,32 @@ def _text(value: Any) -> str:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    if not inspect.iscoroutinefunction(function):
-        raise SkillError(f"skill {function.__name__!r} must be an async function: write 'async def'")
+    """The parameters that a prompt brings: all but the context."""
+    name = getattr(function, "__name__", function)
+    if not inspect.iscoroutinefunction(function) or not hasattr(function, "__code__"):
+        raise SkillError(f"skill {name!r} must be an async function: write 'async def', and options by their names")
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
-    if not parameters:
-        raise SkillError(f"skill {function.__name__!r} needs a context as its first parameter: (ctx: Context, …)")
+    if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, _BY_PLACE_OR_NAME):
+        raise SkillError(f"skill {name!r} needs a context as its first parameter: (ctx: Context, …)")
     for parameter in parameters[1:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise SkillError(f"skill {function.__name__!r}: *args and **kwargs have no place in a prompt; name them")
+        if why := _unfit(parameter):
+            raise SkillError(f"skill {name!r}: {why}")
     return signature.replace(parameters=parameters[1:])
+
+
+_BY_PLACE_OR_NAME: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _unfit(parameter: inspect.Parameter) -> str | None:
+    """Why a parameter cannot be one of a skill: its arguments go by name, into a prompt and out of a plan."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return "*args and **kwargs have no place in a prompt; name them"
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        return f"parameter {parameter.name!r} must have a name that callers may use; put '/' right after the context"
+    if parameter.name.startswith("_") or parameter.name in RESERVED:
+        return f"{parameter.name!r} cannot be the name of a parameter (pydantic keeps it); choose another"
+    return None
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -338,9 +403,28 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         raise SkillError(f"skill {function.__name__!r}: {error}; a skill's types must exist when it runs") from None
 
 
-def _positive(name: str, value: int, most: int) -> int:
+def positive(name: str, value: int, most: int) -> int:
+    """`value` if it is a whole number from 1 to `most`; raises `SkillError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         raise SkillError(f"{name} must be a whole number from 1 to {most:,}, not {value!r}")
+    return value
+
+
+def _rung(name: str, value: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise SkillError(f"{name} must be 'local', 'frontier' or a model's name, not {value!r}")
+    return value
+
+
+def _budget(value: Budget | None) -> Budget | None:
+    if value is not None and not isinstance(value, Budget):
+        raise SkillError(f"budget must be a Budget, not {value!r}: write budget=Budget(usd='0.05')")
+    return value
+
+
+def _temperature(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TEMPERATURE:
+        raise SkillError(f"temperature must be a number from 0 to {MAX_TEMPERATURE:g}, not {value!r}")
     return value
 
 

@@ -18,6 +18,7 @@ from agentbudget import telemetry
 from agentbudget.cache import Answers, CachedAnswer, answer_key
 from agentbudget.errors import (
     AgentBudgetError,
+    BudgetExceeded,
     HoldConflict,
     InvalidOutput,
     Mistake,
@@ -31,7 +32,7 @@ from agentbudget.models.base import Completion, Message, Meter, Model, Price, Re
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.route import Progress, next_move
-from agentbudget.skills import Accept, AnyCheck, Output, Skill, as_checks
+from agentbudget.skills import MAX_OUTPUT_TOKENS, Accept, AnyCheck, Output, Skill, positive
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
 
@@ -169,6 +170,7 @@ class Context:
     scope: Scope
     step: Step | None = None
     ticket: str | None = None
+    subject: str | None = None
     listener: Callable[[Event], None] = lambda _event: None
 
     @property
@@ -205,6 +207,13 @@ class Context:
         """A context in which one step, the first, spends what `set_aside` held; a further one reserves for itself."""
         return replace(self, ticket=ticket)
 
+    def about(self, subject: str) -> Context:
+        """A context whose steps and searches the statement shows with what they are about, such as a question.
+
+        The ledger keeps `subject` as plain text; telemetry never carries it.
+        """
+        return replace(self, subject=subject)
+
     @overload
     async def complete(
         self, prompt: str, *, system: str | None = None, accept: Accept = (), max_output_tokens: int | None = None
@@ -231,14 +240,15 @@ class Context:
         """Ask the skill's models, cheapest first; climb while an answer does not pass `accept` and may.
 
         `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output.
-        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`.
+        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`,
+        `SkillError` for a check or a cap that cannot be one.
         """
         if self.step is None:
             raise SkillError("ctx.complete belongs inside a skill: a step is what holds the money for it")
         shape = Output(output)
         text = "\n\n".join(filter(None, [self.step.skill.prompt if system is None else system, shape.instruction]))
         messages = (Message("system", text), Message("user", prompt)) if text else (Message("user", prompt),)
-        return await self.step.complete(messages, shape, as_checks(accept), max_output_tokens)
+        return await self.step.complete(messages, shape, self.step.skill.checks(accept), max_output_tokens)
 
     async def retrieve(self, question: str, *, tokens: int) -> Retrieved:
         """The passages of the run's documents worth most within `tokens`."""
@@ -264,6 +274,7 @@ class Step:
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
+        self.rejected: list[dict[str, str]] = []
         self._numbers = itertools.count(1)
         self._hold: Hold | None = None
 
@@ -349,7 +360,13 @@ class Step:
         return _reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
 
     def _settle(self, status: str, error: str | None, seconds: float) -> None:
-        detail = {"status": status, "escalated": self.escalated, "seconds": round(seconds, 4), "error": error}
+        detail = {
+            "status": status,
+            "escalated": self.escalated,
+            "rejected": self.rejected,
+            "seconds": round(seconds, 4),
+            "error": error,
+        }
         with telemetry.settlement(self.hold.id) as span:
             record = self.hold.settle(detail=detail)
             span.closed(record)
@@ -369,7 +386,9 @@ class Step:
     # --- the models, cheapest first
 
     def _request(self, messages: tuple[Message, ...], output: Output, max_output_tokens: int | None) -> Request:
-        cap = min(max_output_tokens or self.skill.max_output_tokens, self.skill.max_output_tokens)
+        cap = self.skill.max_output_tokens
+        if max_output_tokens is not None:
+            cap = min(cap, positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS))
         return Request(messages, cap, schema=output.schema, temperature=self.skill.temperature)
 
     async def complete(
@@ -386,6 +405,8 @@ class Step:
             value, verdict = await self._read(answer, output, checks)
             if cut_by_us and verdict.ok:
                 verdict = Verdict(False, "cut at the cap that its hold paid for")
+            if not verdict.ok:
+                self.rejected.append({"model": model.name, "reason": verdict.reason})
             progress = Progress(
                 rung=rung,
                 top=len(rungs) - 1,
@@ -406,10 +427,10 @@ class Step:
     def _conclude(self, answer: Completion, output: Output, model: Model, value: Any, verdict: Verdict) -> Reply[Any]:
         if value is _UNREADABLE:
             raise InvalidOutput(
-                f"{self.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}; "
-                "raise max_output_tokens, or let the skill escalate to a stronger model",
+                f"{self.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}",
                 model=model.name,
                 usage=answer.usage,
+                advice="raise max_output_tokens, or let the skill escalate to a stronger model",
             )
         self.accepted = self.accepted and verdict.ok
         return Reply(answer.text, value, model.name, verdict.ok, answer.confidence)
@@ -427,9 +448,9 @@ class Step:
         """A skill as a check: it gets the output as ``answer`` and those of our arguments that it names."""
         if not isinstance(check, Skill):
             return cast(Check, check)
-        verifier = cast("Skill[..., bool]", check)
+        verifier = cast("Skill[..., bool | Verdict]", check)
 
-        async def verified(value: object) -> bool:
+        async def verified(value: object) -> bool | Verdict:
             known = {**self.arguments, "answer": value}
             wanted = {name: known[name] for name in verifier.signature.parameters if name in known}
             return await self.context.call(verifier, verifier.bind((), wanted))
@@ -450,12 +471,15 @@ class Step:
                 return found.completion, request.max_output_tokens
         for attempt in itertools.count(1):
             estimate = await self.engine.estimator.call(self.skill.name, model, request, trust_history=trust_history)
+            hold = self._hold_call(model, purpose, estimate)
             try:
-                return await self._attempt(model, estimate, output, purpose, keys), estimate.output_cap
+                answer = await self._attempt(hold, model, estimate=estimate, output=output, purpose=purpose, keys=keys)
+                return answer, estimate.output_cap
             except ModelError as error:
                 if not error.retryable or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
+                self._make_good(hold.record.settled or ZERO)
         raise AssertionError("unreachable: the loop above returns or raises")
 
     def _answer_keys(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -494,12 +518,21 @@ class Step:
             _settled(hold, ZERO, detail)
         self._tell("cached", model=model.name)
 
-    async def _attempt(
-        self, model: Model, estimate: CallEstimate, output: Output, purpose: Purpose, keys: tuple[str, ...]
-    ) -> Completion:
-        """Reserve, call, settle: whatever happens in between, the hold ends with the truth as far as it is known."""
+    def _hold_call(self, model: Model, purpose: Purpose, estimate: CallEstimate) -> Hold:
         meta = self._call_meta(model, purpose, estimate)
-        hold = self._hold_within(estimate.bound, tag(self.skill.name, model.name), meta)
+        return self._hold_within(estimate.bound, tag(self.skill.name, model.name), meta)
+
+    async def _attempt(
+        self,
+        hold: Hold,
+        model: Model,
+        *,
+        estimate: CallEstimate,
+        output: Output,
+        purpose: Purpose,
+        keys: tuple[str, ...],
+    ) -> Completion:
+        """Call and settle: whatever happens in between, the hold ends with the truth as far as it is known."""
         meter = Meter(on_leaving=hold.mark_sent)
         self._tell("call", model=model.name)
         started = time.perf_counter()
@@ -568,6 +601,20 @@ class Step:
             span.granted()
             return hold
 
+    def _make_good(self, lost: Amount) -> None:
+        """Hold anew what a failed attempt took, so that the room for the escalation stays, here and in the steps above.
+
+        Where that does not fit, the next attempt is made from what is left.
+        """
+        if not lost:
+            return
+        if self.parent is not None:
+            self.parent._make_good(lost)
+        try:
+            self._extend(self.hold.refresh().amount + lost)
+        except BudgetExceeded as refused:
+            _log.warning("step %s may not afford its escalation: an attempt failed, and %s", self.hold.id, refused)
+
     def _extend(self, to: Amount) -> None:
         if self.skill.budget is not None:
             require_room(
@@ -588,7 +635,7 @@ def _why_unreadable(answer: Completion, error: ValueError) -> str:
         case "budget":
             return f"cut after the {answer.usage.compute_ns / 1e9:.1f} s of compute that its hold paid for"
         case "stop" | "refused":
-            return f"not of the type: {str(error).splitlines()[0]}"
+            return f"not of the type: {error}"
         case _:
             assert_never(answer.finish)
 
@@ -611,6 +658,8 @@ def _reserve_step(
         "tier": skill.tier,
         "estimated": {"usd_nano": expected.usd_nano, "tokens": expected.tokens},
     }
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
     if landing:
         meta["landing"] = True
     hold_id = _unused_id(ledger, base)
@@ -652,7 +701,7 @@ def _checks_bound(engine: Engine, skill: Skill[Any, Any]) -> Amount:
     total = ZERO
     for check in skill.accept:
         if isinstance(check, Skill):
-            verifier = cast("Skill[..., bool]", check)
+            verifier = cast("Skill[..., bool | Verdict]", check)
             total = total + _worst_case(engine, verifier, verifier.max_input_tokens)
     return total
 
@@ -721,6 +770,8 @@ async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> R
 
     engine = ctx.engine
     meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
     hold = _reserve_retrieval(ctx, question, meta)
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
@@ -736,7 +787,7 @@ def _reserve_retrieval(ctx: Context, question: str, meta: Mapping[str, Any]) -> 
     engine = ctx.engine
     cap = Amount(engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
     base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
-    digest = hashlib.blake2b(question.encode(), digest_size=5).hexdigest()
+    digest = hashlib.blake2b(repr(question).encode(), digest_size=5).hexdigest()
     hold_id = _unused_id(engine.ledger, f"{base}/retrieve.{digest}")
     if ctx.step is not None:
         return ctx.step.hold_within(hold_id, cap, "retrieval", meta)

@@ -8,27 +8,37 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-Check = Callable[[Any], "bool | Awaitable[bool]"]
-"""A predicate on a skill's output, plain or async. A `Skill` that returns a bool may stand for one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an answer was good enough, and if not, why."""
+    """Whether an answer was good enough, and if not, why. It is as true as its ``ok``."""
 
     ok: bool
     reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+Check = Callable[[Any], "bool | Verdict | Awaitable[bool | Verdict]"]
+"""A predicate on a skill's output, plain or async. A `Skill` that returns a bool or a `Verdict` may stand for one."""
 
 
 async def judge(output: object, checks: tuple[Check, ...]) -> Verdict:
     """Run `checks` in order until one fails."""
     for check in checks:
-        passed = check(output)
-        if inspect.isawaitable(passed):
-            passed = await passed
-        if not passed:
-            return Verdict(False, f"did not pass {getattr(check, '__name__', repr(check))}")
+        said = check(output)
+        if inspect.isawaitable(said):
+            said = await said
+        if not said:
+            return Verdict(False, _why(check, said))
     return Verdict(True)
+
+
+def _why(check: Check, said: bool | Verdict) -> str:
+    """What a check that did not pass has against an answer: its own reason, or else its name."""
+    name = getattr(check, "__name__", repr(check))
+    return f"{name}: {said.reason}" if isinstance(said, Verdict) and said.reason else f"did not pass {name}"
 
 
 _MARK = re.compile(r"\[\d+\]")

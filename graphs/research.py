@@ -102,8 +102,8 @@ def next_wave(state: State) -> list[Send] | str:
 
 async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     """Answer one question from the passages found for it."""
-    ctx = runtime.context
     question = filled(state["question"]["question"], {f["number"]: f["answer"] for f in state["known"]})
+    ctx = runtime.context.about(question)
     # What the plan left out of a question, the task still says.
     found = await ctx.retrieve(f"{question} {state['task']}", tokens=PASSAGE_TOKENS)
     if not found.passages:

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 from pydantic import BaseModel, Field
 
-from agentbudget import Context, skill
+from agentbudget import Context, Verdict, skill
 
 _PASSAGE = re.compile(r"\n\n(?=\[\d+\] )")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -58,10 +58,12 @@ def unsupported_numbers(answer: str, source: str) -> set[str]:
 
 
 @skill(max_output_tokens=4, max_input_tokens=400)
-async def verify(ctx: Context, question: str, passages: str, answer: Finding) -> bool:
+async def verify(ctx: Context, question: str, passages: str, answer: Finding) -> Verdict:
     """Does the answer follow from the quote, and does it answer the question? Answer true or false."""
     source = next((p for p in _PASSAGE.split(passages) if quotes(answer.quote, p)), None)
-    if source is None or unsupported_numbers(answer.answer, f"{source} {question}"):
-        return False
+    if source is None:
+        return Verdict(False, "its quote does not stand in the passages")
+    if invented := unsupported_numbers(answer.answer, f"{source} {question}"):
+        return Verdict(False, f"{', '.join(sorted(invented))} does not stand in the passage that it quotes")
     reply = await ctx.complete(f"Quote: {answer.quote}\n\nQuestion: {question}\n\nAnswer: {answer.answer}", output=bool)
-    return reply.value
+    return Verdict(reply.value, "" if reply.value else f"{reply.model} found that it does not follow from its quote")

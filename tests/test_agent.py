@@ -16,6 +16,7 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 
 from agentbudget import Agent, Budget, BudgetExceeded, Context, Event, Mistake, Run, skill
+from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.runs import Runs
@@ -71,9 +72,12 @@ async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(
     assert [c["source"] for c in run.citations] == ["returns.md", "shipping.md"]
     skills = [line.skill for line in run.statement.lines if line.kind == "step"]
     assert sorted(skills) == ["answer", "answer", "plan", "synthesise", "verify", "verify"]
+    asked = {line.about for line in run.statement.lines if line.skill == "answer"}
+    assert asked == {"refund window?", "who pays shipping?"}
     names = {span.name.split()[0] for span in captured.spans}
     assert names >= {"invoke_agent", "step", "reserve", "retrieval", "chat", "settle"}
     assert "kettle" not in captured.dump()
+    assert "window" not in captured.dump()
 
 
 async def test_a_lone_question_needs_no_conclusion_and_frees_what_was_held_for_it(docs: Path) -> None:
@@ -118,6 +122,7 @@ async def test_an_unsupported_answer_climbs_to_the_stronger_model(docs: Path) ->
     assert run.output == "Within 30 days. [1]"
     (line,) = [line for line in run.statement.lines if line.skill == "answer"]
     assert line.escalated
+    assert [r.reason for r in line.rejected] == ["verify: 99 does not stand in the passage that it quotes"]
 
 
 async def test_an_answer_that_no_model_can_ground_is_not_given(docs: Path) -> None:
@@ -213,6 +218,19 @@ def test_an_agent_of_one_skill_needs_no_plan_and_runs_from_plain_code() -> None:
     assert agent.run_sync("it crashes", budget=Budget(usd="0.01")).output == "bug"
 
 
+async def test_run_sync_in_an_event_loop_says_what_to_write_instead() -> None:
+    agent = Agent([triage], models=[ScriptedModel(['"bug"'])])
+    with pytest.raises(Mistake, match=r"write `await agent\.run\(…\)` instead"):
+        agent.run_sync("it crashes", budget=Budget(usd="0.01"))
+
+
+async def test_a_budget_that_is_none_is_refused_before_the_run_begins(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(Mistake, match=r"write budget=Budget\(usd='0\.05'\)"):
+            await agent.run("refunds?", budget="0.05", run_id="odd")  # pyright: ignore[reportArgumentType] # the mistake
+        assert not agent.runs.has("odd")
+
+
 class Ticket(TypedDict, total=False):
     task: str
     message: str
@@ -265,6 +283,12 @@ asyncio.run(main())
 """
 
 
+def answer_is_out(ledger: Ledger) -> bool:
+    """Whether a call of the skill ``answer`` has left and has not come back."""
+    calls = [hold for hold in ledger.holds(prefix="killed/", state="open") if hold.meta.get("kind") == "call"]
+    return any(call.meta["skill"] == "answer" and call.sent for call in calls)
+
+
 async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finished(docs: Path, tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent)
     child = subprocess.Popen([sys.executable, "-c", CRASHING, str(docs), root], stdout=subprocess.PIPE, text=True)
@@ -276,9 +300,14 @@ async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finis
         if heard.count("settled answer") == 1 and heard.count("call answer") == 2:
             break
         assert time.monotonic() < deadline
+    home = Path(os.environ["AGENTBUDGET_HOME"])
+    with Ledger.open(home / "ledger.db") as ledger:
+        while not answer_is_out(ledger):  # the call is told before it is marked as sent
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert Runs(Path(os.environ["AGENTBUDGET_HOME"]) / "runs").load("killed").status == "running"
+    assert Runs(home / "runs").load("killed").status == "running"
 
     async with research_agent(docs, share_answers=False) as agent:
         assert agent.ledger.verify().ok

@@ -19,6 +19,7 @@ import pytest
 from agentbudget.ledger import Ledger
 from agentbudget.models import catalog
 from tests.models.provider_server import ProviderServer, Reply
+from tests.models.remote_fixtures import chat_answer
 
 SMOL = "llamacpp:smollm2-135m"
 
@@ -204,10 +205,28 @@ def test_a_provider_that_is_down_costs_nothing(docs: Path) -> None:
     assert posted()["skill/plan"] == 0
 
 
-def _prices(folder: Path) -> Path:
+def _prices(folder: Path, model: str = "openai:gpt-5.5") -> Path:
     path = folder / "prices.toml"
-    path.write_text('["openai:gpt-5.5"]\ninput = 5\noutput = 30\ncontext_window = 100000\n')
+    path.write_text(f'["{model}"]\ninput = 5\noutput = 30\ncontext_window = 100000\n')
     return path
+
+
+@pytest.mark.usefixtures("smollm2")
+async def test_an_answer_that_no_model_could_form_is_told_with_what_a_user_can_change(docs: Path) -> None:
+    import asyncio
+
+    async with ProviderServer(Reply.json(chat_answer('{"questions": [', finish_reason="length"))) as server:
+        done = await asyncio.to_thread(
+            run,
+            docs,
+            "--json",
+            models=f"openai:tiny@{server.url}/v1",
+            AGENTBUDGET_PRICES=str(_prices(docs.parent, "openai:tiny")),
+        )
+    assert json.loads(done.stdout)["error"]["type"] == "InvalidOutput"
+    assert "gave no Plan: cut at 3 output tokens; a stronger model" in done.stderr
+    assert "--models" in done.stderr
+    assert "max_output_tokens" not in done.stderr
 
 
 @pytest.mark.usefixtures("smollm2")
@@ -265,6 +284,39 @@ def test_an_unknown_run_names_the_latest() -> None:
     done = agentbudget("statement", "nothing")
     assert done.returncode == 1
     assert "no run 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "status"),
+    [
+        ("statement nothing", "UnknownRun", 1),
+        ("index nowhere", "DocumentsError", 1),
+        ("run --docs nowhere task", "DocumentsError", 1),
+        ("resume nothing", "UnknownRun", 1),
+        ("demo --models llamacpp:no-such-model", "UnknownModel", 1),
+        ("models pull no-such-model", "UnknownModel", 1),
+        ("ledger limit user/nobody", "UnknownAccount", 1),
+        ("eval gsm8k", "DocumentsError", 1),
+        ("statement --no-such-option", "NoSuchOption", 2),
+        ("ledger entries --limit none", "BadParameter", 2),
+    ],
+)
+def test_an_error_is_an_object_for_programs_and_a_message_for_people(command: str, kind: str, status: int) -> None:
+    done = agentbudget(*command.split(), "--json", AGENTBUDGET_DATA="")
+    told = json.loads(done.stdout)
+    assert (list(told), told["error"]["type"], done.returncode) == (["error"], kind, status)
+    assert told["error"]["message"] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_run_that_broke_off_tells_programs_why_and_what_it_cost(docs: Path) -> None:
+    done = run(docs, "--json", "--budget", "0.000001")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["error"]["type"]) == (3, "BudgetExceeded")
+    assert told["statement"]["run_id"] == told["run_id"]
+    assert told["statement"]["budget"]["usd_nano"] == 1000
+    assert f"agentbudget resume {told['run_id']}" in done.stderr
 
 
 def test_help_names_every_command() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from agentbudget import Context, skill
 from agentbudget.errors import SkillError
-from agentbudget.skills import DEFAULT_OUTPUT_TOKENS, Output
+from agentbudget.skills import DEFAULT_OUTPUT_TOKENS, RESERVED, Output, Skill
 
 
 class Fact(BaseModel):
@@ -71,6 +71,14 @@ def test_text_of_another_type_is_refused(kind: Any, text: str) -> None:
         Output(kind).parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "where"), [('{"name":"x"}', "value: Field required"), ('[{"name":', "Invalid JSON: ")]
+)
+def test_a_refusal_says_what_does_not_fit(text: str, where: str) -> None:
+    with pytest.raises(ValueError, match=f"^{where}"):
+        Output(Fact).parse(text)
+
+
 def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
     def plain(ctx: Context, text: str) -> str:
         """Not async."""
@@ -91,6 +99,94 @@ def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
             skill(function)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
     with pytest.raises(SkillError, match="max_output_tokens"):
         skill(max_output_tokens=0)(silent)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"accept": "abc"}, r"'abc' cannot check an answer: accept takes a function"),
+        ({"accept": 0.9}, r"0\.9 cannot check an answer"),
+        ({"accept": [str.isupper, None]}, r"None cannot check an answer"),
+        ({"budget": "0.05"}, r"write budget=Budget\(usd='0\.05'\)"),
+        ({"temperature": "hot"}, r"temperature must be a number from 0 to 2, not 'hot'"),
+        ({"temperature": -0.1}, r"temperature must be a number"),
+        ({"temperature": float("nan")}, r"temperature must be a number"),
+        ({"max_output_tokens": -1}, r"max_output_tokens must be a whole number from 1"),
+        ({"max_output_tokens": 1.5}, r"max_output_tokens must be a whole number from 1"),
+        ({"max_input_tokens": 0}, r"max_input_tokens must be a whole number from 1"),
+        ({"tier": 1}, r"tier must be 'local', 'frontier' or a model's name"),
+        ({"escalate": ""}, r"escalate must be 'local', 'frontier' or a model's name"),
+    ],
+    ids=str,
+)
+def test_an_option_of_another_kind_is_refused_when_the_skill_is_declared(options: dict[str, Any], why: str) -> None:
+    async def say(ctx: Context, text: str) -> str:
+        """Say it."""
+        ...
+
+    with pytest.raises(SkillError, match=why):
+        skill(**options)(say)
+
+
+def test_a_parameter_that_no_caller_could_name_is_refused() -> None:
+    async def placed(ctx: Context, text: str, /) -> str:
+        """Say it."""
+        ...
+
+    async def named(*, ctx: Context) -> str:
+        """Say it."""
+        ...
+
+    with pytest.raises(SkillError, match="put '/' right after the context"):
+        skill(placed)
+    with pytest.raises(SkillError, match="context as its first parameter"):
+        skill(named)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+
+
+def declared(parameter: str) -> Skill[..., str]:
+    """A skill with a parameter of this name."""
+    namespace: dict[str, Any] = {}
+    exec(f"async def say(ctx, {parameter}: str) -> str: 'Say it.'", namespace)
+    return skill(namespace["say"])
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED), "_text"])
+def test_a_parameter_that_pydantic_keeps_for_itself_is_refused(name: str) -> None:
+    with pytest.raises(SkillError, match=f"'{name}' cannot be the name of a parameter"):
+        declared(name)
+
+
+@pytest.mark.filterwarnings("ignore:Field name")
+@pytest.mark.parametrize("name", [name for name in dir(BaseModel) if name[0] != "_" and name not in RESERVED])
+def test_what_may_be_a_parameter_can_be_planned(name: str) -> None:
+    given = declared(name).arguments_model.model_validate({name: "x"})
+    assert getattr(given, name) == "x"
+
+
+def test_options_without_their_names_are_refused() -> None:
+    with pytest.raises(SkillError, match="'local' must be an async function"):
+        skill("local")  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+
+
+def test_a_checking_skill_must_take_the_answer_and_only_what_is_there() -> None:
+    @skill
+    async def deaf(ctx: Context, text: str) -> bool:
+        """Is it right?"""
+        ...
+
+    @skill
+    async def curious(ctx: Context, answer: str, passages: str, hint: str = "") -> bool:
+        """Is it right?"""
+        ...
+
+    async def say(ctx: Context, text: str) -> str:
+        """Say it."""
+        ...
+
+    with pytest.raises(SkillError, match="give it a parameter named 'answer'"):
+        skill(accept=deaf)(say)
+    with pytest.raises(SkillError, match="what 'say' answers, which has no passages:"):
+        skill(accept=[str.isupper, curious])(say)
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

@@ -14,7 +14,7 @@ from agentbudget.errors import UnknownRun
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.money import ZERO, Amount, Budget
-from agentbudget.statement import Line, Statement
+from agentbudget.statement import Line, Rejection, Statement
 from agentbudget.statement.fold import short_names
 from agentbudget.testing import ManualClock
 from agentbudget.usage import Usage
@@ -38,7 +38,9 @@ class Run:
         self.ledger = Ledger(MemoryStore(), clock=self.clock, owner="elsewhere")
         self.ledger.account(f"run/{self.id}", limit=self.budget)
 
-    def step(self, skill: str, held: Amount, *, tier: str = "local", within: Hold | None = None) -> Hold:
+    def step(
+        self, skill: str, held: Amount, *, tier: str = "local", within: Hold | None = None, **more: object
+    ) -> Hold:
         self.count += 1
         return self.ledger.reserve(
             f"{self.id}/{self.count}-{skill}",
@@ -50,6 +52,7 @@ class Run:
                 "skill": skill,
                 "tier": tier,
                 "estimated": {"usd_nano": held.usd_nano // 2, "tokens": held.tokens // 2},
+                **more,
             },
         )
 
@@ -73,7 +76,7 @@ class Run:
     def hit(self, step: Hold, *, saved_usd_nano: int) -> None:
         self.call(step, ZERO).settle(detail={"cached": True, "saved_usd_nano": saved_usd_nano, "seconds": 0.001})
 
-    def end(self, step: Hold, *, seconds: float, status: str = "ok", error: str | None = None, **more: bool) -> None:
+    def end(self, step: Hold, *, seconds: float, status: str = "ok", error: str | None = None, **more: object) -> None:
         step.settle(detail={"status": status, "seconds": seconds, "error": error, "escalated": False} | more)
 
     def statement(self, task: str | None = None, user: str | None = None) -> Statement:
@@ -96,7 +99,8 @@ def escalation(run: Run) -> None:
     run.answer(
         run.call(step, usd(1_800_000, 900), model=LARGE, rung=1, purpose="escalation"), usd(410_000, 760), seconds=5.5
     )
-    run.end(step, seconds=8.2, escalated=True)
+    why = {"model": SMALL, "reason": "verify: its quote does not stand in the passages"}
+    run.end(step, seconds=8.2, escalated=True, rejected=[why])
 
 
 def everything(run: Run) -> Statement:
@@ -208,6 +212,15 @@ def test_a_replayed_call_is_not_a_cache_hit() -> None:
     assert "1 call replayed, not paid twice" in run.statement().text()
 
 
+def test_cached_answers_that_were_not_accepted_are_unaccepted() -> None:
+    run = Run()
+    step = run.step("answer", usd(900, 900))
+    run.hit(step, saved_usd_nano=9)
+    run.end(step, seconds=0.1, status="unaccepted")
+    first = run.statement().lines[0]
+    assert (first.status, first.cache_hits, first.saved_usd_nano) == ("unaccepted", 1, 9)
+
+
 def test_a_call_that_was_not_billed_used_no_tokens() -> None:
     run = Run()
     step = run.step("plan", usd(900, 900))
@@ -225,6 +238,44 @@ def test_a_step_whose_answer_was_not_accepted_says_so() -> None:
     run.answer(run.call(step, usd(900, 900)), usd(400, 400), seconds=1)
     run.end(step, seconds=1, status="unaccepted", escalated=True)
     assert "unaccepted" in run.statement().text()
+
+
+def test_a_step_shows_what_it_is_about() -> None:
+    run = Run()
+    run.end(run.step("answer", usd(900, 900), about="What is the window?"), seconds=1)
+    run.end(run.step("triage", usd(900, 900)), seconds=1)
+    statement = run.statement()
+    assert [line.about for line in statement.lines] == ["What is the window?", None]
+    assert "Asked      answer: What is the window?" in statement.text()
+    assert statement.to_dict()["lines"][0]["about"] == "What is the window?"
+
+
+def test_a_rejected_answer_says_why(full: Statement) -> None:
+    reason = "verify: its quote does not stand in the passages"
+    assert line(full, "answer").rejected == (Rejection(SMALL, reason),)
+    shown = f"answer of {SMALL}: {reason}"
+    assert f"Rejected   {shown}" in full.text()
+    page = full._repr_html_()  # pyright: ignore[reportPrivateUsage] - the name that IPython looks for
+    assert f'<th scope="row">Rejected</th><td>{shown}</td>' in page
+    told = next(row for row in full.to_dict()["lines"] if row["skill"] == "answer")
+    assert told["rejected"] == [{"model": SMALL, "reason": reason}]
+
+
+def test_of_many_rejections_the_first_are_shown_and_the_others_counted() -> None:
+    run = Run()
+    for number in range(9):
+        step = run.step("answer", usd(900, 900))
+        run.end(step, seconds=1, rejected=[{"model": SMALL, "reason": f"reason {number}"}])
+    text = run.statement().text()
+    assert "reason 5" in text
+    assert "reason 6" not in text
+    assert "Rejected   3 more" in text
+
+
+def test_rejections_that_another_version_wrote_are_read_as_far_as_they_say_why() -> None:
+    run = Run()
+    run.end(run.step("answer", usd(900, 900)), seconds=1, rejected=["strange", {"model": 7}, {"reason": "too long"}])
+    assert run.statement().lines[0].rejected == (Rejection(None, "too long"),)
 
 
 def test_a_presumed_call_is_booked_as_held_and_its_tokens_are_unknown(full: Statement) -> None:

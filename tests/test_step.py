@@ -17,6 +17,7 @@ from agentbudget.errors import (
     ModelUnavailable,
     OutcomeUnknown,
     RateLimited,
+    SkillError,
 )
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Completion, Meter, Request
@@ -27,7 +28,7 @@ from agentbudget.skills import Skill, skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
-from agentbudget.verify import cites
+from agentbudget.verify import Verdict, cites
 
 
 @skill(max_output_tokens=8)
@@ -137,9 +138,50 @@ async def test_an_answer_that_no_rung_could_better_is_returned_and_marked(ledger
     assert step.detail["status"] == "unaccepted"
 
 
+async def test_a_step_keeps_why_each_answer_was_rejected(ledger: Ledger) -> None:
+    def short(text: str) -> Verdict:
+        return Verdict(len(text) < 9, f"{len(text)} characters are too many")
+
+    @skill(escalate="frontier", max_output_tokens=20, accept=[cites, short])
+    async def brief(ctx: Context, question: str) -> str:
+        """Answer in a word, with a citation."""
+        ...
+
+    await brief(context(ledger, local("no mark"), frontier("at length [1]")), question="why?")
+    (step,) = steps(ledger)
+    assert step.detail["rejected"] == [
+        {"model": "scripted:small", "reason": "did not pass cites"},
+        {"model": "scripted:large", "reason": "short: 13 characters are too many"},
+    ]
+
+
+async def test_what_a_step_is_about_is_kept_with_it_alone(ledger: Ledger) -> None:
+    @skill(max_output_tokens=4, max_input_tokens=60)
+    async def right(ctx: Context, answer: str) -> bool:
+        """Is the answer right?"""
+        ...
+
+    @skill(max_output_tokens=10, accept=right)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    ctx = context(ledger, local("yes", "true"))
+    await reply(ctx.about("the weather"), question="q")
+    assert [(step.meta["skill"], step.meta.get("about")) for step in steps(ledger)] == [
+        ("reply", "the weather"),
+        ("right", None),
+    ]
+
+
+async def test_an_accepted_answer_leaves_no_rejection(ledger: Ledger) -> None:
+    await answer(context(ledger, local("sure [1]"), frontier()), question="why?")
+    assert steps(ledger)[0].detail["rejected"] == []
+
+
 async def test_output_that_fits_no_type_is_an_error_and_is_booked(ledger: Ledger) -> None:
     ctx = context(ledger, local("not json"))
-    with pytest.raises(InvalidOutput, match="triage"):
+    with pytest.raises(InvalidOutput, match=r"triage.*Invalid JSON"):
         await triage(ctx, message="x")
     assert ledger.balance("run/r").posted.usd_nano > 0
     (step,) = steps(ledger)
@@ -161,6 +203,22 @@ async def test_a_step_that_needs_more_than_it_held_extends_its_hold(ledger: Ledg
     assert step.state == "settled"
     assert step.overrun == ZERO
     assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("wrong", [{"max_output_tokens": 0}, {"max_output_tokens": -5}, {"accept": "abc"}], ids=str)
+async def test_what_cannot_be_asked_of_a_model_is_refused_before_it_is_sent(
+    ledger: Ledger, wrong: dict[str, Any]
+) -> None:
+    @skill(max_output_tokens=8)
+    async def ask(ctx: Context, question: str) -> str:
+        """Ask."""
+        return (await ctx.complete(question, **wrong)).text
+
+    model = local("never")
+    with pytest.raises(SkillError, match=r"max_output_tokens must be|cannot check an answer"):
+        await ask(context(ledger, model), question="q")
+    assert model.requests == []
+    assert ledger.balance("run/r").posted == ZERO
 
 
 async def test_an_extension_that_does_not_fit_is_refused_and_the_rest_is_settled(ledger: Ledger) -> None:
@@ -202,6 +260,66 @@ async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     assert (first.state, first.settled is not None and first.settled.usd_nano > 0) == (state, posted)
     assert first.presumed == isinstance(reply.error, OutcomeUnknown)
     assert second.state == "settled"
+
+
+LOST = ScriptedReply(error=OutcomeUnknown("timeout", model="m"))
+
+
+def taking_the_rest(ledger: Ledger, *replies: str | ScriptedReply, during: str) -> ScriptedModel:
+    """A cheap model, while whose answer `during` somebody else takes all that is left of the run's calls."""
+    script = list(replies)
+
+    def reply(_request: Request) -> str | ScriptedReply:
+        if script[0] == during:
+            left = ledger.balance("run/r").available.calls
+            assert left is not None
+            ledger.reserve("others", Amount(calls=left), accounts=["run/r"])
+        return script.pop(0)
+
+    return ScriptedModel(reply, name="scripted:small")
+
+
+async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    small = taking_the_rest(ledger, LOST, LOST, "no citation", during="no citation")
+    ctx = context(ledger, small, frontier("sure [1]"), budget=Budget(calls=9))
+    assert await answer(ctx, question="why?") == "sure [1]"
+    (step,) = steps(ledger)
+    assert step.amount.calls == 4
+    assert step.overrun == ZERO
+    assert ledger.verify().ok
+
+
+async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalation(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+
+    @skill(max_output_tokens=4, max_input_tokens=60)
+    async def supported(ctx: Context, answer: str) -> bool:
+        """Is the answer right?"""
+        ...
+
+    @skill(escalate="frontier", max_output_tokens=10, accept=supported)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    small = taking_the_rest(ledger, "wrong", LOST, "false", "true", during="false")
+    ctx = context(ledger, small, frontier("right"), budget=Budget(calls=9))
+    assert await reply(ctx, question="q") == "right"
+    assert ledger.verify().ok
+
+
+async def test_where_no_more_fits_a_failed_attempt_is_made_again_from_what_was_held(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    ctx = context(ledger, local(LOST, "sure [1]"), frontier(), budget=Budget(calls=2))
+    assert await answer(ctx, question="why?") == "sure [1]"
+    assert "may not afford its escalation" in caplog.text
 
 
 class Unreachable(ScriptedModel):
@@ -335,7 +453,25 @@ async def test_a_skill_may_check_another_skills_output(ledger: Ledger) -> None:
     assert await reply(ctx, question="q") == "right"
     outer, *inner = steps(ledger)
     assert [h.parent for h in inner] == [outer.id, outer.id]
+    assert outer.detail["rejected"] == [{"model": "scripted:small", "reason": "did not pass supported"}]
     assert ledger.verify().ok
+
+
+async def test_a_checking_skill_may_say_why(ledger: Ledger) -> None:
+    @skill(max_output_tokens=20, max_input_tokens=60)
+    async def judged(ctx: Context, answer: str) -> Verdict:
+        """Is the answer right? If not, say what is wrong."""
+        ...
+
+    @skill(escalate="frontier", max_output_tokens=10, accept=judged)
+    async def reply(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    verdicts = ('{"ok": false, "reason": "no such day"}', '{"ok": true, "reason": ""}')
+    ctx = context(ledger, local("the 32nd", *verdicts), frontier("the 3rd"))
+    assert await reply(ctx, question="q") == "the 3rd"
+    assert steps(ledger)[0].detail["rejected"] == [{"model": "scripted:small", "reason": "judged: no such day"}]
 
 
 async def test_steps_with_the_same_arguments_at_once_do_not_collide(ledger: Ledger) -> None:

@@ -30,6 +30,11 @@ def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
     sys.exit(code)
 
 
+def note(**facts: Any) -> None:
+    """Say beside the error what is known, should this command end with one and JSON be wanted."""
+    click.get_current_context().ensure_object(dict).update(facts)
+
+
 def print_json(data: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))

@@ -20,12 +20,13 @@ def index(folder: Path, rebuild: bool, home: Path | None, as_json: bool) -> None
     """Index FOLDER, or bring its index up to date: only what changed is embedded."""
     from agentbudget.agent import open_folder_index
     from agentbudget.console import RunView
+    from agentbudget.models import machine_price
 
     check_documents(folder)
     settings = settings_at(home)
 
     async def work() -> Any:
-        with RunView(quiet=as_json) as view:
+        with RunView(quiet=as_json, machine=machine_price(settings)) as view:
             async with open_folder_index(settings, folder) as opened:
                 return await opened.update(folder, rebuild=rebuild, progress=view.indexing)
 

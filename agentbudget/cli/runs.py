@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agentbudget.cli.base import check_documents, console, home_option, json_option, print_json, settings_at
+from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json, settings_at
 
 if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
@@ -134,19 +134,20 @@ def carry_out(
 def finish(agent: Agent, run_id: str, as_json: bool, begin: Callable[[Any, Any], Coroutine[Any, Any, Run]]) -> None:
     """Await a run. Whatever ends it, the statement is printed: money was spent."""
     from agentbudget.console import RunView
+    from agentbudget.models import machine_price
 
     async def work() -> Run:
         async with agent:
-            with RunView(quiet=as_json) as view:
+            with RunView(quiet=as_json, machine=machine_price(agent.settings)) as view:
                 await agent.check_documents()
                 await pull_weights(agent, view)
                 task = asyncio.ensure_future(begin(view.event, view.indexing))
                 asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
                 try:
                     return await task
-                except BaseException as error:
+                except BaseException:
                     view.stop()
-                    show_broken_run(agent, run_id, error, as_json)
+                    show_broken_run(agent, run_id, as_json)
                     raise
 
     try:
@@ -188,7 +189,7 @@ def show_run(done: Run) -> None:
             screen.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
 
 
-def show_broken_run(agent: Agent, run_id: str, error: BaseException, as_json: bool) -> None:
+def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
     """What was spent until a run broke off, and how to go on with it."""
     from agentbudget.errors import UnknownRun
 
@@ -196,9 +197,8 @@ def show_broken_run(agent: Agent, run_id: str, error: BaseException, as_json: bo
         statement = agent.statement(run_id)
     except UnknownRun:
         return  # it broke before it began: there is nothing to state
-    if as_json:
-        print_json({"run_id": run_id, "error": f"{type(error).__name__}: {error}", "statement": statement.to_dict()})
-    elif statement.lines:
+    note(run_id=run_id, statement=statement.to_dict())
+    if statement.lines and not as_json:
         console(stderr=True).print(statement.render())
     click.echo(f"go on with it: agentbudget resume {run_id}", err=True)
 

@@ -12,7 +12,7 @@ from agentbudget.context.opening import open_index
 from agentbudget.context.pack import Passage
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit
-from agentbudget.context.update import IndexReport, Progress
+from agentbudget.context.update import IndexReport, Progress, Work
 
 __all__ = [
     "Chunk",
@@ -30,6 +30,7 @@ __all__ = [
     "Retrieved",
     "Scan",
     "Skipped",
+    "Work",
     "cite",
     "open_index",
     "retrieve",

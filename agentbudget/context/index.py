@@ -71,6 +71,13 @@ class Index(Protocol):
     ) -> None: ...
 
 
+def _says_something(question: str) -> bool:
+    try:
+        return isinstance(question, str) and bool(question.strip() and question.encode())
+    except UnicodeEncodeError:  # half a character, as a model may write it
+        return False
+
+
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
@@ -107,8 +114,8 @@ class DocumentIndex:
 
     async def search(self, question: str, *, limit: int = 24) -> Found:
         """See `Index.search`."""
-        if not question.strip():
-            raise Mistake("the question is empty; ask for something that the documents may say")
+        if not _says_something(question):
+            raise Mistake(f"{question!r} is no question; ask for something that the documents may say")
         if limit < 1:
             raise Mistake(f"limit must be at least 1, not {limit}")
         return await asyncio.to_thread(self._search, question, limit)
@@ -177,7 +184,7 @@ class DocumentIndex:
         """Use the engine while nobody else does."""
         with self._engine:
             if self._closed:
-                raise IndexFault(f"the index {self.location} is closed; open it again")
+                raise Mistake(f"the index {self.location} is closed; open it again")
             return act(*args, **kwargs)
 
     def _close(self) -> None:

@@ -38,8 +38,8 @@ async def retrieve(
     considered. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
     allowance that not even one sentence fits, `DocumentsError` for an empty index.
     """
-    if tokens < 1:
-        raise Mistake(f"an allowance of {tokens} tokens holds nothing; give retrieve() a few hundred")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")
     count = count_tokens or index.count_tokens
     found = await index.search(question, limit=limit)
     packed = pack(question, found.hits, tokens=tokens, count_tokens=count)

@@ -35,12 +35,41 @@ class Alone(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What an update embeds: chunks of so many files, with ``characters`` and ``tokens`` in all.
+
+    ``done_tokens`` of them were embedded in ``compute_ns`` nanoseconds of wall time.
+    """
+
+    files: int
+    characters: int
+    tokens: int
+    done_tokens: int = 0
+    compute_ns: int = 0
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk]) -> Self:
+        """The work of embedding these chunks, before the first."""
+        return cls(
+            files=len({chunk.source for chunk in chunks}),
+            characters=sum(len(chunk.text) for chunk in chunks),
+            tokens=sum(chunk.tokens for chunk in chunks),
+        )
+
+    @property
+    def expected_ns(self) -> int | None:
+        """What all of it takes at the speed measured so far; None before anything was embedded."""
+        return self.compute_ns * self.tokens // self.done_tokens if self.done_tokens else None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an update got: files read, then chunks embedded."""
+    """How far an update got: files read, then chunks embedded. ``work`` is known from the second stage on."""
 
     stage: Literal["read", "embed"]
     done: int
     total: int
+    work: Work | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -224,7 +253,7 @@ class Update:
         places = {key: Place(c.source, c.start, c.end) for key, c in wanted.chunks.items() if key in held}
         moved = {key: place for key, place in places.items() if held[key] != place}
         gone = [key for key in held if key not in wanted.chunks]
-        compute_ns = self._embed(new)
+        work = self._embed(new)
         if moved:
             self.alone(self.store.move, moved)
         if gone:
@@ -238,33 +267,37 @@ class Update:
             deleted=len(gone),
             skipped=wanted.skipped,
             ignored=found.ignored,
-            tokens=sum(chunk.tokens for _, chunk in new),
-            compute_ns=compute_ns,
+            tokens=work.tokens,
+            compute_ns=work.compute_ns,
             seconds=time.perf_counter() - started,
         )
 
-    def _embed(self, new: Sequence[tuple[str, Chunk]]) -> int:
-        """Embed and add in batches; returns the nanoseconds that embedding took."""
-        compute_ns = 0
+    def _embed(self, new: Sequence[tuple[str, Chunk]]) -> Work:
+        """Embed and add in batches; returns what that was."""
+        work = Work.of([chunk for _, chunk in new])
         if new:
             self.embedder.embed(["ready"])  # loads the model: seconds that no chunk costs
         for done in range(0, len(new), BATCH):
-            self._tell("embed", done, len(new))
+            self._tell("embed", done, len(new), work)
             batch = new[done : done + BATCH]
             started = time.perf_counter_ns()
             dense = self.embedder.embed([chunk.embedded for _, chunk in batch])
-            compute_ns += time.perf_counter_ns() - started
+            work = replace(
+                work,
+                done_tokens=work.done_tokens + sum(chunk.tokens for _, chunk in batch),
+                compute_ns=work.compute_ns + time.perf_counter_ns() - started,
+            )
             points = [
                 Point(key, chunk, vector, self.words.document(chunk.embedded))
                 for (key, chunk), vector in zip(batch, dense, strict=True)
             ]
             self.alone(self.store.add, points)
         if new:
-            self._tell("embed", len(new), len(new))
-        return compute_ns
+            self._tell("embed", len(new), len(new), work)
+        return work
 
-    def _tell(self, stage: Literal["read", "embed"], done: int, total: int) -> None:
+    def _tell(self, stage: Literal["read", "embed"], done: int, total: int, work: Work | None = None) -> None:
         if self.stop.is_set():
             raise Stopped
         if self.progress is not None:
-            self.progress(Progress(stage, done, total))
+            self.progress(Progress(stage, done, total, work))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from agentbudget import telemetry
-from agentbudget.agent import Agent
+from agentbudget.agent import Agent, run_blocking
 from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
 from agentbudget.evals.economics import Outcome
+from agentbudget.evals.exams import open_exam
 from agentbudget.evals.policies import POLICIES, Policy, PolicyName, policy
 from agentbudget.evals.report import EvalReport
-from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data, open_exam
+from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.money import Budget
 from agentbudget.settings import Settings
@@ -128,7 +129,7 @@ async def run_eval(
 
 def run_eval_sync(dataset: DatasetName, **options: Any) -> EvalReport:
     """`run_eval`, for code that is not async; it takes the same options."""
-    return asyncio.run(run_eval(dataset, **options))
+    return run_blocking(lambda: run_eval(dataset, **options), instead="await run_eval(…)")
 
 
 class Notes(TypedDict):

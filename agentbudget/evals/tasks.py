@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, assert_never, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, get_args
 
 from agentbudget.errors import DocumentsError
 
@@ -81,19 +81,6 @@ class Preparing(Protocol):
     """Hears how far the preparation of an exam is."""
 
     def __call__(self, done: int, total: int) -> None: ...
-
-
-def open_exam(name: DatasetName, data: Path, vectors: Path) -> Exam:
-    """The exam `name` from the files in `data`. Example vectors are kept in `vectors`. Raises `DocumentsError`."""
-    if name == "banking77":
-        from agentbudget.evals.banking77 import Banking77
-
-        return Banking77.load(data, vectors)
-    if name == "gsm8k":
-        from agentbudget.evals.gsm8k import Gsm8k
-
-        return Gsm8k.load(data)
-    assert_never(name)
 
 
 def find_data(given: str | Path | None = None) -> Path:

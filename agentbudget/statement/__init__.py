@@ -21,6 +21,7 @@ from agentbudget.statement.fold import (
     Line,
     LineStatus,
     Point,
+    Rejection,
     SkillCost,
     TierModel,
     Totals,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import RenderableType
 
-__all__ = ["Estimate", "Line", "LineStatus", "Point", "SkillCost", "Statement", "TierModel", "Totals"]
+__all__ = ["Estimate", "Line", "LineStatus", "Point", "Rejection", "SkillCost", "Statement", "TierModel", "Totals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,10 @@ def _fields(value: Line | Totals | SkillCost | TierModel) -> dict[str, Any]:
 def _json(value: object) -> object:
     if isinstance(value, Amount | Estimate):
         return {"usd": _usd(value.usd_nano)} | asdict(value)
+    if isinstance(value, Rejection):
+        return asdict(value)
     if isinstance(value, tuple):
-        return list(cast("tuple[str, ...]", value))
+        return [_json(item) for item in cast("tuple[object, ...]", value)]
     return _decimal(value) if isinstance(value, Decimal) else value
 
 
@@ -190,6 +193,7 @@ _COLUMNS = (
     "saved_usd",
     "seconds",
     "depth",
+    "about",
     "id",
 )
 
@@ -219,5 +223,6 @@ def _row(line: Line) -> tuple[object, ...]:
         usd(line.saved_usd_nano),
         line.seconds,
         line.depth,
+        line.about,
         line.id,
     )

@@ -26,9 +26,10 @@ LineStatus = Literal[
     "voided",
     "unknown",
 ]
-"""How a step ended. ``unaccepted``: no answer passed its checks; ``cached`` and ``replayed``: every answer was paid for
-before; ``overrun``: it ended, above a hold; ``presumed``: booked at what it held; ``lapsed``: left in the middle by its
-owner, and what was sent presumed spent; ``unknown``: the ledger does not say."""
+"""How a step ended. ``unaccepted``: no answer passed its checks, be it new or paid for before; ``cached`` and
+``replayed``: accepted, and every answer was paid for before; ``overrun``: it ended, above a hold; ``presumed``: booked
+at what it held; ``lapsed``: left in the middle by its owner, and what was sent presumed spent; ``unknown``: the ledger
+does not say."""
 
 NS_PER_S: Final = 10**9
 NS_PER_MINUTE: Final = 60 * NS_PER_S
@@ -43,25 +44,36 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """An answer that was not accepted: the model that gave it (None if nobody said), and what was against it."""
+
+    model: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One step (or a retrieval or index update that stands alone), with all that happened within it.
 
-    ``depth`` is 0 for a step of the run, 1 for a step within it. Amounts and tokens include the steps within; ``own``
-    is what was booked without them. ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None
-    if the ledger does not say; ``cached_tokens`` is the part of the input that a provider read from its prompt cache.
-    ``cache_hits`` are answers from our own cache, ``replayed`` those that a resumed run had paid for already.
-    ``presumed`` and ``overrun`` are parts of what was booked.
+    ``about`` is what it was for, such as a question, where a graph says so. ``depth`` is 0 for a step of the run, 1 for
+    a step within it. Amounts and tokens include the steps within; ``own`` is what was booked without them.
+    ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None if the ledger does not say;
+    ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are answers
+    from our own cache, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
+    parts of what was booked. ``rejected`` are the answers that did not pass, in order.
     """
 
     id: str
     kind: str
     depth: int
     skill: str
+    about: str | None
     tier: str | None
     model: str | None
     models: tuple[str, ...]
     status: LineStatus
     escalated: bool
+    rejected: tuple[Rejection, ...]
     estimated: Estimate
     held: Amount
     settled: Amount | None
@@ -195,11 +207,13 @@ class Holds:
             kind=text(head.meta, "kind") or "step",
             depth=depth,
             skill=_title(head),
+            about=text(head.meta, "about"),
             tier=text(head.meta, "tier"),
             model=" → ".join(self._names[model] for model in models) or None,
             models=models,
             status=_status(head, [call for call in own if is_call(call)]),
             escalated=_escalated(head, own),
+            rejected=_rejected(head),
             estimated=_estimate(head),
             held=head.amount,
             settled=head.settled,
@@ -372,6 +386,11 @@ def _escalated(head: HoldRecord, own: Sequence[HoldRecord]) -> bool:
     return any(text(call.meta, "purpose") == "escalation" for call in own if is_call(call))
 
 
+def _rejected(head: HoldRecord) -> tuple[Rejection, ...]:
+    told = mappings(head.detail, "rejected")
+    return tuple(Rejection(text(one, "model"), reason) for one in told if (reason := text(one, "reason")))
+
+
 def _estimate(head: HoldRecord) -> Estimate:
     said = mapping(head.meta, "estimated")
     return Estimate(whole(said, "usd_nano"), whole(said, "tokens"))
@@ -421,6 +440,13 @@ def mapping(detail: Detail, name: str) -> Detail:
     """The value if it is an object, else an empty one."""
     value = detail.get(name)
     return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def mappings(detail: Detail, name: str) -> list[Detail]:
+    """The objects in the value if it is a list, else none."""
+    value = detail.get(name)
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("Mapping[str, object]", item) for item in items if isinstance(item, Mapping)]
 
 
 # --- sums and names

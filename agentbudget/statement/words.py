@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.money import NANO, Amount, Budget, format_usd, nano_to_usd
-from agentbudget.statement.fold import Line, TierModel, Totals
+from agentbudget.statement.fold import Line, Rejection, TierModel, Totals
 
 if TYPE_CHECKING:
     from agentbudget.statement import Statement
@@ -18,6 +18,8 @@ WITHIN: Final = "↳ "
 PRESUMED: Final = "≈"
 ERROR_LENGTH: Final = 160
 TASK_LENGTH: Final = 400
+FEW: Final = 6
+"""Facts of one kind that are shown one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         ("Escalated", f"{totals.escalated} of {plural(totals.steps, 'step')}" if totals.escalated else None),
         ("Presumed", f"{_some(totals.presumed)}: sent, outcome unknown, booked as held" if totals.presumed else None),
         ("Overrun", f"{_some(totals.overrun)} above what was held, booked in full" if totals.overrun else None),
+        *_few("Asked", [_about(line) for line in statement.lines if line.about and line.kind == "step"]),
+        *_few("Rejected", [_against(rejection, line) for line in statement.lines for rejection in line.rejected]),
         *(("Failed", f"{line.skill}: {cut(line.error, ERROR_LENGTH)}") for line in statement.lines if line.error),
         *((model.tier.capitalize(), _priced(model)) for model in statement.ladder),
     )
@@ -200,6 +204,22 @@ def _some(amount: Amount) -> str:
         plural(amount.tokens, "token") if amount.tokens else None,
     )
     return " · ".join(part for part in parts if part) or plural(amount.calls, "call")
+
+
+def _few(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """The first of many facts of one kind, and how many there are beside."""
+    shown = [(name, value) for value in values[:FEW]]
+    return shown if len(values) <= FEW else [*shown, (name, f"{len(values) - FEW:,} more")]
+
+
+def _about(line: Line) -> str:
+    return f"{line.skill}: {cut(line.about, ERROR_LENGTH)}"
+
+
+def _against(rejection: Rejection, line: Line) -> str:
+    """Whose answer was not accepted, and why."""
+    whose = line.skill if rejection.model is None else f"{line.skill} of {rejection.model}"
+    return f"{whose}: {cut(rejection.reason, ERROR_LENGTH)}"
 
 
 def _priced(model: TierModel) -> str:

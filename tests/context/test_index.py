@@ -6,15 +6,16 @@ import asyncio
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agentbudget.context import Progress
+from agentbudget.context import Progress, retrieve
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
 from agentbudget.context.remote import RemoteStore
 from agentbudget.context.store import Store
-from agentbudget.errors import BudgetExceeded, DocumentsError, IndexFault, IndexMismatch, Mistake
+from agentbudget.errors import BudgetExceeded, DocumentsError, IndexMismatch, Mistake
 from agentbudget.money import ZERO
 from tests.context.conftest import WordEmbedder, Write
 
@@ -163,10 +164,18 @@ async def test_an_empty_index_says_to_update_it(reopen: Reopen) -> None:
             await index.search("anything")
 
 
-async def test_an_empty_question_is_a_mistake(reopen: Reopen) -> None:
+@pytest.mark.parametrize("question", [" \n\u00a0", "half a \ud800 character", None])
+async def test_a_question_that_says_nothing_is_a_mistake(reopen: Reopen, question: Any) -> None:
     async with reopen() as index:
-        with pytest.raises(Mistake, match="the question is empty"):
-            await index.search(" \n")
+        with pytest.raises(Mistake, match="is no question; ask for something"):
+            await index.search(question)
+
+
+@pytest.mark.parametrize("tokens", [0, "300", True])
+async def test_an_allowance_that_is_no_number_of_tokens_is_a_mistake(reopen: Reopen, tokens: Any) -> None:
+    async with reopen() as index:
+        with pytest.raises(Mistake, match=f"an allowance of {tokens!r} tokens holds nothing"):
+            await retrieve(index, "anything", tokens=tokens)
 
 
 async def test_another_embedding_model_is_refused_and_rebuild_mends_it(reopen: Reopen, write: Write) -> None:
@@ -210,7 +219,20 @@ async def test_progress_tells_of_files_then_chunks(reopen: Reopen, write: Write)
     async with reopen() as index:
         await index.update(write(DOCS), progress=told.append)
     assert told[:3] == [Progress("read", 0, 2), Progress("read", 1, 2), Progress("read", 2, 2)]
-    assert told[3:] == [Progress("embed", 0, 3), Progress("embed", 3, 3)]
+    assert [(p.stage, p.done, p.total) for p in told[3:]] == [("embed", 0, 3), ("embed", 3, 3)]
+
+
+async def test_progress_tells_what_there_is_to_embed_and_how_long_the_first_of_it_took(
+    reopen: Reopen, write: Write
+) -> None:
+    told: list[Progress] = []
+    async with reopen() as index:
+        report = await index.update(write(DOCS | _long(40)), progress=told.append)
+    first, second, last = (progress.work for progress in told if progress.work is not None)
+    assert (first.files, first.tokens, first.done_tokens, first.expected_ns) == (3, report.tokens, 0, None)
+    assert 0 < second.done_tokens < second.tokens == last.done_tokens
+    assert second.expected_ns == second.compute_ns * second.tokens // second.done_tokens
+    assert last.expected_ns == last.compute_ns == report.compute_ns
 
 
 def _long(sections: int) -> dict[str, str]:
@@ -271,5 +293,5 @@ async def test_a_closed_index_says_so(reopen: Reopen, write: Write) -> None:
     await index.update(write(DOCS))
     await index.aclose()
     await index.aclose()
-    with pytest.raises(IndexFault, match="is closed; open it again"):
+    with pytest.raises(Mistake, match="is closed; open it again"):
         await index.search("anything")
