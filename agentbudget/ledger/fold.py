@@ -106,6 +106,8 @@ class Fold:
                 self.limits.setdefault(entry.subject, {})[entry.detail["window"]] = (triple[0], triple[1], triple[2])
             case "freeze" | "unfreeze":
                 self.frozen[entry.subject] = entry.detail["reason"]
+            case "migrate":
+                pass  # says which chain this one goes on from
             case _:
                 self._add_to_hold(entry)
 

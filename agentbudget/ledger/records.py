@@ -29,6 +29,7 @@ EntryKind = Literal[
     "void",
     "lapse",
     "correct",
+    "migrate",
 ]
 Detail = Mapping[str, Any]
 """JSON-serialisable facts that go with a hold or an entry: skill, model, usage, price, seconds."""

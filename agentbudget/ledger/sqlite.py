@@ -9,13 +9,16 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
 from agentbudget.errors import Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.ledger.forks import watch
+from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import Cursor, Row, SqlTransaction
 from agentbudget.ledger.store import GENESIS
 
@@ -24,49 +27,21 @@ try:
 except ImportError:  # no advisory locks on this system: SQLite's own lock is right too, only less even
     fcntl = None
 
-SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x41474254
 """``AGBT``: marks the file as ours, so that a path to another program's database is refused."""
 
-SCHEMA: Final = (
-    """CREATE TABLE accounts (
-      name TEXT PRIMARY KEY, parent TEXT,
-      limit_usd INTEGER, limit_tokens INTEGER, limit_calls INTEGER, windows TEXT NOT NULL,
-      posted_usd INTEGER NOT NULL, posted_tokens INTEGER NOT NULL, posted_calls INTEGER NOT NULL,
-      held_usd INTEGER NOT NULL, held_tokens INTEGER NOT NULL, held_calls INTEGER NOT NULL,
-      frozen TEXT
-    ) STRICT, WITHOUT ROWID""",
-    """CREATE TABLE periods (
-      account TEXT NOT NULL, time_window TEXT NOT NULL, start_ns INTEGER NOT NULL,
-      held_usd INTEGER NOT NULL, held_tokens INTEGER NOT NULL, held_calls INTEGER NOT NULL,
-      posted_usd INTEGER NOT NULL, posted_tokens INTEGER NOT NULL, posted_calls INTEGER NOT NULL,
-      PRIMARY KEY (account, time_window, start_ns)
-    ) STRICT, WITHOUT ROWID""",
-    """CREATE TABLE holds (
-      number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, parent TEXT,
-      usd INTEGER NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL,
-      state TEXT NOT NULL, sent INTEGER NOT NULL, owner TEXT NOT NULL, tag TEXT,
-      reserved_usd INTEGER NOT NULL DEFAULT 0, reserved_tokens INTEGER NOT NULL DEFAULT 0,
-      reserved_calls INTEGER NOT NULL DEFAULT 0,
-      spent_usd INTEGER NOT NULL DEFAULT 0, spent_tokens INTEGER NOT NULL DEFAULT 0,
-      spent_calls INTEGER NOT NULL DEFAULT 0, children INTEGER NOT NULL DEFAULT 0,
-      settled_usd INTEGER, settled_tokens INTEGER, settled_calls INTEGER,
-      presumed INTEGER NOT NULL DEFAULT 0, closed INTEGER
-    ) STRICT""",
-    "CREATE INDEX holds_parent ON holds (parent) WHERE parent IS NOT NULL",
-    "CREATE INDEX holds_open ON holds (number) WHERE state = 'open'",
-    "CREATE INDEX holds_tag ON holds (tag, closed) WHERE tag IS NOT NULL AND state = 'settled'",
-    """CREATE TABLE entries (
-      seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, targets TEXT NOT NULL,
-      held_usd INTEGER NOT NULL, held_tokens INTEGER NOT NULL, held_calls INTEGER NOT NULL,
-      posted_usd INTEGER NOT NULL, posted_tokens INTEGER NOT NULL, posted_calls INTEGER NOT NULL,
-      detail TEXT NOT NULL, hash BLOB NOT NULL
-    ) STRICT""",
+DIALECT: Final = Dialect(
+    integer="INTEGER",
+    boolean="INTEGER",
+    text="TEXT",
+    octets="BLOB",
+    keyed="STRICT, WITHOUT ROWID",
+    numbered="STRICT",
+)
+IMMUTABLE: Final = (
     "CREATE TRIGGER entries_are_immutable BEFORE UPDATE ON entries "
     "BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
     "CREATE TRIGGER entries_stay BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
-    "CREATE TABLE marks (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE leases (owner TEXT PRIMARY KEY, until_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 )
 HEAD: Final = "SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1"
 
@@ -89,7 +64,7 @@ class SqliteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.connect()
-            self._writer.migrate()
+            migrate(self.location, self._writer.exclusively)
             self._reader.connect()
         except (OSError, sqlite3.Error) as error:
             self.close()
@@ -272,26 +247,13 @@ class _Connection:
         finally:
             self._lock.release()
 
-    def migrate(self) -> None:
-        """Make the tables in a new file; refuse a file of another program or of a newer version."""
+    @contextmanager
+    def exclusively(self) -> Generator[_Tables]:
+        """The file's tables, while nobody else writes to it."""
         db = self._connected()
         db.execute("BEGIN IMMEDIATE")
         try:
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if tables == 0:
-                for statement in SCHEMA:
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif application != APPLICATION_ID:
-                raise SchemaMismatch(f"{self._path} is another program's database; name another path for the ledger")
-            elif version != SCHEMA_VERSION:
-                raise SchemaMismatch(
-                    f"the ledger {self._path} has schema {version}, this agentbudget reads {SCHEMA_VERSION}; "
-                    "use the version that wrote it, or name another path"
-                )
+            yield _Tables(db, self._path)
         except BaseException:
             db.execute("ROLLBACK")
             raise
@@ -328,6 +290,51 @@ class _Connection:
 
 def _nothing(sql: str, values: Row) -> Cursor:
     raise AssertionError("a transaction without a connection")
+
+
+class _Tables:
+    """The tables of a file, for `migrate`."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+        self.steps = {1: self._from_schema_1}
+
+    def version(self) -> int | None:
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if tables == 0:
+            return None
+        if application != APPLICATION_ID:
+            raise SchemaMismatch(f"{self._path} is another program's database; name another path for the ledger")
+        return version
+
+    def create(self) -> None:
+        for statement in (*tables(DIALECT), *IMMUTABLE):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def set_version(self, version: int) -> None:
+        self._db.execute(f"PRAGMA user_version = {version}")
+
+    def _from_schema_1(self) -> None:
+        from agentbudget.ledger import schema1  # once in the life of a file
+
+        schema1.set_aside(self._db)
+        self.create()
+        schema1.bring_over(self._db, str(self._path))
+        _keep(self._path, "v1.bak")
+
+
+def _keep(path: Path, suffix: str) -> None:
+    """Copy the file, as it was when the transaction that holds it began, beside it. An older copy stays."""
+    names = (path.with_name(f"{path.name}.{suffix}{n}") for n in chain([""], map(".{}".format, count(2))))
+    kept = next(name for name in names if not name.exists())
+    partial = kept.with_name(f"{kept.name}.partial")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
+        source.backup(target)
+    partial.replace(kept)
 
 
 def fault(path: Path, error: Exception, verb: str) -> StoreUnavailable | StoreBusy | SchemaMismatch:
