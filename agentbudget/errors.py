@@ -22,6 +22,7 @@ A level of the tree answers one question: what would a caller catch?
     └── Fault                     the world was wrong; nothing in the call mends it
         ├── StoreError
         │   ├── StoreUnavailable
+        │   │   └── StoreInterrupted
         │   ├── StoreBusy
         │   └── SchemaMismatch
         ├── IndexFault
@@ -166,6 +167,10 @@ class StoreError(Fault):
 
 class StoreUnavailable(StoreError):
     """The store cannot be opened, read or written."""
+
+
+class StoreInterrupted(StoreUnavailable):
+    """The store gave up a transaction half-way and kept nothing of it; asked again, it may well do it."""
 
 
 class StoreBusy(StoreError):

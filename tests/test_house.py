@@ -32,13 +32,20 @@ HEAVY = (
     "openai",
     "opentelemetry",
     "pandas",
+    "psycopg",
     "pydantic",
     "pypdf",
     "qdrant_client",
     "qdrant_edge",
     "rich",
 )
-ALONE = {"langgraph": "graph", "opentelemetry": "telemetry", "inspect_ai": "evals.samples", "matplotlib": "evals.plot"}
+ALONE = {
+    "inspect_ai": "evals.samples",
+    "langgraph": "graph",
+    "matplotlib": "evals.plot",
+    "opentelemetry": "telemetry",
+    "psycopg": "ledger.postgres",
+}
 """Packages that one module alone may import."""
 
 

@@ -41,6 +41,7 @@ from agentbudget.ledger.records import (
     plus,
     units,
 )
+from agentbudget.ledger.repeat import repeated
 from agentbudget.ledger.store import check_text
 from agentbudget.ledger.windows import Window
 from agentbudget.money import ZERO, Amount, Budget
@@ -54,6 +55,33 @@ LEASE_S: Final = 60.0
 _CACHED_LINEAGES: Final = 10_000
 
 _OWN_WORDS: Final = frozenset({"presumed", "because"})
+_OPERATIONS: Final = (
+    "account",
+    "set_limit",
+    "top_up",
+    "freeze",
+    "unfreeze",
+    "balance",
+    "accounts",
+    "windows",
+    "reserve",
+    "hold",
+    "holds",
+    "history",
+    "adopt",
+    "mark_sent",
+    "extend",
+    "reduce",
+    "settle",
+    "presume",
+    "void",
+    "heartbeat",
+    "sweep",
+    "entries",
+    "verify",
+)
+"""The methods that are one transaction each."""
+
 _KINDS: Final[Mapping[HoldState, EntryKind]] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
 
 
@@ -78,6 +106,9 @@ class Ledger:
         self._lease_ns = int(lease_s * 1e9)
         self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._owner = Owner(owner)
+        if store.interruptible:  # bound here: as decorators they would slow down the stores that need them not
+            for name in _OPERATIONS:
+                setattr(self, name, repeated(getattr(self, name)))
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:

@@ -28,6 +28,7 @@ class MemoryStore:
     """A `Store` in dictionaries, safe for threads."""
 
     location = "memory"
+    interruptible = False
 
     def __init__(self) -> None:
         self._tx: MemoryTransaction | None = MemoryTransaction()

@@ -57,6 +57,8 @@ class SqliteStore:
     was forked from this one opens its own.
     """
 
+    interruptible = False
+
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
         self._writer = _Connection(path, busy_timeout_s, writes=True)

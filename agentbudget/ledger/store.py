@@ -112,6 +112,11 @@ class Store(Protocol):
     """Where rows are kept."""
 
     @property
+    def interruptible(self) -> bool:
+        """Whether it may give up a transaction (`StoreInterrupted`) that would pass if it were run again."""
+        ...
+
+    @property
     def location(self) -> str:
         """For messages: the path or address."""
         ...

@@ -23,6 +23,8 @@ def verify(tx: Transaction) -> Verification:
             problems += _check_link(entry, before, count)
             before = bytes.fromhex(entry.hash)
             fold.add(entry)
+        if count < tx.next_seq() - 1:
+            problems.append(f"the journal ends at entry {count}, but {tx.next_seq() - 1} were written: some are missing")
         found = tx.holds()
         holds = len(found)
         problems += _check_rows(tx, kept, found, fold)
