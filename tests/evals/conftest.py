@@ -64,8 +64,8 @@ def solving(*right: Item, name: str) -> ScriptedModel:
     targets = {item.question: item.target for item in right}
 
     def reply(request: Request) -> ScriptedReply:
-        answer = targets.get(request.messages[-1].text.removeprefix("Problem: "), "0")
-        return ScriptedReply(f"So it is.\nAnswer: {answer}")
+        answer = targets.get(request.messages[-1].text, "0")
+        return ScriptedReply(json.dumps({"reasoning": "so it is", "answer": int(answer)}))
 
     return ScriptedModel(reply, name=name, fingerprint=name)
 

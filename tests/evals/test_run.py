@@ -108,7 +108,7 @@ async def test_the_whole_eval_stops_spending_at_its_budget(sums: Path, tmp_path:
 
 
 async def test_output_that_fits_no_type_is_unanswered_but_paid_for(sums: Path, tmp_path: Path) -> None:
-    models = (ScriptedModel(lambda _: "no idea", name="scripted:small"), ladder()[1])
+    models = (ScriptedModel(lambda _: "no JSON", name="scripted:small"), ladder()[1])
     report = await evaluate(sums, tmp_path, models=models, policies=("all-cheap",))
     (line,) = report.economics
     assert (line.unanswered, line.correct) == (4, 0)
