@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import lru_cache
 from types import TracebackType
@@ -26,9 +26,10 @@ from agentbudget.errors import (
     StoreInterrupted,
     StoreUnavailable,
 )
-from agentbudget.ledger.records import Entry, HoldRecord
+from agentbudget.ledger.forks import watch
+from agentbudget.ledger.records import HoldRecord
 from agentbudget.ledger.schema import VERSION, Dialect, another_version, migrate, tables
-from agentbudget.ledger.sql import ADD_HOLD, ENTRY_COLUMNS, Cursor, Row, SqlTransaction, read_entry
+from agentbudget.ledger.sql import ADD_HOLD, NEWS, Cursor, Row, SqlTransaction
 from agentbudget.ledger.store import GENESIS
 
 try:
@@ -52,15 +53,14 @@ PATIENCE_S: Final = 10.0
 """How long a commit whose answer was lost is asked about, before its outcome is called unknown."""
 BEGINS: Final = 5
 """How often a transaction is begun that the database gives up at its first statement."""
-PAGE: Final = 1000
-"""So many entries are fetched at once."""
 
 _WRITE: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _READ: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _HEAD: Final = (
-    "SELECT version, seq, hash, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) FROM head WHERE id = 1"
+    b"SELECT version, seq, hash, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) FROM head WHERE id = 1"
 )
-_LOCK_HEAD: Final = f"{_HEAD} FOR UPDATE"
+_LOCK_HEAD: Final = _HEAD + b" FOR UPDATE"
+_NEWS: Final = NEWS.replace("?", "%s").encode()
 _PUT_HEAD: Final = b"UPDATE head SET seq = %s, hash = %s WHERE id = 1"
 
 _GAVE_UP: Final = frozenset({"40001", "40P01"})
@@ -80,8 +80,9 @@ Database = psycopg.Connection[Row]
 class PostgresStore:
     """A `Store` in the database at `url`, in tables of its own schema, which are made if they are not there.
 
-    One connection writes, another reads; each is opened anew when it is found broken. A wait for another writer's
-    lock, or for an answer, that is longer than the timeouts say is an error, and nothing was admitted.
+    One connection writes, another reads; each is opened anew when it is found broken, and in a process that was
+    forked from this one. A wait for another writer's lock, or for an answer, that is longer than the timeouts say is
+    an error, and nothing was admitted.
     """
 
     interruptible = True
@@ -99,6 +100,7 @@ class PostgresStore:
         self._server.migrate()
         self._writer = _Connection(self._server, writes=True)
         self._reader = _Connection(self._server, writes=False)
+        watch(self)
 
     @property
     def location(self) -> str:
@@ -114,26 +116,33 @@ class PostgresStore:
         self._reader.close()
         self._writer.close()
 
+    def before_fork(self) -> None:
+        self._writer.rest()
+        self._reader.rest()
+
+    def after_fork(self, *, child: bool) -> None:
+        self._writer.after_fork(child=child)
+        self._reader.after_fork(child=child)
+
 
 class PostgresTransaction(SqlTransaction):
-    """A `Transaction` by psycopg; its clock is the server's, as it was when the transaction began."""
+    """A `Transaction` by psycopg; its clock is the server's, as it was when the transaction began.
 
-    def __init__(self, execute: Callable[[str, Row], Cursor]) -> None:
+    ``look`` makes sure that the head has come, which gives it the number of the last entry and the time.
+    """
+
+    def __init__(self, execute: Callable[[str, Row], Cursor], look: Callable[[], None]) -> None:
         super().__init__(execute)
-        self._now_ns = 0
-
-    def begin_at(self, seq: int, last_hash: bytes, now_ns: int) -> None:
-        """See `begin`; ``now_ns`` is the server's time."""
-        self.begin(seq, last_hash)
-        self._now_ns = now_ns
-
-    @property
-    def last(self) -> tuple[int, bytes]:
-        """The number and hash of the last entry."""
-        return self._seq, self._hash
+        self._look = look
+        self.at_ns = 0
 
     def now_ns(self) -> int:
-        return self._now_ns
+        self._look()
+        return self.at_ns
+
+    def next_seq(self) -> int:
+        self._look()
+        return super().next_seq()
 
     def add_hold(self, hold: HoldRecord) -> bool:
         values = (hold.number, hold.id, hold.parent, *hold.amount_units, "open", False, hold.owner, hold.tag or None)
@@ -141,15 +150,6 @@ class PostgresTransaction(SqlTransaction):
             return False
         self._holds[hold.id] = hold
         return True
-
-    def entries(self, *, after: int = 0) -> Iterator[Entry]:
-        sql = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
-        full = True
-        while full:
-            rows = list(self._execute(sql, (after,)))
-            yield from map(read_entry, rows)
-            full = len(rows) == PAGE
-            after = rows[-1][0] if rows else after
 
 
 class _Connection:
@@ -164,27 +164,60 @@ class _Connection:
         self._server = server
         self._writes = writes
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._closed = False
+        self._resting = False
+        self._closed = ""
+        """Why it can be used no more."""
         self._db: Database | None = None
         self._piped: AbstractContextManager[psycopg.Pipeline] | None = None
         self._pipeline: psycopg.Pipeline | None = None
-        self._tx = PostgresTransaction(self._execute)
+        self._head: psycopg.Cursor[Row] | None = None
+        self._news: psycopg.Cursor[Row] | None = None
+        """What a transaction asks for first, until it is looked at."""
+        self._tx = PostgresTransaction(self._execute, self._look)
         self._began = -1
+        self._changed = False
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
-        assert self._db is not None, "outside of its transaction"
-        assert self._pipeline is not None
-        query, has_rows = _translated(sql)
-        cursor = self._db.execute(query, values)
+        query, has_rows, changes = _translated(sql)
+        cursor = self._connected().execute(query, values)
+        self._changed = self._changed or changes
         if has_rows:
-            self._pipeline.sync()
+            self._fly()
         return cursor
 
+    def _connected(self) -> Database:
+        assert self._db is not None, "a transaction without a connection"
+        return self._db
+
+    def _fly(self) -> None:
+        """Send what was asked for, and wait for the answers."""
+        assert self._pipeline is not None
+        self._pipeline.sync()
+        if self._head is not None:
+            self._arrive(self._head)
+
+    def _look(self) -> None:
+        if self._head is not None:
+            self._fly()
+
+    def _arrive(self, asked: psycopg.Cursor[Row]) -> None:
+        self._head = None
+        head = asked.fetchone()
+        if head is None:
+            raise self._server.changed("its head is gone")
+        version, self._began, last_hash, now_us = head
+        if version != VERSION:
+            raise another_version(self._server.location, version)
+        self._tx.at_ns = now_us * 1000
+        if self._news is not None:
+            self._tx.catch_up(self._news.fetchall(), self._began, last_hash)
+        else:
+            self._tx.begin(self._began, last_hash)
+
     def __enter__(self) -> PostgresTransaction:
-        if os.getpid() != self._pid:
-            raise Mistake("a forked process cannot go on with its parent's ledger: open one of its own")
-        self._lock.acquire()
+        # Who reads may take long, and keeps nobody from writing.
+        if not self._lock.acquire(timeout=self._server.lock_timeout_s if self._writes else -1):
+            raise self._server.busy()
         try:
             self._begin()
         except BaseException as error:
@@ -197,7 +230,7 @@ class _Connection:
 
     def _begin(self) -> None:
         if self._closed:
-            raise StoreUnavailable(f"the ledger {self._server.location} was closed; nothing was admitted")
+            raise StoreUnavailable(f"the ledger {self._server.location} {self._closed}; open it again with Ledger.open")
         for begun in range(1, BEGINS + 1):
             kept = self._db is not None
             try:
@@ -216,14 +249,16 @@ class _Connection:
             self._db = self._server.connect(writes=self._writes)
             self._piped = self._db.pipeline()
             self._pipeline = self._piped.__enter__()
+        self._changed = False
+        self._news = None
         self._db.execute(_WRITE if self._writes else _READ)
-        head = self._execute(_LOCK_HEAD if self._writes else _HEAD).fetchone()
-        if head is None:
-            raise self._server.changed("its head is gone")
-        version, self._began, last_hash, now_us = head
-        if version != VERSION:
-            raise another_version(self._server.location, version)
-        self._tx.begin_at(self._began, last_hash, now_us * 1000)
+        self._head = self._db.execute(_LOCK_HEAD if self._writes else _HEAD)
+        if not self._writes:
+            self._tx.forget()  # the head comes along with what is read first
+            return
+        if self._tx.fresh:
+            self._news = self._db.execute(_NEWS, self._tx.last[:1])
+        self._fly()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -235,25 +270,26 @@ class _Connection:
             self._undo()
             if isinstance(error, psycopg.Error):
                 raise self._server.fault(error) from error
+            if isinstance(error, UnicodeEncodeError):
+                raise Mistake(f"ids and names are text without lone surrogates: {error}") from error
         finally:
             self._lock.release()
 
     def _commit(self) -> None:
-        assert self._db is not None
-        assert self._pipeline is not None
+        db = self._connected()
         seq, digest = self._tx.last
-        wrote = seq != self._began
+        wrote = self._writes and seq != self._began
         try:
             if wrote:
-                self._db.execute(_PUT_HEAD, (seq, digest))
-            done = self._db.execute(b"COMMIT")
-            self._pipeline.sync()
+                db.execute(_PUT_HEAD, (seq, digest))
+            done = db.execute(b"COMMIT")
+            self._fly()
             if done.statusmessage != "COMMIT":  # the server says ROLLBACK where something went wrong unseen
                 raise psycopg.OperationalError(f"a commit ended in {done.statusmessage}")
         except psycopg.Error as error:
             unknown = error.sqlstate is None or error.sqlstate == "40003" or _is_lost(error)
-            self._undo()
-            if not self._writes and _is_lost(error):
+            self._drop()
+            if not self._writes and unknown:
                 return  # what was read was right
             if wrote and unknown:
                 if self._server.keeps(seq, digest, error):
@@ -265,23 +301,25 @@ class _Connection:
             raise
 
     def _undo(self) -> None:
-        """Roll back, and trust nothing that was read. A connection that cannot do so much is dropped."""
-        self._tx.forget()
+        """Roll back. A connection that cannot do so much is dropped."""
         if self._db is None or self._pipeline is None:
             return
+        self._head = None
         with suppress(psycopg.Error):
             with suppress(psycopg.Error):  # what failed is known by now
                 self._pipeline.sync()
             self._db.execute(b"ROLLBACK")
             self._pipeline.sync()
             if self._db.info.transaction_status == TransactionStatus.IDLE:
+                if self._changed:
+                    self._tx.forget()  # what it knows was never so
                 return
         self._drop()
 
     def _drop(self) -> None:
         self._tx.forget()
         db, piped = self._db, self._piped
-        self._db = self._piped = self._pipeline = None
+        self._db = self._piped = self._pipeline = self._head = self._news = None
         if db is not None:
             db.close()
         if piped is not None:
@@ -289,10 +327,36 @@ class _Connection:
                 piped.__exit__(None, None, None)
 
     def close(self) -> None:
-        if os.getpid() == self._pid:
-            with self._lock:
-                self._closed = True
-                self._drop()
+        """Close it for good, once nobody is inside."""
+        with self._lock:
+            self._closed = self._closed or "was closed"
+            self._drop()
+
+    def rest(self) -> None:
+        """Before a fork: let whoever is inside finish, so that the child inherits nothing half done."""
+        self._resting = self._lock.acquire(timeout=self._server.lock_timeout_s)
+
+    def after_fork(self, *, child: bool) -> None:
+        """In the parent, go on; in a child, let go of the parent's connection, and open one when it is needed."""
+        if not child:
+            if self._resting:
+                self._lock.release()
+            return
+        self._lock = threading.Lock()
+        if self._db is not None:
+            _cut(self._db)
+        if self._resting:
+            self._drop()
+        else:
+            self._closed = "was in the middle of a transaction when this process was forked"
+
+
+def _cut(db: Database) -> None:
+    """Let a connection end in nothing, so that its farewell does not reach the server, who would take it for the
+    parent's."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, db.fileno())
+    os.close(nothing)
 
 
 class _Server:
@@ -307,7 +371,8 @@ class _Server:
             raise Mistake("the ledger's address is not one of PostgreSQL: postgresql://user@host:5432/name") from None
         self._password = str(given.get("password") or "")
         self._schema = schema
-        self._timeouts_s = (lock_timeout_s, statement_timeout_s)
+        self.lock_timeout_s = lock_timeout_s
+        self._statement_timeout_s = statement_timeout_s
         self._patience_s = patience_s
         defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "agentbudget", "keepalives_idle": 10}
         self._conninfo = make_conninfo("", **{**defaults, **given})
@@ -323,7 +388,7 @@ class _Server:
             ) from error
         # One width for all numbers: else a statement is another one for each mixture of widths.
         db.adapters.register_dumper(int, Int8BinaryDumper)
-        lock_s, statement_s = self._timeouts_s
+        lock_s, statement_s = self.lock_timeout_s, self._statement_timeout_s
         idle_s = lock_s if writes else 0  # a writer that was stopped must not keep the others waiting
         try:
             db.execute(
@@ -348,7 +413,7 @@ class _Server:
             try:
                 with closing(self.connect()) as db:
                     db.execute(_WRITE)
-                    db.execute(_LOCK_HEAD.encode())
+                    db.execute(_LOCK_HEAD)
                     found = db.execute(b"SELECT hash FROM entries WHERE seq = %s", (seq,)).fetchone()
                     return found is not None and found[0] == digest
             except (psycopg.Error, StoreUnavailable):
@@ -389,15 +454,12 @@ class _Server:
     def fault(self, error: psycopg.Error) -> StoreError | Mistake:
         """What the database said in a transaction, as an error of the tree."""
         state, said = error.sqlstate or "", self._said(error)
-        lock_s, statement_s = self._timeouts_s
         if state == "55P03":
-            return StoreBusy(
-                f"another process kept the ledger {self.location} locked for more than {lock_s:g} s; "
-                "nothing was admitted, try again when it is done"
-            )
+            return self.busy()
         if state == "57014":
             return StoreUnavailable(
-                f"the ledger {self.location} did not answer within {statement_s:g} s ({said}); nothing was admitted"
+                f"the ledger {self.location} did not answer within {self._statement_timeout_s:g} s ({said}); "
+                "nothing was admitted"
             )
         if state in _CHANGED:
             return self.changed(said)
@@ -406,6 +468,13 @@ class _Server:
         if state in _GAVE_UP or _is_lost(error):
             return self.interrupted(error)
         return StoreUnavailable(f"cannot use the ledger {self.location}: {said}; nothing was admitted")
+
+    def busy(self) -> StoreBusy:
+        """The error for a wait that was too long."""
+        return StoreBusy(
+            f"somebody else kept the ledger {self.location} locked for more than {self.lock_timeout_s:g} s; "
+            "nothing was admitted, try again when it is done"
+        )
 
     def interrupted(self, error: psycopg.Error) -> StoreInterrupted:
         """The error for a transaction of which nothing remains."""
@@ -441,7 +510,7 @@ class _Tables:
         )
         names = {name for (name,) in found}
         if "head" in names:
-            row = self._db.execute(_LOCK_HEAD.encode()).fetchone()
+            row = self._db.execute(_LOCK_HEAD).fetchone()
             if row is None:
                 raise self._server.changed("its head is gone")
             return row[0]
@@ -486,9 +555,10 @@ def _is_lost(error: psycopg.Error) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _translated(sql: str) -> tuple[bytes, bool]:
-    """A statement as psycopg takes it, and whether it gives rows."""
-    return sql.replace("?", "%s").encode(), sql.startswith("SELECT") or " RETURNING " in sql
+def _translated(sql: str) -> tuple[bytes, bool, bool]:
+    """A statement as psycopg takes it, whether it gives rows, and whether it changes some."""
+    reads = sql.startswith("SELECT")
+    return sql.replace("?", "%s").encode(), reads or " RETURNING " in sql, not reads
 
 
 def _location(given: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
 from agentbudget.ledger.fold import meta_of
@@ -18,6 +18,7 @@ from agentbudget.ledger.records import (
     Limits,
     Units,
     WindowLimit,
+    plus,
 )
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
 from agentbudget.ledger.windows import Window
@@ -81,6 +82,12 @@ USED: Final = (
     "FROM periods WHERE account = ? AND time_window = ? AND start_ns >= ?"
 )
 
+NEWS: Final = (
+    "SELECT subject, targets, held_usd, held_tokens, held_calls, posted_usd, posted_tokens, posted_calls "
+    "FROM entries WHERE seq > ? ORDER BY seq LIMIT 200"
+)
+"""What others wrote, as `SqlTransaction.catch_up` takes it. More than so many are not worth following."""
+
 LAST: Final = "\U0010ffff"
 """After every character that an id may have: the end of a range of prefixes."""
 
@@ -120,6 +127,36 @@ class SqlTransaction:
         if seq != self._seq or not self.fresh:
             self.forget()
         self._seq, self._hash = seq, last_hash
+
+    def catch_up(self, news: Sequence[Row], seq: int, last_hash: bytes) -> None:
+        """See `begin`; ``news`` is what others wrote since the last transaction, if it is not too much (`NEWS`).
+
+        An entry says how it changed balances, so that these need no look; what else it touches is read anew.
+        """
+        if len(news) == seq - self._seq and (news or last_hash == self._hash):
+            for subject, targets, h0, h1, h2, p0, p1, p2 in news:
+                self._holds.pop(subject, None)
+                self._accounts.pop(subject, None)
+                for target in json.loads(targets):
+                    self._follow(target, (h0, h1, h2), (p0, p1, p2))
+            self._seq = seq
+        else:
+            self.forget()
+        self.begin(seq, last_hash)
+
+    def _follow(self, target: str, held: Units, posted: Units) -> None:
+        account = self._accounts.get(target)
+        if account is not None:
+            self._accounts[target] = account._replace(
+                posted_units=plus(account.posted_units, posted), held_units=plus(account.held_units, held)
+            )
+        elif target.startswith("hold:"):
+            self._holds.pop(target.removeprefix("hold:"), None)
+
+    @property
+    def last(self) -> tuple[int, bytes]:
+        """The number and hash of the last entry."""
+        return self._seq, self._hash
 
     @property
     def fresh(self) -> bool:

@@ -12,7 +12,6 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,6 @@ class Server:
 
     def __init__(self) -> None:
         self._bin = _binaries()
-        self._numbers = count(1)
         self.folder = Path(tempfile.mkdtemp(prefix="agentbudget-pg-"))
         self._data = self.folder / "data"
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -82,13 +80,16 @@ class Server:
         return f"postgresql://{user}@/{database}?host={self.folder}"
 
     def fresh(self) -> str:
-        """The address of a new, empty database."""
+        """The address of an empty database. It is one and the same, emptied: a new one takes a tenth of a second."""
         import psycopg
 
-        name = f"t{next(self._numbers)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
-            db.execute(f"CREATE DATABASE {name} STRATEGY = FILE_COPY".encode())
-        return self.url(name)
+        url = self.url("postgres")
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            db.execute("DROP SCHEMA IF EXISTS agentbudget CASCADE")
+            db.execute("DROP SCHEMA public CASCADE")
+            db.execute("CREATE SCHEMA public")
+        return url
 
 
 def _binaries() -> Path:

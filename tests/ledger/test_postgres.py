@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -315,7 +316,7 @@ def test_a_writer_that_keeps_the_lock_makes_others_give_up(database: str) -> Non
         ledger.account("run/1")
         with psycopg.connect(database) as blocker:
             blocker.execute("SELECT seq FROM agentbudget.head FOR UPDATE")
-            with pytest.raises(StoreBusy, match="another process"):
+            with pytest.raises(StoreBusy, match="somebody else"):
                 ledger.reserve("a", Amount(1), accounts=["run/1"])
             assert ledger.hold("a") is None  # reading waits for nobody
         ledger.reserve("a", Amount(1), accounts=["run/1"])
@@ -388,10 +389,10 @@ def test_a_last_entry_that_is_taken_away_shows(database: str) -> None:
         assert not ledger.verify().ok
 
 
-def test_an_ordinary_user_cannot_change_an_entry_by_accident(server: Server, database: str) -> None:
+def test_an_ordinary_user_cannot_change_an_entry_by_accident(database: str) -> None:
     import psycopg
 
-    run_sql(database, "CREATE ROLE teller LOGIN", f"GRANT CREATE ON DATABASE {name_of(database)} TO teller")
+    run_sql(database, "CREATE ROLE teller LOGIN", "GRANT CREATE ON DATABASE postgres TO teller")
     as_teller = database.replace("postgres@", "teller@")
     with Ledger.open(as_teller) as ledger:
         ledger.account("run/1")
@@ -402,20 +403,7 @@ def test_an_ordinary_user_cannot_change_an_entry_by_accident(server: Server, dat
         assert ledger.verify().ok
 
 
-def name_of(database: str) -> str:
-    return database.split("/")[3].partition("?")[0]
-
-
 # --- mistakes
-
-
-def test_what_the_database_cannot_keep_is_a_mistake(database: str) -> None:
-    with Ledger.open(database) as ledger:
-        ledger.account("run/1")
-        with pytest.raises(Mistake, match="cannot keep this"):
-            ledger.reserve("nul\0", Amount(1), accounts=["run/1"])
-        ledger.reserve("“ünïcode” \U0001f600", Amount(1), accounts=["run/1"], meta={"nul": "\0"})
-        assert ledger.verify().ok
 
 
 def test_a_closed_ledger_says_so(database: str) -> None:
@@ -425,19 +413,22 @@ def test_a_closed_ledger_says_so(database: str) -> None:
         ledger.account("run/1")
 
 
-def test_a_forked_process_must_open_its_own(database: str) -> None:
+def test_a_forked_process_has_a_connection_of_its_own(database: str) -> None:
     with Ledger.open(database) as ledger:
         ledger.account("run/1")
+        ledger.reserve("parent", Amount(1), accounts=["run/1"])
         child = os.fork()
         if child == 0:
-            try:
-                ledger.balance("run/1")
-            except Mistake:
+            done = 1
+            with suppress(Exception):
+                ledger.reserve("child", Amount(2), accounts=["run/1"]).settle(Amount(2))
                 ledger.close()
-                os._exit(7)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert ledger.balance("run/1").held == Amount()
+                done = 0
+            os._exit(done)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        ledger.settle("parent", Amount(1))
+        assert ledger.balance("run/1").posted == Amount(3)
+        assert ledger.verify().ok
 
 
 def test_without_psycopg_the_extra_is_named() -> None:
