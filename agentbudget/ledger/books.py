@@ -100,7 +100,7 @@ class Books:
 
     def older_has(self, hold_id: str) -> bool:
         """True if a book before the newest has a hold of this id."""
-        return any(book.ledger.hold(hold_id) is not None for book in self._books[:-1])
+        return len(self._books) > 1 and any(book.ledger.hold(hold_id) is not None for book in self._books[:-1])
 
     def forget(self) -> None:
         """Drop the oldest books, if their blocks are booked and the others remember enough."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -36,7 +37,6 @@ from agentbudget.ledger.records import (
     Verification,
     WindowBalance,
     WindowLimit,
-    as_budget,
     limits,
     minus,
     plus,
@@ -48,7 +48,7 @@ from agentbudget.ledger.windows import Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
-    from agentbudget.ledger.blocks import LeasedBudget
+    from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.store import Store, Transaction
 
 LEASE_S: Final = 60.0
@@ -746,25 +746,25 @@ class Ledger:
         `LeasedBudget.tend` is to be called about once a second: by you, or every ``tend_s`` by a thread. Raises
         `UnknownAccount`, `StoreBusy` if another worker uses the journal, `Mistake` if the block is empty.
         """
-        from agentbudget.ledger.blocks import LeasedBudget
+        from agentbudget.ledger.blocks import Blocks, Terms
         from agentbudget.ledger.books import Books
+        from agentbudget.ledger.leased import LeasedBudget
 
         if not block:
             raise Mistake("a block must hold something: give an amount, as in block=Amount.of(usd='0.50')")
         if isinstance(accounts, str):
             raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
-        return LeasedBudget(
-            self,
-            accounts,
-            block=block,
-            most=_times(block, 64) if most is None else most,
-            books=Books(self._local, journal),
-            name=name,
-            renew_s=renew_s,
-            tend_s=tend_s,
-            heartbeat_s=self._lease_ns / 3e9,
-            clock=self._clock,
-        )
+        cap = limits(most) if most is not None else _times(units(block), 64)
+        terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
+        books = Books(lambda store: Ledger(store, clock=self._clock), journal)
+        tick = self._clock or time.monotonic_ns  # a wall clock that jumps must not keep a block from its end
+        try:
+            return LeasedBudget(
+                accounts, Blocks(self, accounts, terms, books=books, name=name, tick=tick), tend_s=tend_s
+            )
+        except BaseException:
+            books.close()
+            raise
 
     def recover(self, journal: Path) -> list[HoldRecord]:
         """Settle the blocks that a worker which died left in its journal, at the truth; returns their holds.
@@ -773,9 +773,6 @@ class Ledger:
         """
         with self.lease([], block=Amount(calls=1), journal=journal) as left:
             return left.recovered
-
-    def _local(self, store: Store) -> Ledger:
-        return Ledger(store, clock=self._clock)
 
     # --- proof
 
@@ -803,10 +800,10 @@ class Ledger:
             return verify(tx)
 
 
-def _times(amount: Amount, n: int) -> Budget:
+def _times(amount: Units, n: int) -> Limits:
     """So many times an amount; a unit that it does not name has no end."""
-    usd, tokens, calls = (n * value or None for value in units(amount))
-    return as_budget((usd, tokens, calls))
+    usd, tokens, calls = (n * value or None for value in amount)
+    return (usd, tokens, calls)
 
 
 _UNITS: Final = ("usd", "tokens", "calls")

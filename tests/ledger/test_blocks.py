@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,8 +23,9 @@ from agentbudget.errors import (
     UnknownHold,
 )
 from agentbudget.ledger import HoldRecord, Ledger
-from agentbudget.ledger.blocks import BATCH, LeasedBudget
-from agentbudget.ledger.books import REMEMBERED
+from agentbudget.ledger.blocks import Blocks, Terms
+from agentbudget.ledger.books import Books
+from agentbudget.ledger.leased import LeasedBudget
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.ledger.sqlite import SqliteStore
 from agentbudget.money import ZERO, Amount, Budget
@@ -283,22 +283,18 @@ def test_an_id_is_the_same_hold_also_when_its_block_is_settled(journal: Path | N
     assert ledger.balance(HOT).posted == calls(10)
 
 
-def test_old_books_are_dropped_and_the_last_ids_remembered(journal: Path | None) -> None:
+def test_old_books_are_dropped_and_the_last_ids_remembered(
+    journal: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbudget.ledger.books.REMEMBERED", 50)
     ledger, _ = a_ledger(None)
-    rounds = REMEMBERED if journal is None else BATCH
-    with ledger.lease([HOT], block=calls(BATCH), journal=journal) as lease:
-        for book in lease.books:
-            book.holds = REMEMBERED - rounds
-        for n in range(3 * rounds + 2):
-            lease.reserve(f"call-{n}", calls(1)).settle(calls(1))
-            if n % rounds == 0:
-                for book in lease.books:
-                    book.holds = max(book.holds, REMEMBERED - rounds)
-        assert len(list(lease.books)) <= 3
-        assert lease.reserve(f"call-{2 * rounds + 1}", calls(1)).replayed
-    assert ledger.balance(HOT).posted == calls(3 * rounds + 2)
-    if journal is not None:
-        assert len(list(journal.glob("*.db"))) <= 3
+    with ledger.lease([HOT], block=calls(10), most=Budget(calls=10), journal=journal) as lease:
+        for n in range(300):
+            pay(lease, f"call-{n}")
+        assert lease.hold("call-0") is None
+        assert all(lease.reserve(f"call-{n}", calls(1)).replayed for n in range(250, 300))
+        assert journal is None or len(list(journal.glob("*.db"))) < 4
+    assert ledger.balance(HOT).posted == calls(300)
 
 
 def test_a_presumption_is_corrected_before_and_after_its_block_is_settled(journal: Path | None) -> None:
@@ -452,20 +448,22 @@ def test_a_rolling_window_renews_blocks_every_hundredth() -> None:
         assert block_of(lease, "a") == block_of(lease, "b") != block_of(lease, "c")
 
 
-def crashed(ledger: Ledger, **options: Any) -> LeasedBudget:
-    """A lease whose worker dies with it: 7 paid, 5 sent, 3 reserved and not sent."""
-    lease = ledger.lease([HOT], block=calls(50), **options)
+def crashed(ledger: Ledger, clock: ManualClock, folder: Path | None = None) -> str:
+    """The block of a worker that died with 7 calls paid, 5 sent, and 3 reserved."""
+    books = Books(lambda store: Ledger(store, clock=clock), folder)
+    terms = Terms(first=(0, 0, 50), most=(None, None, 50), renew_ns=5 * 10**9, heartbeat_ns=10**9)
+    lease = LeasedBudget([HOT], Blocks(ledger, [HOT], terms, books=books, name="worker", tick=clock))
     pay(lease, "paid", held=9, cost=7)
     lease.reserve("sent", calls(5)).mark_sent()
     lease.reserve("unsent", calls(3))
-    lease.books.close()  # as the end of the process would
-    return lease
+    books.close()
+    return lease.blocks[0]
 
 
 @pytest.mark.parametrize("swept", [False, True])
 def test_the_next_user_of_a_journal_settles_at_the_truth(tmp_path: Path, swept: bool) -> None:
     ledger, worker, clock = two_ledgers()
-    block = crashed(worker, journal=tmp_path).blocks[0]
+    block = crashed(worker, clock, tmp_path)
     if swept:
         clock.advance(61)
         assert [(r.id, r.state, r.settled) for r in ledger.sweep()] == [(block, "lapsed", calls(50))]
@@ -482,7 +480,7 @@ def test_the_next_user_of_a_journal_settles_at_the_truth(tmp_path: Path, swept: 
 
 def test_without_a_journal_a_block_lapses_presumed_spent_and_is_corrected_by_hand() -> None:
     ledger, worker, clock = two_ledgers()
-    block = crashed(worker).blocks[0]
+    block = crashed(worker, clock)
     assert ledger.balance(HOT).held == calls(50)
     clock.advance(61)
     (record,) = ledger.sweep()
@@ -532,8 +530,8 @@ def test_a_journal_serves_one_worker_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_another_ledger_is_refused(tmp_path: Path) -> None:
-    ledger, _ = a_ledger()
-    crashed(ledger, journal=tmp_path)
+    ledger, clock = a_ledger()
+    crashed(ledger, clock, tmp_path)
     other, _ = a_ledger()
     with pytest.raises(UnknownHold, match="another ledger"):
         other.recover(tmp_path)
