@@ -363,6 +363,13 @@ class Blocks:
         settled = [self._shared.hold(block_id) for block_id in found]
         return [record for record in settled if record is not None]
 
+    def disown(self) -> None:
+        """Let go of every block, in a forked process: they are its parent's, as is whoever holds a lock."""
+        self.sharing, self.lock = threading.Lock(), threading.Lock()
+        self.current = None
+        self.retired = {}
+        self.books.disown()
+
     # --- freezes
 
     def look_for_freeze(self) -> AccountFrozen | None:

@@ -69,7 +69,8 @@ class Books:
         self._open_ledger = open_ledger
         self._folder = folder
         self._lock = None if folder is None else _lock(folder)
-        self._closed = False
+        self._closed = ""
+        """Why nothing can be done in it any more."""
         self._books: list[Book] = []
         try:
             for path in [] if folder is None else sorted(folder.glob("[0-9]*.db")):
@@ -91,7 +92,8 @@ class Books:
 
     def find(self, hold_id: str) -> tuple[Book, HoldRecord] | None:
         """The hold of this id, in whichever book it is."""
-        self.require_open()
+        if self._closed:
+            raise Mistake(f"this lease {self._closed}")
         for book in reversed(self._books):
             record = book.ledger.hold(hold_id)
             if record is not None:
@@ -111,19 +113,21 @@ class Books:
                 for suffix in ("-wal", "-shm", "-turn", ""):
                     book.path.with_name(book.path.name + suffix).unlink(missing_ok=True)
 
-    def require_open(self) -> None:
-        """Raise `Mistake` if the files are closed."""
-        if self._closed and self._folder is not None:
-            raise Mistake(f"this lease is closed; open it again with the journal {self._folder}, and go on there")
-
     def close(self) -> None:
         """Close the files, and let another worker have the folder. Books in memory can still be read."""
-        if not self._closed and self._folder is not None:
+        if self._folder is not None and not self._closed:
+            self._closed = f"is closed; open it again with the journal {self._folder}, and go on there"
             for book in self._books:
                 book.ledger.close()
             if self._lock is not None:
                 self._lock.close()
-        self._closed = True
+
+    def disown(self) -> None:
+        """Let go of everything, in a forked process."""
+        self._closed = "is the parent's; open another in this process"
+        self._books = []
+        if self._lock is not None:
+            self._lock.close()  # the parent's hold on the folder ends with the last of these, so with the parent
 
     def _add(self, path: Path | None) -> None:
         store: Store = MemoryStore()

@@ -44,7 +44,7 @@ from agentbudget.ledger.records import (
 )
 from agentbudget.ledger.repeat import repeated
 from agentbudget.ledger.store import check_text
-from agentbudget.ledger.windows import Window
+from agentbudget.ledger.windows import NS, Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ _OPERATIONS: Final = (
     "void",
     "heartbeat",
     "sweep",
+    "resolve",
     "entries",
     "verify",
 )
@@ -754,6 +755,7 @@ class Ledger:
             raise Mistake("a block must hold something: give an amount, as in block=Amount.of(usd='0.50')")
         if isinstance(accounts, str):
             raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
+        check_text("the name of a worker", name, most=100)
         cap = limits(most) if most is not None else _times(units(block), 64)
         terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
         books = Books(lambda store: Ledger(store, clock=self._clock), journal)

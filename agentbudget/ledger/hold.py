@@ -24,6 +24,8 @@ class Keeper(Protocol):
         self, hold_id: str, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None
     ) -> HoldRecord: ...
 
+    def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord: ...
+
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord: ...
 
 
@@ -75,7 +77,7 @@ class Hold:
 
     def presume(self, *, detail: Detail | None = None) -> HoldRecord:
         """See `Ledger.presume`."""
-        self.record = self._ledger.presume(self.record.id, detail=detail)
+        self.record = self._keeper.presume(self.record.id, detail=detail)
         return self.record
 
     def void(self, *, reason: str = "nothing was sent") -> HoldRecord:

@@ -7,16 +7,20 @@ Inside a block is an account of a local ledger (`books`), whose limit is what th
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from agentbudget.errors import AgentBudgetError, BudgetExceeded, HoldConflict, Mistake, StoreError, UnknownHold
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
+from agentbudget.ledger.forks import watch
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import Detail, HoldRecord, units
 from agentbudget.money import ZERO, Amount
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.core import Ledger
 
 
 class LeasedBudget:
@@ -37,6 +41,7 @@ class LeasedBudget:
         self._stop = threading.Event()
         self.recovered = blocks.recover()
         self.trouble: AgentBudgetError | None = None
+        watch(self)
         if tend_s is not None:
             threading.Thread(target=self._tend_every, args=(tend_s,), name="agentbudget tend", daemon=True).start()
 
@@ -121,27 +126,17 @@ class LeasedBudget:
 
         A presumption may be corrected also after that: the settlement of its block is corrected with it.
         """
-        with self._lock:
-            at = self._where.get(hold_id)
-            record = None
-            if at is not None:
-                record = at[0].book.ledger.settle(hold_id, cost, presumed=presumed, detail=detail)
-                self._note_end(*at, record)
-        if at is None or record is None:
-            return self._settle_again(hold_id, cost, presumed, detail)
-        self._follow_up(at[0], record)
-        return record
+        return self._end(
+            hold_id, lambda ledger: ledger.settle(hold_id, cost, presumed=presumed, detail=detail), corrects=True
+        )
+
+    def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord:
+        """See `Ledger.presume`."""
+        return self._end(hold_id, lambda ledger: ledger.presume(hold_id, detail=detail))
 
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:
         """See `Ledger.void`."""
-        with self._lock:
-            at = self._where.get(hold_id)
-            record = self._book_of(hold_id).ledger.void(hold_id, reason=reason)
-            if at is not None:
-                self._note_end(*at, record)
-        if at is not None:
-            self._follow_up(at[0], record)
-        return record
+        return self._end(hold_id, lambda ledger: ledger.void(hold_id, reason=reason))
 
     # --- the life of the lease
 
@@ -183,6 +178,17 @@ class LeasedBudget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """A forked process has no part in its parent's blocks: the lease is closed there, and settles nothing."""
+        if child:
+            self._blocks.disown()
+            self._lock = self._blocks.lock
+            self._where.clear()
+            self._closed = True
 
     def _tend_every(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
@@ -250,6 +256,22 @@ class LeasedBudget:
             raise UnknownHold(f"this lease knows no hold {hold_id!r}; if its block is settled, correct that one")
         return found
 
+    def _end(self, hold_id: str, how: Callable[[Ledger], HoldRecord], *, corrects: bool = False) -> HoldRecord:
+        """End a hold. Where it has ended, and is presumed spent, this may be what ``corrects`` it."""
+        with self._lock:
+            at = self._where.get(hold_id)
+            if at is None:
+                book, record = self._required(hold_id)
+                if not (corrects and record.presumed):
+                    return how(book.ledger)
+            else:
+                record = how(at[0].book.ledger)
+                self._note_end(*at, record)
+        if at is None:
+            return self._correct(hold_id, how)
+        self._follow_up(at[0], record)
+        return record
+
     def _note_end(self, block: Block, root: str, record: HoldRecord) -> None:
         if record.id == root:
             within = block.open.pop(root)
@@ -277,21 +299,18 @@ class LeasedBudget:
         if block.id in self._blocks.retired and not block.open:
             self._blocks.settle(block)
 
-    def _settle_again(self, hold_id: str, cost: Amount, presumed: bool, detail: Detail | None) -> HoldRecord:
-        """Settle a hold that has ended: the same changes nothing; a presumption is corrected, in its block too."""
+    def _correct(self, hold_id: str, how: Callable[[Ledger], HoldRecord]) -> HoldRecord:
+        """Correct a presumption, here and in the settlement of its block."""
         with self._blocks.sharing:
             with self._lock:
                 book, before = self._required(hold_id)
                 root = book.root(before)
-                block = self._blocks.find(root.accounts[0])
-                if block is None and before.presumed:
-                    block = self._blocks.revive(book, root.accounts[0])
-                record = book.ledger.settle(hold_id, cost, presumed=presumed, detail=detail)
-                if block is not None and root.id in block.closed:
+                block = self._blocks.find(root.accounts[0]) or self._blocks.revive(book, root.accounts[0])
+                record = how(book.ledger)
+                if root.id in block.closed:
                     block.closed[root.id] = book.root(record)
                     block.deep.add(root.id)
-            if block is not None:
-                self._settle_if_done(block)
+            self._settle_if_done(block)
             return record
 
     def _heed_freeze(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -649,3 +650,29 @@ def test_threads_share_a_lease(journal: Path | None) -> None:
             thread.join()
     assert ledger.balance(HOT).posted == calls(len(paid)) == calls(300)
     assert ledger.verify().ok
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_no_part_in_its_parents_lease(journal: Path | None, tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        ledger.account(HOT)
+        with ledger.lease([HOT], block=calls(10), journal=journal) as lease:
+            hold = lease.reserve("a", calls(2))
+            child = os.fork()
+            if child == 0:
+                refused = 0
+                for act in (
+                    lambda: lease.reserve("b", calls(1)),
+                    lambda: hold.settle(calls(1)),
+                    lambda: lease.hold("a"),
+                ):
+                    try:
+                        act()
+                    except Mistake:
+                        refused += 1
+                lease.close()
+                os._exit(refused)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+            hold.settle(calls(2))
+        assert ledger.balance(HOT).posted == calls(2)
+        assert ledger.verify().ok
