@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -43,14 +44,18 @@ from agentbudget.ledger.records import (
 )
 from agentbudget.ledger.repeat import repeated
 from agentbudget.ledger.store import check_text
-from agentbudget.ledger.windows import Window
+from agentbudget.ledger.windows import NS, Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
+    from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.store import Store, Transaction
 
 LEASE_S: Final = 60.0
 """How long a hold outlives the last sign of life of its owner."""
+
+RENEW_S: Final = 5.0
+"""How long a leased block is used before it is settled, and its worker takes another."""
 
 _CACHED_LINEAGES: Final = 10_000
 
@@ -77,6 +82,7 @@ _OPERATIONS: Final = (
     "void",
     "heartbeat",
     "sweep",
+    "resolve",
     "entries",
     "verify",
 )
@@ -491,16 +497,18 @@ class Ledger:
         """Book what the hold cost: `cost` plus all that was spent within it, and free the rest.
 
         Holds still open within it are resolved first: nothing sent → void, sent → presumed spent. The truth
-        is booked in full, an overrun too. A hold that was presumed spent is corrected by this, once; the same
-        settlement again changes nothing; another raises `HoldClosed`.
+        is booked in full, an overrun too. A hold that was presumed spent is corrected by this, once; a better
+        presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
+        `HoldClosed`.
         """
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "open":
                 return self._close(tx, record, "settled", units(cost), presumed=presumed, detail=_said(detail))
-            if record.presumed and not presumed:
-                return self._correct(tx, record, cost, _said(detail))
-            if record.settled == cost + record.spent:
+            same = record.settled == cost + record.spent
+            if record.presumed and not (presumed and same):
+                return self._correct(tx, record, cost, presumed=presumed, detail=_said(detail))
+            if same:
                 return record
             raise HoldClosed(f"hold {hold_id!r} is {record.state} at {record.settled}; it cannot be settled again")
 
@@ -605,13 +613,17 @@ class Ledger:
             tx, record, "lapsed", own, presumed=record.sent, detail={"reason": "abandoned; outcome unknown"}
         )
 
-    def _correct(self, tx: Transaction, record: HoldRecord, cost: Amount, detail: Detail) -> HoldRecord:
-        """Replace a presumption by the truth, here and in every closed hold that contains it."""
+    def _correct(
+        self, tx: Transaction, record: HoldRecord, cost: Amount, *, presumed: bool, detail: Detail
+    ) -> HoldRecord:
+        """Replace a presumption by the truth or a better one, here and in every closed hold that contains it."""
+        if presumed:
+            detail = {**detail, "presumed": True}
         total = shift(units(cost), record.spent_units)
         change = plus(total, minus(record.settled_units or NOTHING))
         now = self._now(tx)
         corrected = record._replace(
-            settled_units=total, presumed=False, state="settled", closed=tx.next_seq(), closed_ns=now, detail=detail
+            settled_units=total, presumed=presumed, state="settled", closed=tx.next_seq(), closed_ns=now, detail=detail
         )
         self._book(tx, "correct", corrected, NOTHING, change, detail=detail, at_ns=now)
         tx.put_hold(corrected)
@@ -684,9 +696,85 @@ class Ledger:
                     swept.append(self._resolve(tx, current) if current.state == "open" else current)
             return swept
 
+    def resolve(self, hold_id: str) -> HoldRecord:
+        """End an open hold as `sweep` ends those of a dead owner, because you know that its owner left it.
+
+        Nothing sent → void; sent → presumed spent. A hold that has ended stays as it is. Raises `UnknownHold`.
+        """
+        with self._store.write() as tx:
+            record = required_hold(tx, hold_id)
+            return self._resolve(tx, record) if record.state == "open" else record
+
     def _is_gone(self, tx: Transaction, owner: str, now_ns: int) -> bool:
         seen = life(owner)
         return seen == "dead" or (seen == "unknown" and (tx.lease(owner) or 0) < now_ns)
+
+    # --- blocks
+
+    def lease(
+        self,
+        accounts: Sequence[str],
+        *,
+        block: Amount,
+        most: Budget | None = None,
+        journal: Path | None = None,
+        name: str = "worker",
+        renew_s: float = RENEW_S,
+        tend_s: float | None = None,
+    ) -> LeasedBudget:
+        """Lease blocks of these accounts' budget, to reserve inside them without a transaction on this ledger.
+
+        For accounts so busy that their rows are waited for. Nothing is leased before the first reservation. A block
+        begins at ``block``, doubles while the worker uses it up, up to ``most`` (64 blocks unless given; a unit left
+        out has no end; a single reservation may be larger), and halves while it uses little. It is settled, and
+        another opened, after ``renew_s`` seconds, after 1,000 holds and when a window of an account turns over.
+
+        - Never overspent: what is reserved inside a block fits the block, and the block was admitted here.
+        - A reservation may be refused though it would fit what other workers have free (`LeasedBudget.room`): at
+          most ``most`` each, and less as the accounts empty, since a block takes ahead at most an eighth of what is
+          left. An idle worker gives it back within ``renew_s`` and a `LeasedBudget.tend`.
+        - What is spent is posted here when its block is settled: ``renew_s`` later and when the last hold in the
+          block has ended, at the latest.
+        - A freeze, or a lowered limit, reaches a worker when it next grows, renews or tends, ``renew_s`` later at
+          most.
+        - With a ``journal``, a folder of this worker's own, a crash loses nothing: the folder's next user (or
+          `recover`) settles each block at the truth, also if a sweep presumed it spent meanwhile. Calls in flight are
+          void or presumed spent as ever. Without one the block lapses with its owner, presumed spent as a whole,
+          which ``settle(block_id, true_cost)`` corrects.
+        - On an account with a rolling window a block is renewed every hundredth of it: what is spent inside may leave
+          the window that much early.
+
+        `LeasedBudget.tend` is to be called about once a second: by you, or every ``tend_s`` by a thread. Raises
+        `UnknownAccount`, `StoreBusy` if another worker uses the journal, `Mistake` if the block is empty.
+        """
+        from agentbudget.ledger.blocks import Blocks, Terms
+        from agentbudget.ledger.books import Books
+        from agentbudget.ledger.leased import LeasedBudget
+
+        if not block:
+            raise Mistake("a block must hold something: give an amount, as in block=Amount.of(usd='0.50')")
+        if isinstance(accounts, str):
+            raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
+        check_text("the name of a worker", name, most=100)
+        cap = limits(most) if most is not None else _times(units(block), 64)
+        terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
+        books = Books(lambda store: Ledger(store, clock=self._clock), journal)
+        tick = self._clock or time.monotonic_ns  # a wall clock that jumps must not keep a block from its end
+        try:
+            return LeasedBudget(
+                accounts, Blocks(self, accounts, terms, books=books, name=name, tick=tick), tend_s=tend_s
+            )
+        except BaseException:
+            books.close()
+            raise
+
+    def recover(self, journal: Path) -> list[HoldRecord]:
+        """Settle the blocks that a worker which died left in its journal, at the truth; returns their holds.
+
+        Raises `StoreBusy` if the worker lives, `UnknownHold` if the journal is of another ledger.
+        """
+        with self.lease([], block=Amount(calls=1), journal=journal) as left:
+            return left.recovered
 
     # --- proof
 
@@ -712,6 +800,12 @@ class Ledger:
 
         with self._store.read() as tx:
             return verify(tx)
+
+
+def _times(amount: Units, n: int) -> Limits:
+    """So many times an amount; a unit that it does not name has no end."""
+    usd, tokens, calls = (n * value or None for value in amount)
+    return (usd, tokens, calls)
 
 
 _UNITS: Final = ("usd", "tokens", "calls")

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from agentbudget.ledger.records import Detail, HoldRecord
 from agentbudget.money import ZERO, Amount
 
-if TYPE_CHECKING:
-    from agentbudget.ledger.core import Ledger
+
+class Keeper(Protocol):
+    """Whoever keeps a hold: the `Ledger`, or a `LeasedBudget`."""
+
+    def hold(self, hold_id: str) -> HoldRecord | None: ...
+
+    def mark_sent(self, hold_id: str) -> HoldRecord: ...
+
+    def extend(self, hold_id: str, to: Amount) -> HoldRecord: ...
+
+    def reduce(self, hold_id: str, to: Amount) -> HoldRecord: ...
+
+    def settle(
+        self, hold_id: str, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None
+    ) -> HoldRecord: ...
+
+    def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord: ...
+
+    def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord: ...
 
 
 class Hold:
@@ -19,10 +36,10 @@ class Hold:
     sent it is voided; sent and not settled it is presumed spent. ``record`` is the hold as this handle last saw it.
     """
 
-    __slots__ = ("_ledger", "record", "replayed")
+    __slots__ = ("_keeper", "record", "replayed")
 
-    def __init__(self, ledger: Ledger, record: HoldRecord, replayed: bool = False) -> None:
-        self._ledger = ledger
+    def __init__(self, keeper: Keeper, record: HoldRecord, replayed: bool = False) -> None:
+        self._keeper = keeper
         self.record = record
         self.replayed = replayed
 
@@ -38,34 +55,34 @@ class Hold:
 
     def refresh(self) -> HoldRecord:
         """Read the hold as it stands now."""
-        self.record = self._ledger.hold(self.record.id) or self.record
+        self.record = self._keeper.hold(self.record.id) or self.record
         return self.record
 
     def mark_sent(self) -> None:
         """See `Ledger.mark_sent`."""
-        self.record = self._ledger.mark_sent(self.record.id)
+        self.record = self._keeper.mark_sent(self.record.id)
 
     def extend(self, to: Amount) -> None:
         """See `Ledger.extend`."""
-        self.record = self._ledger.extend(self.record.id, to)
+        self.record = self._keeper.extend(self.record.id, to)
 
     def reduce(self, to: Amount) -> None:
         """See `Ledger.reduce`."""
-        self.record = self._ledger.reduce(self.record.id, to)
+        self.record = self._keeper.reduce(self.record.id, to)
 
     def settle(self, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None) -> HoldRecord:
         """See `Ledger.settle`."""
-        self.record = self._ledger.settle(self.record.id, cost, presumed=presumed, detail=detail)
+        self.record = self._keeper.settle(self.record.id, cost, presumed=presumed, detail=detail)
         return self.record
 
     def presume(self, *, detail: Detail | None = None) -> HoldRecord:
         """See `Ledger.presume`."""
-        self.record = self._ledger.presume(self.record.id, detail=detail)
+        self.record = self._keeper.presume(self.record.id, detail=detail)
         return self.record
 
     def void(self, *, reason: str = "nothing was sent") -> HoldRecord:
         """See `Ledger.void`."""
-        self.record = self._ledger.void(self.record.id, reason=reason)
+        self.record = self._keeper.void(self.record.id, reason=reason)
         return self.record
 
     def __enter__(self) -> Self:

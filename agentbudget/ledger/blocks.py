@@ -1,0 +1,423 @@
+"""Leased blocks, on the side of the shared ledger: how a worker takes them, and how they come back.
+
+A block is one hold on the worker's accounts, sent from the start: what happens inside may have been spent. It is
+settled at the sum of what was paid inside, with a line for each hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, Mistake, StoreError, UnknownHold
+from agentbudget.ledger.books import BOOKED, Bill, Book, Books
+from agentbudget.ledger.hold import Hold
+from agentbudget.ledger.records import (
+    NOTHING,
+    UNLIMITED,
+    HoldRecord,
+    Limits,
+    Units,
+    as_budget,
+    limits,
+    plus,
+)
+from agentbudget.ledger.windows import NS, Window
+from agentbudget.money import Amount
+
+if TYPE_CHECKING:
+    from agentbudget.ledger.core import Ledger
+
+BATCH: Final = 1000
+"""A block is settled after so many holds, so that its bill stays one entry of readable size."""
+
+SHARE: Final = 8
+"""A block takes ahead at most an eighth of what its accounts have left: as they empty, blocks shrink."""
+
+ROLLING: Final = 100
+"""On an account with a rolling window, a block is used for a hundredth of it."""
+
+TAG: Final = "block"
+"""The tag of every block's hold, and how its id begins."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """A block that is not settled yet, and the account of its name in the local book.
+
+    ``amount`` is what the shared ledger holds for it. ``open`` and ``closed`` are the holds inside: the open ones with
+    the ids of those within them; ``deep`` names the closed ones that had any.
+    """
+
+    id: str
+    book: Book
+    amount: Units
+    until_ns: int = 0
+    open: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
+    closed: dict[str, HoldRecord] = field(default_factory=dict[str, HoldRecord])
+    deep: set[str] = field(default_factory=set[str])
+    accounts: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.accounts = (self.id,)
+
+    def used(self) -> Units:
+        """What is held and posted inside."""
+        account = self.book.ledger.balance(self.id)
+        return plus(account.held_units, account.posted_units)
+
+    def limit(self, to: Units) -> None:
+        """Let at most so much be reserved inside."""
+        self.book.ledger.set_limit(self.id, as_budget(to))
+
+    def bill(self) -> Bill:
+        """What was paid inside."""
+        return Bill.of(self.book.with_inner(self.closed.values(), self.deep))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker takes blocks: the first one's size, the most that one may reach, and how long (ns) one is used."""
+
+    first: Units
+    most: Limits
+    renew_ns: int
+    heartbeat_ns: int
+
+
+class Blocks:
+    """The blocks of one worker: the one in use, and those retired ones in which a hold is still open.
+
+    ``sharing`` is held by whoever speaks with the shared ledger, and whoever calls a method of this class, save where
+    it says otherwise. ``lock`` guards what is local, and nobody waits for the shared ledger while holding it. Whoever
+    needs both takes ``sharing`` first.
+    """
+
+    def __init__(
+        self,
+        shared: Ledger,
+        accounts: Sequence[str],
+        terms: Terms,
+        *,
+        books: Books,
+        name: str,
+        tick: Callable[[], int],
+    ) -> None:
+        self.sharing = threading.Lock()
+        self.lock = threading.Lock()
+        self.books = books
+        self.current: Block | None = None
+        self.retired: dict[str, Block] = {}
+        self.frozen: AccountFrozen | None = None
+        self._shared = shared
+        self._accounts = tuple(accounts)
+        self._lineage = self._ancestors()
+        self._terms = terms
+        self._target = terms.first
+        self._worker = name
+        self._prefix = f"{TAG}/{name}/{uuid.uuid4().hex[:12]}"
+        self._opened = 0
+        self._tick = tick
+        self._beat_due = 0
+
+    def is_over(self, block: Block) -> bool:
+        """True if nothing more should be reserved in a block. Needs only ``lock``."""
+        return self.frozen is not None or self._tick() >= block.until_ns or len(block.closed) >= BATCH
+
+    def find(self, block_id: str) -> Block | None:
+        """The block of this id, if it is not settled."""
+        current = self.current
+        return current if current is not None and current.id == block_id else self.retired.get(block_id)
+
+    # --- room
+
+    def make_room(self, need: Units) -> Block:
+        """A block that has room for `need`: the one in use, grown, or another.
+
+        Raises `BudgetExceeded`, `AccountFrozen`, `StoreError`.
+        """
+        try:
+            if self.current is not None and not self.is_over(self.current) and self._grow(self.current, need):
+                return self.current
+            if self.current is not None:
+                self.retire()
+            return self._open(need)
+        except AccountFrozen as error:
+            self.frozen = error
+            if self.current is not None:
+                self.retire()
+            raise
+
+    def widen_for(self, block: Block, need: Units) -> None:
+        """Widen a block by what it lacks for `need`. Raises as `make_room`, and `HoldClosed` if it lapsed."""
+        with self.lock:
+            exact = plus(block.amount, _short(block.amount, block.used(), need))
+        try:
+            self._ask(exact, exact, lambda to: self._widen(block, to))
+        except AccountFrozen as error:
+            self.frozen = error
+            raise
+
+    def cover(self, block: Block) -> None:
+        """An overrun beyond a block weighs on the shared ledger at once if it fits, else when the block ends."""
+        with self.lock:
+            used = block.used()
+        if self.find(block.id) is not block or not _beyond(used, block.amount):
+            return
+        try:
+            self._widen(block, used)
+        except (BudgetExceeded, AccountFrozen, HoldClosed):
+            if block is self.current:
+                self.retire()
+
+    def _grow(self, block: Block, need: Units) -> bool:
+        """Widen the block in use until `need` fits: to the double, if that fits. False if it cannot grow any more."""
+        with self.lock:
+            short = _short(block.amount, block.used(), need)
+        if short == NOTHING:
+            return True  # another thread was here before
+        exact = plus(block.amount, short)
+        room, _ = self._survey()
+        if _beyond(exact, self._terms.most) and not _beyond(short, room):
+            return False  # a block of its own; what does not fit is refused below, and leaves this one as it is
+        doubled = _triple(2 * a if s else a for a, s in zip(block.amount, short, strict=True))
+        wanted = _ahead(_capped(doubled, self._terms.most), exact, room, block.amount)
+        try:
+            self._ask(exact, wanted, lambda to: self._widen(block, to))
+        except HoldClosed:  # a sweep took this worker for dead: the block is presumed spent, until it is settled
+            return False
+        return True
+
+    def _open(self, need: Units) -> Block:
+        """The next block, with room for `need` and ahead of demand."""
+        if not self._accounts:
+            raise Mistake("this lease names no accounts: nothing can be reserved in it")
+        self.see_to_retired()
+        room, windows = self._survey()
+        self._opened += 1
+        block_id = f"{self._prefix}/{self._opened}"
+        wanted = _ahead(_capped(self._target, self._terms.most), need, room)
+        try:
+            hold = self._ask(need, wanted, lambda amount: self._reserve(block_id, amount))
+            record = hold.record
+            # First the journal, then "sent": whoever finds a block that was sent finds its account in the journal.
+            block = self.retired[block_id] = self._new_block(block_id, record.amount_units)
+            hold.mark_sent()
+        except StoreError:  # it may have been admitted even so: settled at nothing as soon as can be
+            if block_id not in self.retired:
+                self.retired[block_id] = self._new_block(block_id, NOTHING)
+            raise
+        lasts_ns = min(self._terms.renew_ns, *(_lasts(window, record.created_ns) for window in windows), 2**62)
+        with self.lock:
+            self.frozen = None
+            del self.retired[block_id]
+            block.until_ns = self._tick() + lasts_ns
+            self.current = block
+        return block
+
+    def _reserve(self, block_id: str, amount: Units) -> Hold:
+        meta = {"worker": self._worker}
+        return self._shared.reserve(block_id, Amount(*amount), accounts=self._accounts, tag=TAG, meta=meta)
+
+    def _new_block(self, block_id: str, amount: Units) -> Block:
+        book = self.books.current()
+        book.ledger.account(block_id, limit=as_budget(amount))
+        book.unbooked += 1
+        return Block(block_id, book, amount)
+
+    def _ask(self, need: Units, wanted: Units, how: Callable[[Units], _T]) -> _T:
+        """Ask for what is wanted; then for what is needed; then again, if retired blocks gave something back."""
+        if wanted != need:
+            try:
+                return how(wanted)
+            except BudgetExceeded:
+                pass  # others were quicker: what is needed may still fit
+        try:
+            return how(need)
+        except BudgetExceeded:
+            if not self.see_to_retired():
+                raise
+            return how(need)
+
+    def _widen(self, block: Block, to: Units) -> None:
+        record = self._shared.extend(block.id, Amount(*to))
+        with self.lock:
+            block.amount = record.amount_units
+            block.limit(block.amount)
+
+    def _survey(self) -> tuple[Limits, list[Window]]:
+        """What is left at least on every account and in every window; and the windows."""
+        room, windows = UNLIMITED, list[Window]()
+        for name in self._lineage:
+            account = self._shared.balance(name)
+            room = _least(room, limits(account.available))
+            for balance in self._shared.windows(name) if account.windows else ():
+                room = _least(room, limits(balance.available))
+                windows.append(balance.window)
+        return room, windows
+
+    def _ancestors(self) -> tuple[str, ...]:
+        """The accounts and all above them."""
+        steps: dict[str, None] = {}
+        for name in self._accounts:
+            step: str | None = name
+            while step is not None and step not in steps:
+                steps[step] = None
+                step = self._shared.balance(step).parent
+        return tuple(steps)
+
+    # --- what comes back
+
+    def tend(self) -> None:
+        """Say that this worker lives, look for a freeze, retire a block whose time is over, see to the retired."""
+        if self._tick() >= self._beat_due:
+            self._shared.heartbeat()
+            self._beat_due = self._tick() + self._terms.heartbeat_ns
+        self.look_for_freeze()
+        if self.current is not None and self.is_over(self.current):
+            self.retire()
+        self.see_to_retired()
+
+    def retire(self) -> None:
+        """Reserve no more in the block in use; settle it now, or when the last hold in it ends."""
+        block = self.current
+        assert block is not None
+        with self.lock:
+            self.current = None
+            self.retired[block.id] = block
+            used = zip(self._terms.first, block.amount, block.used(), strict=True)
+            self._target = _triple(max(first, a // 2) if 4 * u < a else a for first, a, u in used)
+        self._see_to(block)
+
+    def see_to_retired(self) -> bool:
+        """Settle the retired blocks that are done and trim the others; True if something came back."""
+        came_back = [self._see_to(block) for block in list(self.retired.values())]
+        return any(came_back)
+
+    def _see_to(self, block: Block) -> bool:
+        if not block.open:
+            self.settle(block)
+            return True
+        with self.lock:
+            used = block.used()
+            if not _beyond(block.amount, used):
+                return False
+            least = _triple(min(a, u) for a, u in zip(block.amount, used, strict=True))
+            block.limit(least)  # here first: what the shared ledger has back, nobody spends here
+        try:
+            block.amount = self._shared.reduce(block.id, Amount(*least)).amount_units
+        except HoldClosed:  # it lapsed; settling it corrects that
+            block.amount = least
+        return True
+
+    def settle(self, block: Block) -> None:
+        """Book on the shared ledger what was paid inside a block.
+
+        Raises `HoldClosed` once if somebody settled it by hand at another sum, which stands.
+        """
+        bill = block.bill()
+        detail = {"paid": bill.lines} if bill.lines else {}
+        try:
+            self._shared.settle(block.id, bill.cost, presumed=bill.presumed, detail=detail)
+        except UnknownHold:
+            if bill.lines:
+                raise UnknownHold(
+                    f"the ledger at {self._shared.location} has no block {block.id!r}: the journal is another ledger's"
+                ) from None
+        except HoldClosed:
+            self._forget(block)
+            raise
+        self._forget(block)
+
+    def _forget(self, block: Block) -> None:
+        with self.lock:
+            block.book.ledger.freeze(block.id, reason=BOOKED)
+            del self.retired[block.id]
+            block.book.unbooked -= 1
+            self.books.forget()
+
+    def revive(self, book: Book, block_id: str) -> Block:
+        """A block as its book has it, among the retired, to be settled or settled again."""
+        book.ledger.unfreeze(block_id)
+        book.unbooked += 1
+        closed = {hold.id: hold for hold in book.roots(block_id)}
+        block = self.retired[block_id] = Block(block_id, book, NOTHING, closed=closed, deep=set(closed))
+        return block
+
+    def recover(self) -> list[HoldRecord]:
+        """Settle what an earlier user of the journal left. What it had sent and not settled is presumed spent."""
+        found: list[str] = []
+        for book in self.books:
+            for hold in book.ledger.holds(state="open"):
+                if hold.parent is None:
+                    book.ledger.resolve(hold.id)
+            for account in book.ledger.accounts(prefix=f"{TAG}/"):
+                if account.frozen != BOOKED:
+                    found.append(account.name)
+                    self.settle(self.revive(book, account.name))
+        settled = [self._shared.hold(block_id) for block_id in found]
+        return [record for record in settled if record is not None]
+
+    def disown(self) -> None:
+        """Let go of every block, in a forked process: they are its parent's, as is whoever holds a lock."""
+        self.sharing, self.lock = threading.Lock(), threading.Lock()
+        self.current = None
+        self.retired = {}
+        self.books.disown()
+
+    # --- freezes
+
+    def look_for_freeze(self) -> AccountFrozen | None:
+        """Note whether an account is frozen."""
+        self.frozen = None
+        for name in self._lineage:
+            reason = self._shared.balance(name).frozen
+            if reason is not None:
+                self.frozen = AccountFrozen(
+                    f"account {name!r} is frozen ({reason or 'no reason given'}): nothing may be reserved on it "
+                    "until it is unfrozen",
+                    account=name,
+                )
+                break
+        return self.frozen
+
+
+def _triple(values: Iterable[int]) -> Units:
+    usd, tokens, calls = values
+    return (usd, tokens, calls)
+
+
+def _short(limit: Units, used: Units, need: Units) -> Units:
+    """What a limit lacks for `need` beside what is used."""
+    return _triple(max(0, u + n - m) for m, u, n in zip(limit, used, need, strict=True))
+
+
+def _beyond(amount: Units, most: Limits) -> bool:
+    return any(m is not None and a > m for a, m in zip(amount, most, strict=True))
+
+
+def _capped(amount: Units, most: Limits) -> Units:
+    return _triple(a if m is None else min(a, m) for a, m in zip(amount, most, strict=True))
+
+
+def _ahead(wanted: Units, need: Units, room: Limits, base: Units = NOTHING) -> Units:
+    """What is wanted, but beyond `base` no more than a share of the room that is left; and what is needed anyway."""
+    shares = (None if r is None else b + r // SHARE for b, r in zip(base, room, strict=True))
+    return _triple(max(n, w if s is None else min(w, s)) for w, n, s in zip(wanted, need, shares, strict=True))
+
+
+def _least(a: Limits, b: Limits) -> Limits:
+    usd, tokens, calls = (y if x is None else x if y is None else min(x, y) for x, y in zip(a, b, strict=True))
+    return (usd, tokens, calls)
+
+
+def _lasts(window: Window, began_ns: int) -> int:
+    """How long (ns) a block that was reserved at a moment may be used on an account with this window."""
+    if window.kind == "rolling":
+        return window.seconds * NS // ROLLING
+    return window.ends(window.start(began_ns)) - began_ns
