@@ -16,7 +16,7 @@ from typing import Final
 
 from evals.overspend import report
 from evals.overspend.environments import LIBRARIES, Library, python_of
-from evals.overspend.run import Result, run
+from evals.overspend.run import Result, not_played, run
 from evals.overspend.scenarios import SCENARIOS, Scenario
 
 STARTED: Final = time.monotonic()
@@ -57,7 +57,9 @@ async def _play(libraries: list[Library], scenarios: list[Scenario]) -> list[Res
         try:
             python = python_of(library, _tell)
         except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(f"no environment for {library.name}: {error}")
+            _tell(f"no environment for {library.name}: {error}")
+            results += [not_played(library, scenario, "it could not be installed") for scenario in scenarios]
+            continue
         for scenario in scenarios:
             result = await run(library, python, scenario)
             results.append(result)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Final
 
 from platformdirs import user_cache_path
@@ -109,8 +110,11 @@ def _make(folder: Path, python: Path, requirements: tuple[str, ...], tell: Tell)
 
 
 def _run(command: list[str], environment: dict[str, str], tell: Tell) -> None:
-    """Run to the end, and say every few seconds that it goes on. Raises `CalledProcessError`."""
-    with subprocess.Popen(command, env=environment) as process:
+    """Run to the end, and say every few seconds that it goes on. Raises `CalledProcessError`.
+
+    It runs elsewhere than here, where uv would hold the libraries to this project's own pins.
+    """
+    with subprocess.Popen(command, env=environment, cwd=gettempdir()) as process:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(TICK_S)

@@ -8,25 +8,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Self, cast
 
-from evals.overspend.scenarios import RATES, Answer, Scenario, input_tokens
+from evals.overspend.scenarios import RATES, Answer, Scenario, Wave, input_tokens
 
 Json = dict[str, Any]
 
 CASE: Final = re.compile(r"Case ([\w-]+)/(\d+)")
 """Every scripted prompt says which wave it belongs to."""
 
-UNSCRIPTED: Final = Answer(5)
+UNSCRIPTED: Final = Wave(1, Answer(5), None)
 """What is answered to what nobody scripted: a library's own calls, which are billed all the same."""
 
 WORDS: Final = (" one", " two", " three", " four", " five")
 """One token each. They take turns, for LiteLLM takes a stream that repeats itself for a fault."""
+
+POLL_S: Final = 0.02
+"""How often it is looked whether more has come."""
 
 FOUND_OUT_S: Final = 2.0
 """How long a stream pauses for its reader to leave."""
@@ -56,7 +61,8 @@ class Provider:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.bills: list[Bill] = []
-        self.arrived = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._came: Counter[Wave] = Counter()
         self._last_arrival = 0.0
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -73,11 +79,11 @@ class Provider:
         """All bills together."""
         return sum((bill.usd for bill in self.bills), Decimal(0))
 
-    async def quiet(self, seconds: float) -> None:
-        """Wait until something has come, and then nothing more for so long."""
-        await self.arrived.wait()
-        while (left := self._last_arrival + seconds - time.monotonic()) > 0:  # noqa: ASYNC110 # nothing to wait for
-            await asyncio.sleep(left)
+    async def gathered(self, wave: Wave, calls: int, *, quiet_s: float) -> None:
+        """Wait until so many calls of a wave have come, or some have and no further one for `quiet_s`."""
+        await self._arrived.wait()
+        while self._came[wave] < calls and time.monotonic() < self._last_arrival + quiet_s:  # noqa: ASYNC110 # a deadline
+            await asyncio.sleep(POLL_S)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
@@ -110,20 +116,23 @@ class Provider:
             await _send(writer, missing, status="404 Not Found")
             return
         texts = [_text(message["content"]) for message in body["messages"]]
-        answer = self._scripted(texts)
+        wave = self._scripted(texts)
+        answer = wave.answer
         bill = self._bill(body, texts, answer)
-        await self._wait(answer)
+        batch = math.ceil(self._arrive(wave) / wave.together)
+        await asyncio.sleep(answer.delay_s)
+        await self.gathered(wave, batch * wave.together, quiet_s=answer.quiet_s)
         if not body.get("stream"):
             await _send(writer, _completion(bill))
             return
         async with _Stream(reader, writer) as stream:
             await self._stream(bill, answer, body, stream)
 
-    def _scripted(self, texts: list[str]) -> Answer:
+    def _scripted(self, texts: list[str]) -> Wave:
         for text in reversed(texts):
             case = CASE.search(text)
             if case and case[1] == self.scenario.name:
-                return self.scenario.waves[int(case[2])].answer
+                return self.scenario.waves[int(case[2])]
         return UNSCRIPTED
 
     def _bill(self, body: Json, texts: list[str], answer: Answer) -> Bill:
@@ -132,14 +141,14 @@ class Provider:
         tokens = input_tokens(texts)
         bill = Bill(body["model"], tokens, min(answer.cached_tokens, tokens), min(wanted, allowed), wanted)
         self.bills.append(bill)
-        self._last_arrival = time.monotonic()
-        self.arrived.set()
         return bill
 
-    async def _wait(self, answer: Answer) -> None:
-        await asyncio.sleep(answer.delay_s)
-        if answer.quiet_s:
-            await self.quiet(answer.quiet_s)
+    def _arrive(self, wave: Wave) -> int:
+        """How many calls of the wave have come, this one among them."""
+        self._came[wave] += 1
+        self._last_arrival = time.monotonic()
+        self._arrived.set()
+        return self._came[wave]
 
     async def _stream(self, bill: Bill, answer: Answer, body: Json, stream: _Stream) -> None:
         for sent in range(bill.output_tokens):

@@ -21,8 +21,8 @@ from evals.overspend.scenarios import Scenario
 TIMEOUT_S: Final = 300.0
 """After this a driver is stopped, and what was billed until then is reported."""
 
-ALL_HERE_S: Final = 2.0
-"""A process is killed when no further request has come for so long."""
+ALL_HERE_S: Final = 5.0
+"""A process is killed when all of its requests have come, or no further one has for so long."""
 
 SAME_USD: Final = Decimal("0.0000005")
 """Figures that differ by less are the same: most libraries keep floats, and ours rounds up to a nano-dollar."""
@@ -87,6 +87,11 @@ class Result:
         }
 
 
+def not_played(library: Library, scenario: Scenario, why: str) -> Result:
+    """The result of what could not be tried."""
+    return Result(library.name, scenario.name, scenario.cap_usd, Decimal(0), 0, problem=why)
+
+
 async def run(library: Library, python: Path, scenario: Scenario) -> Result:
     """Play `scenario` with `library`'s driver under the interpreter `python`."""
     with tempfile.TemporaryDirectory(prefix="overspend-") as name:
@@ -102,7 +107,7 @@ async def _play(library: Library, python: Path, scenario: Scenario, provider: Pr
         doomed = await _start(library, python, scenario, provider, folder, phase=1)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await provider.quiet(ALL_HERE_S)
+                await provider.gathered(scenario.waves[0], scenario.waves[0].calls, quiet_s=ALL_HERE_S)
         finally:
             await _kill(doomed)
     driver = await _start(library, python, scenario, provider, folder, phase=2 if scenario.crash else 0)
