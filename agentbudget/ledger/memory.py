@@ -12,8 +12,9 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
 
-from agentbudget.errors import StoreUnavailable
+from agentbudget.errors import Mistake, StoreUnavailable
 from agentbudget.ledger.forks import watch
+from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units, plus
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
 
@@ -63,9 +64,11 @@ class MemoryTransaction:
     now_ns = staticmethod(time.time_ns)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
-        self._began = 0
+        self._lock = threading.RLock()
+        self._inside = False
+        self._undo: list[tuple[dict[Any, Any] | None, Any, Any]] = []
+        """What was before, newest last: (rows, key, value); (None, None, the journal's length) when it began. To
+        clear it is to commit."""
         self._accounts: dict[str, Account] = {}
         self._holds: dict[str, HoldRecord] = {}
         self._periods: dict[tuple[str, str], Periods] = {}
@@ -80,8 +83,19 @@ class MemoryTransaction:
         self._open: dict[str, None] = {}
 
     def __enter__(self) -> MemoryTransaction:
-        self._lock.acquire()
-        self._began = len(self._lines)
+        try:
+            self._lock.acquire()
+            if self._inside or self._undo:
+                self._interrupted()
+            self._inside = True
+            self._undo.append((None, None, len(self._lines)))
+        except Mistake:
+            raise  # the transaction around goes on
+        except BaseException:
+            while owned(self._lock):
+                self._inside = False
+                self._lock.release()
+            raise
         return self
 
     def __exit__(
@@ -89,17 +103,34 @@ class MemoryTransaction:
     ) -> None:
         try:
             if kind is not None:
-                for rows, key, before in reversed(self._undo):
-                    if before is _GONE:
-                        rows.pop(key, None)
-                    else:
-                        rows[key] = before
-                        if rows is self._holds:
-                            self._open[key] = None
-                del self._lines[self._began :], self._hashes[self._began :]
+                self._roll_back()
             self._undo.clear()
         finally:
+            self._inside = False
             self._lock.release()
+
+    def _roll_back(self) -> None:
+        """Put back what was there before. Each change is forgotten when it is undone, so that this can go on where
+        an interrupt broke it off."""
+        undo = self._undo
+        while undo:
+            rows, key, before = undo[-1]
+            if rows is None:
+                del self._lines[before:], self._hashes[before:]
+            elif before is _GONE:
+                rows.pop(key, None)
+            else:
+                rows[key] = before
+                if rows is self._holds:
+                    self._open[key] = None
+            undo.pop()
+
+    def _interrupted(self) -> None:
+        """This thread left its last transaction by an interrupt, before that was undone, or is still in it."""
+        if self._inside:
+            self._lock.release()  # it was taken twice
+            refuse_inside(self)
+        self._roll_back()
 
     def _put(self, rows: dict[Any, Any], key: object, value: object) -> None:
         self._undo.append((rows, key, rows.get(key, _GONE)))

@@ -18,7 +18,8 @@ from typing import Final, Literal
 
 from agentbudget.errors import Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.ledger.forks import watch
-from agentbudget.ledger.schema import Dialect, migrate, tables
+from agentbudget.ledger.interrupts import owned, refuse_inside
+from agentbudget.ledger.schema import VERSION, Dialect, migrate, tables
 from agentbudget.ledger.sql import Cursor, Row, SqlTransaction
 from agentbudget.ledger.store import GENESIS
 
@@ -66,7 +67,8 @@ class SqliteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.connect()
-            migrate(self.location, self._writer.exclusively)
+            if not self._writer.is_current():
+                migrate(self.location, self._writer.exclusively)
             self._reader.connect()
         except (OSError, sqlite3.Error) as error:
             self.close()
@@ -155,7 +157,8 @@ class _Connection:
         self._timeout_s = busy_timeout_s
         self._writes = writes
         self._begin: Literal["BEGIN IMMEDIATE", "BEGIN"] = "BEGIN IMMEDIATE" if writes else "BEGIN"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
         self._resting = False
         self._closed = ""
         """Why it can be used no more."""
@@ -180,13 +183,19 @@ class _Connection:
 
     def __enter__(self) -> SqlTransaction:
         deadline = time.monotonic() + self._timeout_s
-        # Who reads may take long, and takes no turn from anybody.
-        if not self._lock.acquire(timeout=self._timeout_s if self._writes else -1):
-            raise fault(self._path, sqlite3.OperationalError("database is locked"), "lock")
         try:
+            # Who reads may take long, and takes no turn from anybody.
+            if not self._lock.acquire(timeout=self._timeout_s if self._writes else -1):
+                raise sqlite3.OperationalError("database is locked")
+            if self._inside:
+                self._interrupted()
+            self._inside = True
             self._start(deadline)
+        except Mistake:
+            raise  # the transaction around goes on
         except BaseException as error:
-            self._stop()
+            if owned(self._lock):
+                self.__exit__(type(error), None, None)
             if isinstance(error, (OSError, sqlite3.Error)):
                 raise fault(self._path, error, "lock") from error
             raise
@@ -200,6 +209,8 @@ class _Connection:
         db = self._connected()
         if self._turn is not None:
             self._turn.take(deadline)
+        if db.in_transaction:
+            self._roll_back()
         db.execute(self._begin)
         # SQLite's own count of what other connections wrote: where it stands still, so does the last entry.
         (version,) = db.execute("PRAGMA data_version").fetchone()
@@ -218,36 +229,50 @@ class _Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            try:
+        done = False
+        try:
+            if kind is None:
                 self._connected().execute("COMMIT")
-            except BaseException as failed:
-                self._stop()
-                if isinstance(failed, sqlite3.Error):
-                    raise fault(self._path, failed, "write") from failed
-                raise
-            if self._turn is not None:
-                self._turn.give()
-            self._lock.release()
-            return
-        self._stop()
+                done = True
+        except sqlite3.Error as failed:
+            raise fault(self._path, failed, "write") from failed
+        finally:
+            try:
+                if not done:
+                    self._roll_back()
+                self._give_turn()
+            finally:
+                self._inside = False
+                self._lock.release()
         if isinstance(error, sqlite3.Error):
             raise fault(self._path, error, "write") from error
         if isinstance(error, UnicodeEncodeError):
             raise Mistake(f"ids and names are text without lone surrogates: {error}") from error
 
-    def _stop(self) -> None:
-        """Undo, and let others in."""
-        try:
-            self._tx.forget()
-            # A full disk may already have rolled back; what raised is the error to report.
-            with suppress(sqlite3.Error):
-                if self._db is not None and self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            if self._turn is not None and not self._closed:
+    def _give_turn(self) -> None:
+        if self._turn is not None and not self._closed:
+            try:
                 self._turn.give()
-        finally:
-            self._lock.release()
+            except BaseException:
+                self._turn.give()  # an interrupt must not keep other processes out
+                raise
+
+    def _roll_back(self) -> None:
+        self._tx.forget()
+        # A full disk may already have rolled back; what raised is the error to report.
+        with suppress(sqlite3.Error):
+            if self._db is not None and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _interrupted(self) -> None:
+        """This thread has the lock already: by an interrupt in its last transaction, or since it is still in it."""
+        self._lock.release()  # it was taken twice
+        refuse_inside(self._tx)
+        self._roll_back()
+
+    def is_current(self) -> bool:
+        """Whether the file is this version's: then nobody who writes keeps it from being opened."""
+        return _Tables(self._connected(), self._path).version() == VERSION
 
     @contextmanager
     def exclusively(self) -> Generator[_Tables]:
@@ -280,7 +305,7 @@ class _Connection:
             if self._resting:
                 self._lock.release()
             return
-        self._lock = threading.Lock()
+        self._lock, self._inside = threading.RLock(), False
         if not self._resting:
             self._closed = "was in the middle of a transaction when this process was forked"
         if self._turn is not None:
