@@ -99,7 +99,7 @@ class TokenPrice:
     def __post_init__(self) -> None:
         starts = [tier.above for tier in self.tiers]
         if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
-            raise InvalidAmount(f"price tiers must start at 0 and ascend, not {starts}")
+            raise InvalidAmount(f"price tiers must start at 0 and ascend, not {starts}", value=starts)
 
     @classmethod
     def custom(
@@ -182,7 +182,9 @@ class ComputePrice:
         object.__setattr__(self, "usd_per_hour", _decimal(self.usd_per_hour))
         for name in ("usd_per_hour", "prefill_tokens_per_s", "decode_tokens_per_s", "safety"):
             if not getattr(self, name) > 0:
-                raise InvalidAmount(f"{name} must be more than 0, not {getattr(self, name)}")
+                raise InvalidAmount(
+                    f"{name} must be more than 0, not {getattr(self, name)}", value=getattr(self, name), unit=name
+                )
 
     @property
     def source(self) -> str:
@@ -282,13 +284,15 @@ def context_window_of(
 def _decimal(value: object) -> Decimal:
     """`value` as a finite Decimal of at least 0; a float is refused, for 0.1 is not a tenth."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
-        raise InvalidAmount(f"{value!r} is a {type(value).__name__}; write a price as a string, an int or a Decimal")
+        raise InvalidAmount(
+            f"{value!r} is a {type(value).__name__}; write a price as a string, an int or a Decimal", value=value
+        )
     try:
         exact = Decimal(value)
     except InvalidOperation:
-        raise InvalidAmount(f"{value!r} is not a price; write it as in '0.15'") from None
+        raise InvalidAmount(f"{value!r} is not a price; write it as in '0.15'", value=value) from None
     if not exact.is_finite() or exact < 0:
-        raise InvalidAmount(f"{value!r} is not a price; it must be finite and at least 0")
+        raise InvalidAmount(f"{value!r} is not a price; it must be finite and at least 0", value=value)
     return exact
 
 

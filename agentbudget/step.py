@@ -597,7 +597,12 @@ class Step:
                 self._extend(self.hold.amount + deficit)
             hold = ledger.reserve(hold_id, amount, within=self.hold.id, tag=hold_tag, meta=meta)
             if hold.replayed:
-                raise HoldConflict(f"hold {hold_id!r} is taken by another call: two steps must not share a hold")
+                raise HoldConflict(
+                    f"hold {hold_id!r} is taken by another call: two steps must not share a hold",
+                    hold_id=hold_id,
+                    known=hold.amount,
+                    asked=amount,
+                )
             span.granted()
             return hold
 
@@ -681,7 +686,12 @@ def _unused_id(ledger: Ledger, base: str) -> str:
         if record is None:
             return hold_id
         if record.state == "open" and record.owner != ledger.owner:
-            raise HoldConflict(f"step {hold_id!r} is being carried out by {record.owner}; wait until it is done")
+            raise HoldConflict(
+                f"step {hold_id!r} is being carried out by {record.owner}; wait until it is done",
+                hold_id=hold_id,
+                known=record.owner,
+                asked=ledger.owner,
+            )
     raise AssertionError("unreachable: the loop above returns or raises")
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from agentbudget.errors import (
+    InvalidArgument,
     MissingDependency,
     Mistake,
     SchemaMismatch,
@@ -197,7 +198,9 @@ class _Connection:
 
     def _begin(self) -> None:
         if self._closed:
-            raise StoreUnavailable(f"the ledger {self._server.location} was closed; nothing was admitted")
+            raise StoreUnavailable(
+                f"the ledger {self._server.location} was closed; nothing was admitted", location=self._server.location
+            )
         for begun in range(1, BEGINS + 1):
             kept = self._db is not None
             try:
@@ -304,7 +307,11 @@ class _Server:
         try:
             given = conninfo_to_dict(url)
         except psycopg.Error:  # its words may hold a part of the password
-            raise Mistake("the ledger's address is not one of PostgreSQL: postgresql://user@host:5432/name") from None
+            raise InvalidArgument(
+                "the ledger's address is not one of PostgreSQL: postgresql://user@host:5432/name",
+                argument="location",
+                value="postgresql://…",
+            ) from None
         self._password = str(given.get("password") or "")
         self._schema = schema
         self._timeouts_s = (lock_timeout_s, statement_timeout_s)
@@ -319,7 +326,8 @@ class _Server:
             db = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
             raise StoreUnavailable(
-                f"cannot open the ledger {self.location}: {self._said(error)}; nothing was admitted"
+                f"cannot open the ledger {self.location}: {self._said(error)}; nothing was admitted",
+                location=self.location,
             ) from error
         # One width for all numbers: else a statement is another one for each mixture of widths.
         db.adapters.register_dumper(int, Int8BinaryDumper)
@@ -355,7 +363,8 @@ class _Server:
                 if time.monotonic() > until:
                     raise StoreUnavailable(
                         f"the ledger {self.location} was lost during a commit ({self._said(lost)}), and whether it was "
-                        "booked is not known: ask again with the same id, which books it once"
+                        "booked is not known: ask again with the same id, which books it once",
+                        location=self.location,
                     ) from lost
                 time.sleep(random.random() * 0.1)
 
@@ -393,11 +402,13 @@ class _Server:
         if state == "55P03":
             return StoreBusy(
                 f"another process kept the ledger {self.location} locked for more than {lock_s:g} s; "
-                "nothing was admitted, try again when it is done"
+                "nothing was admitted, try again when it is done",
+                location=self.location,
             )
         if state == "57014":
             return StoreUnavailable(
-                f"the ledger {self.location} did not answer within {statement_s:g} s ({said}); nothing was admitted"
+                f"the ledger {self.location} did not answer within {statement_s:g} s ({said}); nothing was admitted",
+                location=self.location,
             )
         if state in _CHANGED:
             return self.changed(said)
@@ -405,20 +416,24 @@ class _Server:
             return Mistake(f"the ledger {self.location} cannot keep this: {said}")
         if state in _GAVE_UP or _is_lost(error):
             return self.interrupted(error)
-        return StoreUnavailable(f"cannot use the ledger {self.location}: {said}; nothing was admitted")
+        return StoreUnavailable(
+            f"cannot use the ledger {self.location}: {said}; nothing was admitted", location=self.location
+        )
 
     def interrupted(self, error: psycopg.Error) -> StoreInterrupted:
         """The error for a transaction of which nothing remains."""
         return StoreInterrupted(
             f"the ledger {self.location} gave up a transaction ({self._said(error)}); nothing was admitted, "
-            "ask again with the same id"
+            "ask again with the same id",
+            location=self.location,
         )
 
     def changed(self, said: str) -> SchemaMismatch:
         """The error for tables that are not as they were made."""
         return SchemaMismatch(
             f"schema {self._schema!r} of {self.location} has another program's tables, or the ledger's were changed "
-            f"({said}); name another database"
+            f"({said}); name another database",
+            location=self.location,
         )
 
     def _said(self, error: psycopg.Error) -> str:

@@ -24,7 +24,9 @@ def verify(tx: Transaction) -> Verification:
             before = bytes.fromhex(entry.hash)
             fold.add(entry)
         if count < tx.next_seq() - 1:
-            problems.append(f"the journal ends at entry {count}, but {tx.next_seq() - 1} were written: some are missing")
+            problems.append(
+                f"the journal ends at entry {count}, but {tx.next_seq() - 1} were written: some are missing"
+            )
         found = tx.holds()
         holds = len(found)
         problems += _check_rows(tx, kept, found, fold)
