@@ -54,6 +54,7 @@ from agentbudget.ledger.windows import Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
+    from agentbudget.ledger.export import Export, OnPage
     from agentbudget.ledger.store import Store, Transaction
 
 LEASE_S: Final = 60.0
@@ -756,6 +757,16 @@ class Ledger:
                 found = (entry for entry in found if entry.subject == subject)
             listed = list(islice(found, limit))
             return listed if last is None else listed[-last:]
+
+    def export(self, path: str | Path, *, on_page: OnPage | None = None) -> Export:
+        """Write the whole journal to a file: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` (extra ``parquet``).
+
+        A file that is there is replaced when the new one is complete. Check it with `verify_export`. Raises
+        `ExportError`, `MissingDependency`, `InvalidArgument` for another suffix.
+        """
+        from agentbudget.ledger.export import export
+
+        return export(self, Path(path), on_page)
 
     def verify(self) -> Verification:
         """Recompute every balance from the entries, and the chain of hashes; name every difference."""
