@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cache
 from math import ceil, floor, nextafter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.errors import InvalidAmount, UnknownPrice
 from agentbudget.money import NANO, Money
@@ -135,6 +135,16 @@ class TokenPrice:
             raise UnknownPrice(_how_to_price(provider, model, f"has no price in {_source()}"))
         return cls(_tiers(provider, model, _price_in_force(info)), _source(info.id, model))
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The source, and under ``usd_per_mtok`` the rates of each tier in dollars per million tokens."""
+        tiers = [
+            {"above": tier.above}
+            | {name: _text(getattr(tier, name)) for name in ("input", "output", "cached", "cache_write")}
+            for tier in self.tiers
+        ]
+        return {"source": self.source, "usd_per_mtok": tiers}
+
     def cost(self, usage: Usage) -> int:
         """What this usage costs, in nano-dollars, rounded up."""
         return ceil(self._tier(usage.input_tokens).cost(usage))
@@ -190,6 +200,11 @@ class ComputePrice:
     def source(self) -> str:
         """``"0.10 USD/h"``."""
         return f"{self.usd_per_hour:f} USD/h"
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The source, and ``usd_per_hour``: speeds matter to bounds only, not to what is paid."""
+        return {"source": self.source, "usd_per_hour": f"{self.usd_per_hour:f}"}
 
     def cost(self, usage: Usage) -> int:
         """What the computing time costs, in nano-dollars, rounded up."""
@@ -279,6 +294,46 @@ def context_window_of(
         return listed.context_window
     info = _model_info(provider, model, api_url)
     return info.context_window if info else None
+
+
+def cost_on(terms: Mapping[str, Any], usage: Usage) -> int:
+    """What this usage costs on the ``terms`` of a price, as a settlement kept them, in nano-dollars, rounded up.
+
+    Raises `UnknownPrice` if they are none.
+
+    >>> price = TokenPrice.custom(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")
+    >>> cost_on(price.terms, Usage(1000, 100)) == price.cost(Usage(1000, 100))
+    True
+    """
+    try:
+        if "usd_per_hour" in terms:
+            return ComputePrice(Decimal(terms["usd_per_hour"]), 1, 1).cost(usage)
+        tiers = tuple(
+            Rates(
+                input=_kept_rate(tier["input"]),
+                output=_kept_rate(tier["output"]),
+                cached=_kept_rate(tier["cached"]),
+                cache_write=_kept_rate(tier["cache_write"]),
+                above=tier["above"],
+            )
+            for tier in terms["usd_per_mtok"]
+        )
+        return TokenPrice(tiers, str(terms["source"])).cost(usage)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UnknownPrice(f"these are not the terms of a price: {dict(terms)!r}") from error
+
+
+def _text(rate: Fraction) -> str:
+    """A rate, exactly: as a decimal where it is one."""
+    exact = Decimal(rate.numerator) / Decimal(rate.denominator)
+    return f"{exact:f}" if Fraction(exact) == rate else str(rate)
+
+
+def _kept_rate(text: str) -> Fraction:
+    rate = Fraction(text)
+    if rate < 0:
+        raise InvalidAmount(f"{text!r} is not a price; it must be at least 0", value=text)
+    return rate
 
 
 def _decimal(value: object) -> Decimal:
