@@ -26,6 +26,7 @@ from agentbudget.ledger.arguments import (
     check_detail,
     check_location,
 )
+from agentbudget.ledger.charge import AmountOf, Charge, CostOf, NamesOf, TextOf
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.ledger.owners import Owner, life
@@ -401,6 +402,38 @@ class Ledger:
         if leased:
             self._owner.lease_due = now + self._lease_ns // 2
         return Hold(self, record)
+
+    def charged(
+        self,
+        amount: Amount | AmountOf,
+        *,
+        accounts: Sequence[str] | NamesOf = (),
+        within: str | TextOf | None = None,
+        cost: CostOf | None = None,
+        hold_id: TextOf | None = None,
+        passing: str | None = None,
+        tag: str = "",
+        meta: Detail | None = None,
+    ) -> Charge:
+        """A decorator: every call of the function reserves ``amount``, is marked as sent, and is settled.
+
+        ``cost`` tells from the result what it cost; without it, a call costs what was held. ``amount``, ``accounts``,
+        ``within`` and ``hold_id`` may be functions of the arguments. A ``hold_id`` makes a call happen once: again, it
+        raises `HoldClosed` (or `HoldConflict` while the first goes on), unless nothing was sent of the first.
+
+        A call that raises, and one whose cost cannot be told, is presumed spent: nobody knows what was sent. With
+        ``passing="hold"`` the function gets its hold as that keyword, and says itself when something is sent
+        (``hold.mark_sent()``): if it raises before, nothing is booked. It may also extend, reduce and settle.
+
+        >>> ledger = Ledger.open("memory:")
+        >>> account = ledger.account("user/42", limit=Budget(usd="0.05"))
+        >>> @ledger.charged(Amount.of(usd="0.02"), accounts=["user/42"], cost=lambda text: Amount(len(text)))
+        ... def ask(question: str) -> str:
+        ...     return question.upper()
+        >>> ask("why?"), ledger.balance("user/42").posted.usd_nano
+        ('WHY?', 4)
+        """
+        return Charge(self, amount, accounts, within, cost, hold_id, passing, tag, meta)
 
     def _lineage(self, tx: Transaction, accounts: Sequence[str]) -> tuple[str, ...]:
         """The accounts and all that stands above them. A parent never changes, so that it is looked up once."""
