@@ -302,7 +302,9 @@ class Agent:
             async with graph.checkpoints(path) as saver:
                 return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"the checkpoints {path} cannot be used: {error}; move the file away") from error
+            raise StoreUnavailable(
+                f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
+            ) from error
 
     # --- documents
 

@@ -7,6 +7,7 @@ A level of the tree answers one question: what would a caller catch?
     ├── AccountFrozen             somebody stopped this account; what is left plays no part
     ├── Mistake                   the call was wrong; mend the caller
     │   ├── InvalidAmount         (also ValueError)
+    │   ├── InvalidArgument       (also ValueError)
     │   ├── UnknownAccount
     │   ├── AccountConflict
     │   ├── UnknownHold
@@ -25,6 +26,7 @@ A level of the tree answers one question: what would a caller catch?
         │   │   └── StoreInterrupted
         │   ├── StoreBusy
         │   └── SchemaMismatch
+        ├── ExportError
         ├── IndexFault
         │   ├── IndexBusy
         │   └── IndexMismatch
@@ -47,6 +49,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from agentbudget.money import Amount
@@ -54,7 +57,14 @@ if TYPE_CHECKING:
 
 
 class AgentBudgetError(RuntimeError):
-    """Root of every error that agentbudget raises."""
+    """Root of every error that agentbudget raises. Its fields survive pickling: workers may raise it to their pool."""
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...], dict[str, object]]:
+        return _restored, (type(self), *self.args), self.__dict__
+
+
+def _restored(cls: type[AgentBudgetError], *args: object) -> AgentBudgetError:
+    return cls.__new__(cls, *args)
 
 
 class BudgetExceeded(AgentBudgetError):
@@ -100,27 +110,82 @@ class Mistake(AgentBudgetError):
 
 
 class InvalidAmount(Mistake, ValueError):
-    """An amount is negative, not a number, a float, or too large."""
+    """An amount is negative, not a number, a float, or too large. ``value`` is what was given, ``unit`` of what."""
+
+    def __init__(self, message: str, *, value: object = None, unit: str | None = None) -> None:
+        super().__init__(message)
+        self.value = value
+        self.unit = unit
+
+
+class InvalidArgument(Mistake, ValueError):
+    """An id, a name, a window, a time or a detail is not what the ledger can keep.
+
+    ``argument`` names it, ``value`` is what was given.
+    """
+
+    def __init__(self, message: str, *, argument: str, value: object) -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.value = value
 
 
 class UnknownAccount(Mistake):
-    """A hold names an account that was never opened."""
+    """``account`` was never opened."""
+
+    def __init__(self, message: str, *, account: str) -> None:
+        super().__init__(message)
+        self.account = account
 
 
 class AccountConflict(Mistake):
-    """An account was opened again under another parent, or a top-up's id used again for another one."""
+    """An account was opened again under another parent, or a top-up's id used again for another one.
+
+    ``known`` is what the ledger has, ``asked`` what this call wanted: parents, or top-ups in words.
+    """
+
+    def __init__(self, message: str, *, account: str, known: str | None, asked: str | None) -> None:
+        super().__init__(message)
+        self.account = account
+        self.known = known
+        self.asked = asked
 
 
 class UnknownHold(Mistake):
-    """No hold has this id."""
+    """No hold has the id ``hold_id``."""
+
+    def __init__(self, message: str, *, hold_id: str) -> None:
+        super().__init__(message)
+        self.hold_id = hold_id
 
 
 class HoldConflict(Mistake):
-    """A hold id was used again with another amount, other accounts or another parent."""
+    """A hold id was used again with another amount, other accounts, another parent or by another owner.
+
+    ``known`` is the hold's own, ``asked`` what this call wanted it to be.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hold_id: str,
+        known: Amount | tuple[str, ...] | str,
+        asked: Amount | tuple[str, ...] | str,
+    ) -> None:
+        super().__init__(message)
+        self.hold_id = hold_id
+        self.known = known
+        self.asked = asked
 
 
 class HoldClosed(Mistake):
-    """The hold was already settled, voided or lapsed in another way than this call asks."""
+    """The hold was already settled, voided or lapsed in another way than this call asks. ``state`` says which."""
+
+    def __init__(self, message: str, *, hold_id: str, state: str) -> None:
+        super().__init__(message)
+        self.hold_id = hold_id
+        self.state = state
 
 
 class UnknownModel(Mistake):
@@ -162,7 +227,11 @@ class Fault(AgentBudgetError):
 
 
 class StoreError(Fault):
-    """The ledger's or cache's store failed; nothing was admitted."""
+    """The ledger's or cache's store failed; nothing was admitted. ``location`` is its path or address."""
+
+    def __init__(self, message: str, *, location: str | None = None) -> None:
+        super().__init__(message)
+        self.location = location
 
 
 class StoreUnavailable(StoreError):
@@ -178,7 +247,22 @@ class StoreBusy(StoreError):
 
 
 class SchemaMismatch(StoreError):
-    """The store was written by another version, or by another program."""
+    """The store was written by another version (``found``, where this one reads ``expected``), or another program."""
+
+    def __init__(
+        self, message: str, *, location: str | None = None, found: int | None = None, expected: int | None = None
+    ) -> None:
+        super().__init__(message, location=location)
+        self.found = found
+        self.expected = expected
+
+
+class ExportError(Fault):
+    """An export cannot be written to ``path``, or read from it; what was there before is untouched."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class IndexFault(Fault):

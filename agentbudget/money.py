@@ -24,16 +24,23 @@ def usd_to_nano(value: Money) -> int:
     """Dollars as nano-dollars, rounded up. Raises `InvalidAmount` on what is not an exact amount."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
         raise InvalidAmount(
-            f"{value!r} is a {type(value).__name__}; write dollars as a string, an int or a Decimal: usd={str(value)!r}"
+            f"{value!r} is a {type(value).__name__}; "
+            f"write dollars as a string, an int or a Decimal: usd={str(value)!r}",
+            value=value,
+            unit="usd",
         )
     try:
         exact = Decimal(value.strip().removeprefix("$").replace("_", "") if isinstance(value, str) else value)
     except InvalidOperation:
-        raise InvalidAmount(f"{value!r} is not an amount of dollars; write it as in usd='0.05'") from None
+        raise InvalidAmount(
+            f"{value!r} is not an amount of dollars; write it as in usd='0.05'", value=value, unit="usd"
+        ) from None
     if not exact.is_finite():
-        raise InvalidAmount(f"{value!r} is not a finite amount of dollars")
+        raise InvalidAmount(f"{value!r} is not a finite amount of dollars", value=value, unit="usd")
     if abs(exact) > MAX // NANO:
-        raise InvalidAmount(f"{value!r} dollars is more than the ledger can hold ({MAX // NANO:,} USD)")
+        raise InvalidAmount(
+            f"{_told(value)} dollars is more than the ledger can hold ({MAX // NANO:,} USD)", value=value, unit="usd"
+        )
     return check_unit("usd", int((exact * NANO).to_integral_value(ROUND_CEILING)))
 
 
@@ -57,12 +64,21 @@ def format_usd(nano: int) -> str:
 def check_unit(unit: str, value: int) -> int:
     """`value` if it is a whole number from 0 to `MAX`; raises `InvalidAmount` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidAmount(f"{unit} must be an integer, not {value!r}")
+        raise InvalidAmount(f"{unit} must be an integer, not {value!r}", value=value, unit=unit)
     if value < 0:
-        raise InvalidAmount(f"{unit} must not be negative, got {value}")
+        raise InvalidAmount(f"{unit} must not be negative, got {_told(value)}", value=value, unit=unit)
     if value > MAX:
-        raise InvalidAmount(f"{unit} of {value} is more than the ledger can hold ({MAX})")
+        raise InvalidAmount(
+            f"{unit} of {_told(value)} is more than the ledger can hold ({MAX})", value=value, unit=unit
+        )
     return value
+
+
+def _told(value: Money) -> str:
+    """A number in a message. Python writes no integer of more than a few thousand digits."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cache
 from math import ceil, floor, nextafter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.errors import InvalidAmount, UnknownPrice
 from agentbudget.money import NANO, Money
@@ -99,7 +99,7 @@ class TokenPrice:
     def __post_init__(self) -> None:
         starts = [tier.above for tier in self.tiers]
         if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
-            raise InvalidAmount(f"price tiers must start at 0 and ascend, not {starts}")
+            raise InvalidAmount(f"price tiers must start at 0 and ascend, not {starts}", value=starts)
 
     @classmethod
     def custom(
@@ -134,6 +134,16 @@ class TokenPrice:
         if info is None:
             raise UnknownPrice(_how_to_price(provider, model, f"has no price in {_source()}"))
         return cls(_tiers(provider, model, _price_in_force(info)), _source(info.id, model))
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The source, and under ``usd_per_mtok`` the rates of each tier in dollars per million tokens."""
+        tiers = [
+            {"above": tier.above}
+            | {name: _text(getattr(tier, name)) for name in ("input", "output", "cached", "cache_write")}
+            for tier in self.tiers
+        ]
+        return {"source": self.source, "usd_per_mtok": tiers}
 
     def cost(self, usage: Usage) -> int:
         """What this usage costs, in nano-dollars, rounded up."""
@@ -182,12 +192,19 @@ class ComputePrice:
         object.__setattr__(self, "usd_per_hour", _decimal(self.usd_per_hour))
         for name in ("usd_per_hour", "prefill_tokens_per_s", "decode_tokens_per_s", "safety"):
             if not getattr(self, name) > 0:
-                raise InvalidAmount(f"{name} must be more than 0, not {getattr(self, name)}")
+                raise InvalidAmount(
+                    f"{name} must be more than 0, not {getattr(self, name)}", value=getattr(self, name), unit=name
+                )
 
     @property
     def source(self) -> str:
         """``"0.10 USD/h"``."""
         return f"{self.usd_per_hour:f} USD/h"
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The source, and ``usd_per_hour``: speeds matter to bounds only, not to what is paid."""
+        return {"source": self.source, "usd_per_hour": f"{self.usd_per_hour:f}"}
 
     def cost(self, usage: Usage) -> int:
         """What the computing time costs, in nano-dollars, rounded up."""
@@ -279,16 +296,58 @@ def context_window_of(
     return info.context_window if info else None
 
 
+def cost_on(terms: Mapping[str, Any], usage: Usage) -> int:
+    """What this usage costs on the ``terms`` of a price, as a settlement kept them, in nano-dollars, rounded up.
+
+    Raises `UnknownPrice` if they are none.
+
+    >>> price = TokenPrice.custom(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60")
+    >>> cost_on(price.terms, Usage(1000, 100)) == price.cost(Usage(1000, 100))
+    True
+    """
+    try:
+        if "usd_per_hour" in terms:
+            return ComputePrice(Decimal(terms["usd_per_hour"]), 1, 1).cost(usage)
+        tiers = tuple(
+            Rates(
+                input=_kept_rate(tier["input"]),
+                output=_kept_rate(tier["output"]),
+                cached=_kept_rate(tier["cached"]),
+                cache_write=_kept_rate(tier["cache_write"]),
+                above=tier["above"],
+            )
+            for tier in terms["usd_per_mtok"]
+        )
+        return TokenPrice(tiers, str(terms["source"])).cost(usage)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UnknownPrice(f"these are not the terms of a price: {dict(terms)!r}") from error
+
+
+def _text(rate: Fraction) -> str:
+    """A rate, exactly: as a decimal where it is one."""
+    exact = Decimal(rate.numerator) / Decimal(rate.denominator)
+    return f"{exact:f}" if Fraction(exact) == rate else str(rate)
+
+
+def _kept_rate(text: str) -> Fraction:
+    rate = Fraction(text)
+    if rate < 0:
+        raise InvalidAmount(f"{text!r} is not a price; it must be at least 0", value=text)
+    return rate
+
+
 def _decimal(value: object) -> Decimal:
     """`value` as a finite Decimal of at least 0; a float is refused, for 0.1 is not a tenth."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
-        raise InvalidAmount(f"{value!r} is a {type(value).__name__}; write a price as a string, an int or a Decimal")
+        raise InvalidAmount(
+            f"{value!r} is a {type(value).__name__}; write a price as a string, an int or a Decimal", value=value
+        )
     try:
         exact = Decimal(value)
     except InvalidOperation:
-        raise InvalidAmount(f"{value!r} is not a price; write it as in '0.15'") from None
+        raise InvalidAmount(f"{value!r} is not a price; write it as in '0.15'", value=value) from None
     if not exact.is_finite() or exact < 0:
-        raise InvalidAmount(f"{value!r} is not a price; it must be finite and at least 0")
+        raise InvalidAmount(f"{value!r} is not a price; it must be finite and at least 0", value=value)
     return exact
 
 

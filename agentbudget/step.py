@@ -533,7 +533,7 @@ class Step:
         keys: tuple[str, ...],
     ) -> Completion:
         """Call and settle: whatever happens in between, the hold ends with the truth as far as it is known."""
-        meter = Meter(on_leaving=hold.mark_sent)
+        meter, price = Meter(on_leaving=hold.mark_sent), model.price.terms
         self._tell("call", model=model.name)
         started = time.perf_counter()
         with telemetry.model_call(
@@ -548,7 +548,8 @@ class Step:
                 answer = await model.complete(estimate.request, meter)
             except BaseException as error:
                 with telemetry.settlement(hold.id) as settling:
-                    record = _settle_failure(hold, model, meter, error, time.perf_counter() - started)
+                    seconds = time.perf_counter() - started
+                    record = _settle_failure(hold, model, meter, error, seconds=seconds, price=price)
                     settling.closed(record)
                 span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
                 raise
@@ -559,7 +560,7 @@ class Step:
                 # Kept before it is settled: a crash in between costs a presumption, not a second call.
                 self._keep(answer, output, keys, cost)
             finally:
-                detail = _answered(answer, time.perf_counter() - started)
+                detail = _answered(answer, time.perf_counter() - started) | {"price": price}
                 _settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
                 span.cost(cost)
             self.engine.estimator.learn(self.skill.name, model, answer.usage, answer.finish)
@@ -597,7 +598,12 @@ class Step:
                 self._extend(self.hold.amount + deficit)
             hold = ledger.reserve(hold_id, amount, within=self.hold.id, tag=hold_tag, meta=meta)
             if hold.replayed:
-                raise HoldConflict(f"hold {hold_id!r} is taken by another call: two steps must not share a hold")
+                raise HoldConflict(
+                    f"hold {hold_id!r} is taken by another call: two steps must not share a hold",
+                    hold_id=hold_id,
+                    known=hold.amount,
+                    asked=amount,
+                )
             span.granted()
             return hold
 
@@ -681,7 +687,12 @@ def _unused_id(ledger: Ledger, base: str) -> str:
         if record is None:
             return hold_id
         if record.state == "open" and record.owner != ledger.owner:
-            raise HoldConflict(f"step {hold_id!r} is being carried out by {record.owner}; wait until it is done")
+            raise HoldConflict(
+                f"step {hold_id!r} is being carried out by {record.owner}; wait until it is done",
+                hold_id=hold_id,
+                known=record.owner,
+                asked=ledger.owner,
+            )
     raise AssertionError("unreachable: the loop above returns or raises")
 
 
@@ -747,10 +758,12 @@ def _answered(answer: Completion, seconds: float) -> dict[str, Any]:
     }
 
 
-def _settle_failure(hold: Hold, model: Model, meter: Meter, error: BaseException, seconds: float) -> HoldRecord:
+def _settle_failure(
+    hold: Hold, model: Model, meter: Meter, error: BaseException, *, seconds: float, price: Mapping[str, Any]
+) -> HoldRecord:
     """Book a call that raised: its usage if known, nothing if nothing was sent or billed, else the presumption."""
     message = f"{type(error).__name__}: {error}" if isinstance(error, AgentBudgetError) else type(error).__name__
-    detail: dict[str, Any] = {"error": message, "seconds": round(seconds, 4), "finish": "error"}
+    detail: dict[str, Any] = {"error": message, "seconds": round(seconds, 4), "finish": "error", "price": price}
     usage: Usage | None = meter.usage
     if usage is None and isinstance(error, ModelError):
         usage = error.usage

@@ -33,6 +33,7 @@ HEAVY = (
     "opentelemetry",
     "pandas",
     "psycopg",
+    "pyarrow",
     "pydantic",
     "pypdf",
     "qdrant_client",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -21,6 +22,7 @@ from agentbudget.prices import (
     Rates,
     TokenPrice,
     context_window_of,
+    cost_on,
     price_of,
 )
 from agentbudget.usage import Usage
@@ -62,6 +64,43 @@ def test_every_price_fits_the_protocol(price: Price) -> None:
     assert price.cost(Usage()) == 0
     assert price.bound(input_tokens=0, output_tokens=0) == 0
     assert 0 < price.expected(input_tokens=900, output_tokens=9) <= price.bound(input_tokens=900, output_tokens=9)
+
+
+@given(price=priced, usage=usages())
+def test_what_a_settlement_keeps_of_a_price_is_enough_to_compute_it_again(price: TokenPrice, usage: Usage) -> None:
+    assert cost_on(json.loads(json.dumps(price.terms)), usage) == price.cost(usage)
+
+
+@given(price=machines, compute_ns=st.integers(0, 10**13))
+def test_the_same_holds_of_a_machine(price: ComputePrice, compute_ns: int) -> None:
+    usage = Usage(10, 10, compute_ns=compute_ns)
+    assert cost_on(json.loads(json.dumps(price.terms)), usage) == price.cost(usage)
+
+
+def test_a_rate_that_no_decimal_says_is_kept_exactly() -> None:
+    third = Fraction(1, 3)
+    price = TokenPrice((Rates(third, third, third, third),), "thirds")
+    assert cost_on(price.terms, Usage(1000, 0)) == price.cost(Usage(1000, 0))
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"source": "x"},
+        {"source": "x", "usd_per_mtok": []},
+        {"source": "x", "usd_per_mtok": [{"above": 0, "input": "1"}]},
+        {
+            "source": "x",
+            "usd_per_mtok": [{"above": 0, "input": "-1", "output": "1", "cached": "1", "cache_write": "1"}],
+        },
+        {"source": "x", "usd_per_hour": "0"},
+        {"source": "x", "usd_per_hour": "dear"},
+    ],
+)
+def test_terms_that_are_none_are_never_free(terms: dict[str, object]) -> None:
+    with pytest.raises(UnknownPrice, match="not the terms of a price"):
+        cost_on(terms, Usage(1, 1))
 
 
 @given(model=st.sampled_from(MODELS), usage=usages())

@@ -60,7 +60,7 @@ class Answers:
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._create()
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot open the answer cache {path}: {error}") from error
+            raise StoreUnavailable(f"cannot open the answer cache {path}: {error}", location=str(path)) from error
 
     def _create(self) -> None:
         self._db.execute("BEGIN IMMEDIATE")
@@ -68,7 +68,9 @@ class Answers:
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != APPLICATION_ID:
             self._db.execute("ROLLBACK")
-            raise SchemaMismatch(f"{self._path} is another program's database; name another path for the cache")
+            raise SchemaMismatch(
+                f"{self._path} is another program's database; name another path for the cache", location=str(self._path)
+            )
         self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, "
@@ -87,7 +89,9 @@ class Answers:
         try:
             completion = _decode(row[0])
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreUnavailable(f"the answer {key} in the cache {self._path} cannot be read: {error}") from error
+            raise StoreUnavailable(
+                f"the answer {key} in the cache {self._path} cannot be read: {error}", location=str(self._path)
+            ) from error
         tokens = completion.usage.output_tokens
         same = tokens <= max_output_tokens if completion.finish == "stop" else tokens == max_output_tokens
         return CachedAnswer(completion, row[1]) if same else None
@@ -104,7 +108,9 @@ class Answers:
             try:
                 return self._db.execute(sql, values).fetchone()
             except sqlite3.Error as error:
-                raise StoreUnavailable(f"the answer cache {self._path} failed: {error}") from error
+                raise StoreUnavailable(
+                    f"the answer cache {self._path} failed: {error}", location=str(self._path)
+                ) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -13,6 +13,7 @@ Decimal('0.037')
 
 from agentbudget.ledger.admission import require_room
 from agentbudget.ledger.core import LEASE_S, Ledger
+from agentbudget.ledger.export import Export, ExportVerification, read_export, verify_export
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import (
     Account,
@@ -35,6 +36,8 @@ __all__ = [
     "Detail",
     "Entry",
     "EntryKind",
+    "Export",
+    "ExportVerification",
     "Hold",
     "HoldRecord",
     "HoldState",
@@ -44,6 +47,8 @@ __all__ = [
     "WindowBalance",
     "WindowLimit",
     "limits",
+    "read_export",
     "require_room",
     "units",
+    "verify_export",
 ]

@@ -73,7 +73,11 @@ def _admit_in_past(tx: Transaction, name: str, limit: WindowLimit, more: Units, 
 def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:
     """Raise unless `more` fits inside an open hold, and no account that it weighs on is frozen."""
     if parent.state != "open":
-        raise HoldClosed(f"hold {parent.id!r} is {parent.state}: nothing can be reserved within it")
+        raise HoldClosed(
+            f"hold {parent.id!r} is {parent.state}: nothing can be reserved within it",
+            hold_id=parent.id,
+            state=parent.state,
+        )
     require_room(parent.id, more, limit=parent.amount_units, used=plus(parent.reserved_units, parent.spent_units))
     root = parent
     while root.parent is not None:
@@ -121,7 +125,10 @@ def shift(now: Units, change: Units) -> Units:
     """A balance after a change. Raises `InvalidAmount` if it is more than any store can hold."""
     usd, tokens, calls = now[0] + change[0], now[1] + change[1], now[2] + change[2]
     if usd > MAX or tokens > MAX or calls > MAX:
-        raise InvalidAmount(f"a balance of {max(usd, tokens, calls)} is more than the ledger can hold ({MAX})")
+        unit, value = max(zip(("usd_nano", "tokens", "calls"), (usd, tokens, calls), strict=True), key=lambda of: of[1])
+        raise InvalidAmount(
+            f"a balance of {value} {unit} is more than the ledger can hold ({MAX})", value=value, unit=unit
+        )
     return (usd, tokens, calls)
 
 
@@ -129,15 +136,15 @@ def required(tx: Transaction, name: str) -> Account:
     """The account. Raises `UnknownAccount`."""
     account = tx.account(name)
     if account is None:
-        raise UnknownAccount(f"no account {name!r}; open it with ledger.account({name!r})")
+        raise UnknownAccount(f"no account {name!r}; open it with ledger.account({name!r})", account=name)
     return account
 
 
 def required_hold(tx: Transaction, hold_id: str) -> HoldRecord:
     """The hold. Raises `UnknownHold`."""
-    record = tx.hold(hold_id)
+    record = tx.hold(hold_id) if isinstance(hold_id, str) else None
     if record is None:
-        raise UnknownHold(f"no hold {hold_id!r}")
+        raise UnknownHold(f"no hold {hold_id!r}", hold_id=hold_id)
     return record
 
 

@@ -327,7 +327,8 @@ class Blocks:
         except UnknownHold:
             if bill.lines:
                 raise UnknownHold(
-                    f"the ledger at {self._shared.location} has no block {block.id!r}: the journal is another ledger's"
+                    f"the ledger at {self._shared.location} has no block {block.id!r}: the journal is another ledger's",
+                    hold_id=block.id,
                 ) from None
         except HoldClosed:
             self._forget(block)

@@ -16,10 +16,18 @@ from agentbudget.errors import (
     BudgetExceeded,
     HoldClosed,
     HoldConflict,
-    Mistake,
+    InvalidArgument,
     UnknownAccount,
 )
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift
+from agentbudget.ledger.arguments import (
+    check_account_name,
+    check_accounts,
+    check_amount,
+    check_detail,
+    check_location,
+)
+from agentbudget.ledger.charge import AmountOf, Charge, CostOf, NamesOf, TextOf
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.ledger.owners import Owner, life
@@ -48,6 +56,7 @@ from agentbudget.ledger.windows import NS, Window
 from agentbudget.money import ZERO, Amount, Budget
 
 if TYPE_CHECKING:
+    from agentbudget.ledger.export import Export, OnPage
     from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.store import Store, Transaction
 
@@ -59,6 +68,7 @@ RENEW_S: Final = 5.0
 
 _CACHED_LINEAGES: Final = 10_000
 
+_LONGEST_REASON: Final = 1 << 20
 _OWN_WORDS: Final = frozenset({"presumed", "because"})
 _OPERATIONS: Final = (
     "account",
@@ -172,7 +182,7 @@ class Ledger:
         ``"day@Europe/Berlin"`` or a rolling ``"90s"``, ``"15m"``, ``"24h"``, ``"7d"``. Raises `AccountConflict`
         if it exists under another parent, `UnknownAccount` if the parent does not exist.
         """
-        _check_name(name)
+        check_account_name(name)
         wanted = [] if limit is None else [(None, limits(limit))]
         wanted += [(Window.parse(text), limits(budget)) for text, budget in (windows or {}).items()]
         with self._store.write() as tx:
@@ -184,7 +194,12 @@ class Ledger:
                 tx.put_account(account)
                 self._note(tx, "account", name, {"parent": parent})
             elif parent is not None and account.parent != parent:
-                raise AccountConflict(f"account {name!r} stands under {account.parent!r}, not {parent!r}")
+                raise AccountConflict(
+                    f"account {name!r} stands under {account.parent!r}, not {parent!r}",
+                    account=name,
+                    known=account.parent,
+                    asked=parent,
+                )
             for window, triple in wanted:
                 account = self._relimit(tx, account, window, triple)
             return account
@@ -201,9 +216,9 @@ class Ledger:
     def top_up(self, name: str, by: Budget, *, topup_id: str, window: str = "total") -> Account:
         """Raise a limit by an amount, once: the same id again changes nothing.
 
-        Raises `AccountConflict` if the id was used for another top-up, `Mistake` where there is no limit to raise.
+        Raises `AccountConflict` if the id was used for another top-up, `InvalidArgument` where there is no limit.
         """
-        check_text("the id of a top-up", topup_id)
+        check_text("topup_id", topup_id)
         parsed = None if window == "total" else Window.parse(window)
         more = limits(by)
         said = {"id": topup_id, "by": list(more), "window": window if parsed is None else parsed.text}
@@ -213,7 +228,13 @@ class Ledger:
             if seq is not None:
                 entry = tx.entry(seq)
                 if entry is None or entry.subject != name or {**entry.detail, "limit": None} != {**said, "limit": None}:
-                    raise AccountConflict(f"top-up {topup_id!r} was another one; name another id")
+                    known = "nothing" if entry is None else f"{entry.subject} by {entry.detail['by']}"
+                    raise AccountConflict(
+                        f"top-up {topup_id!r} was another one; name another id",
+                        account=name,
+                        known=known,
+                        asked=f"{name} by {list(more)}",
+                    )
                 return account
             now = _limits_of(account, parsed)
             triple = tuple(_raised(name, unit, n, m) for unit, n, m in zip(_UNITS, now, more, strict=True))
@@ -227,7 +248,7 @@ class Ledger:
 
         What was sent is settled as ever. Raises `UnknownAccount`.
         """
-        check_text("a reason", reason, least=0, most=1 << 20)
+        check_text("reason", reason, least=0, most=_LONGEST_REASON)
         return self._set_frozen(name, reason)
 
     def unfreeze(self, name: str) -> Account:
@@ -279,7 +300,7 @@ class Ledger:
         if at is not None:
             found = [account for account in self.accounts(at=at) if account.name == name]
             if not found:
-                raise UnknownAccount(f"there was no account {name!r} at {at.isoformat()}")
+                raise UnknownAccount(f"there was no account {name!r} at {at.isoformat()}", account=name)
             return found[0]
         with self._store.read() as tx:
             return required(tx, name)
@@ -326,10 +347,17 @@ class Ledger:
         something else, `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
         """
         if bool(accounts) == (within is not None):
-            raise Mistake("a hold weighs either on accounts or within another hold: give one of the two")
-        check_text("the id of a hold", hold_id)
+            raise InvalidArgument(
+                "a hold weighs either on accounts or within another hold: give one of the two",
+                argument="accounts",
+                value=accounts,
+            )
+        check_text("hold_id", hold_id)
+        check_amount(amount)
         if tag:
-            check_text("a tag", tag)
+            check_text("tag", tag)
+        if meta is not None:
+            check_detail("meta", meta)
         more = (amount.usd_nano, amount.tokens, amount.calls)
         with self._store.write() as tx:
             now = self._clock() if self._clock is not None else tx.now_ns()
@@ -369,19 +397,60 @@ class Ledger:
             self._weigh(tx, held, above, more, NOTHING, now, 1)
             targets = lineage or (f"hold:{within}",)
             tx.append(
-                "reserve", hold_id, at_ns=now, targets=targets, held=more, posted=NOTHING, detail=_opening(tag, meta)
+                "reserve",
+                hold_id,
+                at_ns=now,
+                targets=targets,
+                held=more,
+                posted=NOTHING,
+                detail=_opening(tag, record.meta),
             )
         if leased:
             self._owner.lease_due = now + self._lease_ns // 2
         return Hold(self, record)
 
+    def charged(
+        self,
+        amount: Amount | AmountOf,
+        *,
+        accounts: Sequence[str] | NamesOf = (),
+        within: str | TextOf | None = None,
+        cost: CostOf | None = None,
+        hold_id: TextOf | None = None,
+        passing: str | None = None,
+        tag: str = "",
+        meta: Detail | None = None,
+    ) -> Charge:
+        """A decorator: every call of the function reserves ``amount``, is marked as sent, and is settled.
+
+        ``cost`` tells from the result what it cost; without it, a call costs what was held. ``amount``, ``accounts``,
+        ``within`` and ``hold_id`` may be functions of the arguments. A ``hold_id`` makes a call happen once: again, it
+        raises `HoldClosed` (or `HoldConflict` while the first goes on), unless nothing was sent of the first.
+
+        A call that raises, and one whose cost cannot be told, is presumed spent: nobody knows what was sent. With
+        ``passing="hold"`` the function gets its hold as that keyword, and says itself when something is sent
+        (``hold.mark_sent()``): if it raises before, nothing is booked. It may also extend, reduce and settle.
+
+        >>> ledger = Ledger.open("memory:")
+        >>> account = ledger.account("user/42", limit=Budget(usd="0.05"))
+        >>> @ledger.charged(Amount.of(usd="0.02"), accounts=["user/42"], cost=lambda text: Amount(len(text)))
+        ... def ask(question: str) -> str:
+        ...     return question.upper()
+        >>> ask("why?"), ledger.balance("user/42").posted.usd_nano
+        ('WHY?', 4)
+        """
+        return Charge(self, amount, accounts, within, cost, hold_id, passing, tag, meta)
+
     def _lineage(self, tx: Transaction, accounts: Sequence[str]) -> tuple[str, ...]:
         """The accounts and all that stands above them. A parent never changes, so that it is looked up once."""
-        key = tuple(accounts)
-        found = self._lineages.get(key)
+        try:
+            key = () if isinstance(accounts, str) else tuple(accounts)
+            found = self._lineages.get(key)
+        except TypeError:
+            check_accounts(accounts)
+            raise
         if found is None:
-            if isinstance(accounts, str):
-                raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
+            check_accounts(accounts)
             steps: dict[str, None] = {}
             for name in accounts:
                 step: str | None = name
@@ -468,6 +537,7 @@ class Ledger:
         """
         with self._store.write() as tx:
             record = _open(tx, hold_id, "extended")
+            check_amount(to)
             more = units(to.minus(record.amount))
             if more == NOTHING:
                 return record
@@ -481,6 +551,7 @@ class Ledger:
         """Lower an open hold to `to` in each unit, but not below what is reserved and spent within it."""
         with self._store.write() as tx:
             record = _open(tx, hold_id, "reduced")
+            check_amount(to)
             least = record.reserved + record.spent
             less = units(record.amount.minus(to.at_least(least)))
             return record if less == NOTHING else self._resize(tx, "reduce", record, minus(less))
@@ -501,6 +572,7 @@ class Ledger:
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
         `HoldClosed`.
         """
+        check_amount(cost)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "open":
@@ -510,7 +582,11 @@ class Ledger:
                 return self._correct(tx, record, cost, presumed=presumed, detail=_said(detail))
             if same:
                 return record
-            raise HoldClosed(f"hold {hold_id!r} is {record.state} at {record.settled}; it cannot be settled again")
+            raise HoldClosed(
+                f"hold {hold_id!r} is {record.state} at {record.settled}; it cannot be settled again",
+                hold_id=hold_id,
+                state=record.state,
+            )
 
     def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord:
         """Settle an open hold at what it holds, marked as presumed: sent, and nobody knows what it used.
@@ -526,13 +602,18 @@ class Ledger:
                 return self._close(tx, record, "settled", own, presumed=True, detail=_said(detail))
             if record.presumed:
                 return record
-            raise HoldClosed(f"hold {hold_id!r} is {record.state} at {record.settled}; nothing is left to presume")
+            raise HoldClosed(
+                f"hold {hold_id!r} is {record.state} at {record.settled}; nothing is left to presume",
+                hold_id=hold_id,
+                state=record.state,
+            )
 
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:
         """Free a hold of which nothing was sent, and what is open within it.
 
         Raises `HoldClosed`, and changes nothing, if something was sent, also within it: settle that at zero.
         """
+        check_text("reason", reason, least=0, most=_LONGEST_REASON)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "voided":
@@ -540,7 +621,11 @@ class Ledger:
             if record.state == "open":
                 record = self._close_within(tx, record)  # what was sent of it is spent now
             if record.state != "open" or record.sent or record.spent:
-                raise HoldClosed(f"hold {hold_id!r} is {record.state} and may have been spent; settle it instead")
+                raise HoldClosed(
+                    f"hold {hold_id!r} is {record.state} and may have been spent; settle it instead",
+                    hold_id=hold_id,
+                    state=record.state,
+                )
             return self._close(tx, record, "voided", NOTHING, detail={"reason": reason})
 
     def _close(
@@ -745,16 +830,22 @@ class Ledger:
           the window that much early.
 
         `LeasedBudget.tend` is to be called about once a second: by you, or every ``tend_s`` by a thread. Raises
-        `UnknownAccount`, `StoreBusy` if another worker uses the journal, `Mistake` if the block is empty.
+        `UnknownAccount`, `StoreBusy` if another worker uses the journal, `InvalidArgument` if the block is empty.
         """
         from agentbudget.ledger.blocks import Blocks, Terms
         from agentbudget.ledger.books import Books
         from agentbudget.ledger.leased import LeasedBudget
 
         if not block:
-            raise Mistake("a block must hold something: give an amount, as in block=Amount.of(usd='0.50')")
+            raise InvalidArgument(
+                "a block must hold something: give an amount, as in block=Amount.of(usd='0.50')",
+                argument="block",
+                value=block,
+            )
         if isinstance(accounts, str):
-            raise Mistake(f"accounts is a list of names: accounts=[{accounts!r}]")
+            raise InvalidArgument(
+                f"accounts is a list of names: accounts=[{accounts!r}]", argument="accounts", value=accounts
+            )
         check_text("the name of a worker", name, most=100)
         cap = limits(most) if most is not None else _times(units(block), 64)
         terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
@@ -794,6 +885,16 @@ class Ledger:
             listed = list(islice(found, limit))
             return listed if last is None else listed[-last:]
 
+    def export(self, path: str | Path, *, on_page: OnPage | None = None) -> Export:
+        """Write the whole journal to a file: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` (extra ``parquet``).
+
+        A file that is there is replaced when the new one is complete. Check it with `verify_export`. Raises
+        `ExportError`, `MissingDependency`, `InvalidArgument` for another suffix.
+        """
+        from agentbudget.ledger.export import export
+
+        return export(self, Path(path), on_page)
+
     def verify(self) -> Verification:
         """Recompute every balance from the entries, and the chain of hashes; name every difference."""
         from agentbudget.ledger.verify import verify
@@ -813,6 +914,7 @@ _UNITS: Final = ("usd", "tokens", "calls")
 
 def open_store(location: str | Path) -> Store:
     """The store at a location, as `Ledger.open` reads it."""
+    check_location(location)
     text = str(location)
     if text == "memory:":
         return MemoryStore()
@@ -825,13 +927,7 @@ def open_store(location: str | Path) -> Store:
     return SqliteStore(Path(location))
 
 
-def _check_name(name: str) -> None:
-    check_text("the name of an account", name)
-    if name.startswith("hold:"):
-        raise Mistake(f"{name!r} cannot name an account: what follows hold: is a hold to the journal")
-
-
-def _opening(tag: str, meta: Detail | None) -> Detail:
+def _opening(tag: str, meta: Detail) -> Detail:
     """What the journal says of a new hold beside its amount."""
     opening: dict[str, object] = {"tag": tag} if tag else {}
     if meta:
@@ -840,11 +936,18 @@ def _opening(tag: str, meta: Detail | None) -> Detail:
 
 
 def _said(detail: Detail | None) -> Detail:
-    """What a caller says of a settlement. Raises `Mistake` on the words by which the journal marks its own."""
-    taken = _OWN_WORDS.intersection(detail or ())
+    """What a caller says of a settlement. Raises `InvalidArgument` on the words by which the journal marks its own."""
+    if detail is None:
+        return {}
+    check_detail("detail", detail)
+    taken = _OWN_WORDS.intersection(detail)
     if taken:
-        raise Mistake(f"{sorted(taken)} in what goes with a settlement are the ledger's own words; name them otherwise")
-    return detail or {}
+        raise InvalidArgument(
+            f"{sorted(taken)} in what goes with a settlement are the ledger's own words; name them otherwise",
+            argument="detail",
+            value=detail,
+        )
+    return detail
 
 
 def _limits_of(account: Account, window: Window | None) -> Limits:
@@ -857,14 +960,20 @@ def _raised(name: str, unit: str, limit: int | None, more: int | None) -> int | 
     if not more:
         return limit
     if limit is None:
-        raise Mistake(f"account {name!r} has no limit of {unit} to top up; set one with ledger.set_limit")
+        raise InvalidArgument(
+            f"account {name!r} has no limit of {unit} to top up; set one with ledger.set_limit",
+            argument="by",
+            value=more,
+        )
     return shift((limit, 0, 0), (more, 0, 0))[0]
 
 
 def _open(tx: Transaction, hold_id: str, verb: str) -> HoldRecord:
     record = required_hold(tx, hold_id)
     if record.state != "open":
-        raise HoldClosed(f"hold {hold_id!r} is {record.state}: it cannot be {verb}")
+        raise HoldClosed(
+            f"hold {hold_id!r} is {record.state}: it cannot be {verb}", hold_id=hold_id, state=record.state
+        )
     return record
 
 
@@ -873,11 +982,21 @@ def _same(
 ) -> HoldRecord:
     """The hold that an id already names, if it is the one that is asked for."""
     if (record.accounts, record.parent) != (accounts, within):
-        raise HoldConflict(f"hold {record.id!r} weighs on {record.accounts or record.parent}; name another id")
+        raise HoldConflict(
+            f"hold {record.id!r} weighs on {record.accounts or record.parent}; name another id",
+            hold_id=record.id,
+            known=record.parent or record.accounts,
+            asked=within or accounts,
+        )
     if record.amount_units != amount:
         opening = tx.entry(record.number)  # what was first asked for: the amount may have changed since
         if opening is None or opening.held != amount:
-            raise HoldConflict(f"hold {record.id!r} is for {record.amount}, not {Amount(*amount)}; name another id")
+            raise HoldConflict(
+                f"hold {record.id!r} is for {record.amount}, not {Amount(*amount)}; name another id",
+                hold_id=record.id,
+                known=record.amount,
+                asked=Amount(*amount),
+            )
     return record
 
 

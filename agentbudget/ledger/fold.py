@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from agentbudget.errors import Mistake
+from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import (
     NOTHING,
     UNLIMITED,
@@ -155,8 +155,12 @@ def accounts_at(entries: Callable[[], Iterable[Entry]], at: datetime) -> list[Ac
 
     Where a clock was put back, what stands before an entry in the journal happened before it, whatever its time.
     """
-    if at.tzinfo is None:
-        raise Mistake(f"{at.isoformat()} has no time zone: give one, as in datetime(2026, 1, 31, tzinfo=UTC)")
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidArgument(
+            f"{at!s} is no moment with a time zone: give one, as in datetime(2026, 1, 31, tzinfo=UTC)",
+            argument="at",
+            value=at,
+        )
     until_ns = int(at.timestamp() * 1e9)
     last = max((entry.seq for entry in entries() if entry.at_ns <= until_ns), default=0)
     fold = Fold()

@@ -253,7 +253,9 @@ class LeasedBudget:
     def _required(self, hold_id: str) -> tuple[Book, HoldRecord]:
         found = self._books.find(hold_id)
         if found is None:
-            raise UnknownHold(f"this lease knows no hold {hold_id!r}; if its block is settled, correct that one")
+            raise UnknownHold(
+                f"this lease knows no hold {hold_id!r}; if its block is settled, correct that one", hold_id=hold_id
+            )
         return found
 
     def _end(self, hold_id: str, how: Callable[[Ledger], HoldRecord], *, corrects: bool = False) -> HoldRecord:

@@ -38,7 +38,8 @@ class MemoryStore:
     def write(self) -> MemoryTransaction:
         if self._tx is None:
             raise StoreUnavailable(
-                "a ledger in memory ends where its process forks, or both would spend its budget: keep it in a file"
+                "a ledger in memory ends where its process forks, or both would spend its budget: keep it in a file",
+                location=self.location,
             )
         return self._tx
 

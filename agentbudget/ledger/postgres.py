@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from agentbudget.errors import (
+    InvalidArgument,
     MissingDependency,
     Mistake,
     SchemaMismatch,
@@ -230,7 +231,10 @@ class _Connection:
 
     def _begin(self) -> None:
         if self._closed:
-            raise StoreUnavailable(f"the ledger {self._server.location} {self._closed}; open it again with Ledger.open")
+            raise StoreUnavailable(
+                f"the ledger {self._server.location} {self._closed}; open it again with Ledger.open",
+                location=self._server.location,
+            )
         for begun in range(1, BEGINS + 1):
             kept = self._db is not None
             try:
@@ -368,7 +372,11 @@ class _Server:
         try:
             given = conninfo_to_dict(url)
         except psycopg.Error:  # its words may hold a part of the password
-            raise Mistake("the ledger's address is not one of PostgreSQL: postgresql://user@host:5432/name") from None
+            raise InvalidArgument(
+                "the ledger's address is not one of PostgreSQL: postgresql://user@host:5432/name",
+                argument="location",
+                value="postgresql://…",
+            ) from None
         self._password = str(given.get("password") or "")
         self._schema = schema
         self.lock_timeout_s = lock_timeout_s
@@ -384,7 +392,8 @@ class _Server:
             db = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
             raise StoreUnavailable(
-                f"cannot open the ledger {self.location}: {self._said(error)}; nothing was admitted"
+                f"cannot open the ledger {self.location}: {self._said(error)}; nothing was admitted",
+                location=self.location,
             ) from error
         # One width for all numbers: else a statement is another one for each mixture of widths.
         db.adapters.register_dumper(int, Int8BinaryDumper)
@@ -420,7 +429,8 @@ class _Server:
                 if time.monotonic() > until:
                     raise StoreUnavailable(
                         f"the ledger {self.location} was lost during a commit ({self._said(lost)}), and whether it was "
-                        "booked is not known: ask again with the same id, which books it once"
+                        "booked is not known: ask again with the same id, which books it once",
+                        location=self.location,
                     ) from lost
                 time.sleep(random.random() * 0.1)
 
@@ -459,7 +469,8 @@ class _Server:
         if state == "57014":
             return StoreUnavailable(
                 f"the ledger {self.location} did not answer within {self._statement_timeout_s:g} s ({said}); "
-                "nothing was admitted"
+                "nothing was admitted",
+                location=self.location,
             )
         if state in _CHANGED:
             return self.changed(said)
@@ -467,7 +478,9 @@ class _Server:
             return Mistake(f"the ledger {self.location} cannot keep this: {said}")
         if state in _GAVE_UP or _is_lost(error):
             return self.interrupted(error)
-        return StoreUnavailable(f"cannot use the ledger {self.location}: {said}; nothing was admitted")
+        return StoreUnavailable(
+            f"cannot use the ledger {self.location}: {said}; nothing was admitted", location=self.location
+        )
 
     def busy(self) -> StoreBusy:
         """The error for a wait that was too long."""
@@ -480,14 +493,16 @@ class _Server:
         """The error for a transaction of which nothing remains."""
         return StoreInterrupted(
             f"the ledger {self.location} gave up a transaction ({self._said(error)}); nothing was admitted, "
-            "ask again with the same id"
+            "ask again with the same id",
+            location=self.location,
         )
 
     def changed(self, said: str) -> SchemaMismatch:
         """The error for tables that are not as they were made."""
         return SchemaMismatch(
             f"schema {self._schema!r} of {self.location} has another program's tables, or the ledger's were changed "
-            f"({said}); name another database"
+            f"({said}); name another database",
+            location=self.location,
         )
 
     def _said(self, error: psycopg.Error) -> str:

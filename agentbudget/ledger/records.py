@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from agentbudget.errors import InvalidAmount
 from agentbudget.ledger.windows import Window
 from agentbudget.money import Amount, Budget, nano_to_usd
 
@@ -50,7 +51,9 @@ def units(amount: Amount) -> Units:
 
 
 def limits(budget: Budget) -> Limits:
-    """A budget as a triple; None does not limit."""
+    """A budget as a triple; None does not limit. Raises `InvalidAmount` for what is none."""
+    if not isinstance(budget, Budget):
+        raise InvalidAmount(f"{budget!r} is no Budget: write Budget(usd='1.00', tokens=20_000)", value=budget)
     return (budget.usd_nano, budget.tokens, budget.calls)
 
 

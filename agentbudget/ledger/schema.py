@@ -120,5 +120,8 @@ def another_version(location: str, version: int) -> SchemaMismatch:
     """The error for tables of a version that this agentbudget cannot read."""
     return SchemaMismatch(
         f"the ledger {location} has schema {version}, this agentbudget reads {VERSION}; "
-        "use the version that wrote it, or name another place"
+        "use the version that wrote it, or name another place",
+        location=location,
+        found=version,
+        expected=VERSION,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from agentbudget.errors import Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.errors import InvalidArgument, Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.schema import VERSION, Dialect, migrate, tables
@@ -65,6 +65,7 @@ class SqliteStore:
         self._writer = _Connection(path, busy_timeout_s, writes=True)
         self._reader = _Connection(path, busy_timeout_s, writes=False)
         try:
+            refuse_others(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.connect()
             if not self._writer.is_current():
@@ -203,7 +204,9 @@ class _Connection:
 
     def _start(self, deadline: float) -> None:
         if self._closed:
-            raise StoreUnavailable(f"the ledger {self._path} {self._closed}; open it again with Ledger.open")
+            raise StoreUnavailable(
+                f"the ledger {self._path} {self._closed}; open it again with Ledger.open", location=str(self._path)
+            )
         if self._db is None:
             self.connect()
         db = self._connected()
@@ -247,7 +250,9 @@ class _Connection:
         if isinstance(error, sqlite3.Error):
             raise fault(self._path, error, "write") from error
         if isinstance(error, UnicodeEncodeError):
-            raise Mistake(f"ids and names are text without lone surrogates: {error}") from error
+            raise InvalidArgument(
+                f"ids and names are text without lone surrogates: {error}", argument="id", value=error.object
+            ) from error
 
     def _give_turn(self) -> None:
         if self._turn is not None and not self._closed:
@@ -328,14 +333,7 @@ class _Tables:
         self.steps = {1: self._from_schema_1}
 
     def version(self) -> int | None:
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if tables == 0:
-            return None
-        if application != APPLICATION_ID:
-            raise SchemaMismatch(f"{self._path} is another program's database; name another path for the ledger")
-        return version
+        return version_of(self._db, self._path)
 
     def create(self) -> None:
         for statement in (*tables(DIALECT), *IMMUTABLE):
@@ -364,13 +362,37 @@ def _keep(path: Path, suffix: str) -> None:
     partial.replace(kept)
 
 
+def refuse_others(path: Path) -> None:
+    """Raise `SchemaMismatch` for a file of others before it is touched: our journal mode alone would change it."""
+    if path.is_dir():
+        raise IsADirectoryError("it is a directory")
+    if path.exists():
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+            version_of(db, path)
+
+
+def version_of(db: sqlite3.Connection, path: Path) -> int | None:
+    """The version of the ledger's tables, None for an empty file. Raises `SchemaMismatch` if they are another's."""
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if tables == 0:
+        return None
+    if application != APPLICATION_ID:
+        raise SchemaMismatch(
+            f"{path} is another program's database; name another path for the ledger", location=str(path)
+        )
+    return version
+
+
 def fault(path: Path, error: Exception, verb: str) -> StoreUnavailable | StoreBusy | SchemaMismatch:
     """What SQLite or the file system said, as an error of the tree."""
     text = str(error)
     if isinstance(error, sqlite3.OperationalError) and ("locked" in text or "busy" in text):
         return StoreBusy(
-            f"another process kept the ledger {path} locked; nothing was admitted, try again when it is done"
+            f"another process kept the ledger {path} locked; nothing was admitted, try again when it is done",
+            location=str(path),
         )
     if isinstance(error, sqlite3.DatabaseError) and "not a database" in text:
-        return SchemaMismatch(f"{path} is not an SQLite database; name another path for the ledger")
-    return StoreUnavailable(f"cannot {verb} the ledger {path}: {text}; nothing was admitted")
+        return SchemaMismatch(f"{path} is not an SQLite database; name another path for the ledger", location=str(path))
+    return StoreUnavailable(f"cannot {verb} the ledger {path}: {text}; nothing was admitted", location=str(path))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
-from agentbudget.errors import Mistake
+from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import Account, Detail, Entry, EntryKind, HoldRecord, Units
 
 GENESIS: Final = bytes(16)
@@ -100,7 +100,7 @@ class Transaction(Protocol):
         posted: Units,
         detail: Detail,
     ) -> int:
-        """Write the next entry; returns its number. Raises `Mistake` if `detail` is not JSON."""
+        """Write the next entry; returns its number. Raises `InvalidArgument` if `detail` is not JSON."""
         ...
 
     def entry(self, seq: int) -> Entry | None: ...
@@ -137,42 +137,54 @@ LONGEST: Final = 512
 _ODD: Final = re.compile("[\ud800-\udfff\U0010ffff]")
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_NESTED: Final = (dict, list, tuple)
 
 
-def canonical(value: object) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed and stored. Raises `Mistake`."""
-    if not value and isinstance(value, dict):
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and no spaces: the form that is hashed and stored. Raises `InvalidArgument`."""
+    if not value:
         return "{}"
     try:
-        text = _encode(value)
-        text.encode()  # a lone surrogate is text to Python alone
-        _check_keys(value)
+        plain = value if isinstance(value, dict) else dict(value)
+        _check_keys(plain)
+        text = _encode(plain)
+        if not text.isascii():
+            text.encode()  # a lone surrogate is text to Python alone
     except (TypeError, ValueError, RecursionError) as error:
-        raise Mistake(f"what goes with a hold must be JSON (text, finite numbers, lists): {error}") from None
+        raise InvalidArgument(
+            f"what goes with a hold must be JSON (text, finite numbers, lists): {error}", argument="detail", value=value
+        ) from None
     return text
 
 
-def _check_keys(value: object) -> None:
+def _check_keys(value: Any) -> None:
     """JSON would turn a key that is no text into one, and sort it to another place when it is read back."""
     if isinstance(value, dict):
-        for key, below in cast(dict[object, object], value).items():
+        keyed = cast("dict[Any, Any]", value)
+        for key in keyed:
             if not isinstance(key, str):
                 raise TypeError(f"the key {key!r} is no text")
-            _check_keys(below)
-    elif isinstance(value, list | tuple):
-        for below in cast(list[object], value):
-            _check_keys(below)
+        value = keyed.values()
+    for inner in value:
+        if isinstance(inner, _NESTED):
+            _check_keys(inner)
 
 
-def check_text(what: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:
-    """Raise `Mistake` unless every store can keep `text`, compare it and list it: without NUL, lone surrogates and
-    U+10FFFF, and no longer than an index takes."""
+def check_text(argument: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:
+    """Raise `InvalidArgument` unless every store can keep `text`, compare it and list it: without NUL, lone surrogates
+    and U+10FFFF, and no longer than an index takes."""
     if not isinstance(text, str):
-        raise Mistake(f"{what} is text, not {text!r}")
+        raise InvalidArgument(f"{argument} is text, not {text!r}", argument=argument, value=text)
     if not least <= len(text) <= most:
-        raise Mistake(f"{what} has {len(text)} characters; give it {least} to {most}")
+        raise InvalidArgument(
+            f"{argument} has {len(text)} characters; give it {least} to {most}", argument=argument, value=text
+        )
     if "\0" in text or not (text.isascii() or _ODD.search(text) is None):
-        raise Mistake(f"{what} {text!r} has a NUL, a lone surrogate or U+10FFFF in it, which no store keeps")
+        raise InvalidArgument(
+            f"{argument} {text!r} has a NUL, a lone surrogate or U+10FFFF in it, which no store keeps",
+            argument=argument,
+            value=text,
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ def verify(tx: Transaction) -> Verification:
         accounts, fold, before = len(kept), Fold(windowed=frozenset(a.name for a in kept if a.windows)), GENESIS
         for entry in tx.entries():
             count += 1
-            problems += _check_link(entry, before, count)
+            problems += check_link(entry, before, count)
             before = bytes.fromhex(entry.hash)
             fold.add(entry)
         if count < tx.next_seq() - 1:
@@ -48,7 +48,8 @@ def _check_rows(tx: Transaction, accounts: list[Account], holds: list[HoldRecord
     return problems
 
 
-def _check_link(entry: Entry, before: bytes, seq: int) -> list[str]:
+def check_link(entry: Entry, before: bytes, seq: int) -> list[str]:
+    """What is wrong with an entry that should be number `seq`, after one of the hash `before`."""
     targets, detail = targets_text(entry.targets), canonical(entry.detail)
     digest = chain_hash(
         before, entry.seq, entry.at_ns, entry.kind, entry.subject, targets, entry.held, entry.posted, detail

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from agentbudget.errors import Mistake
+from agentbudget.errors import InvalidArgument
 
 NS: Final = 10**9
 STEPS: Final = 1000
@@ -45,23 +45,33 @@ class Window:
     @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Window:
         """``"hour"``, ``"day"``, ``"month"`` (UTC), ``"day@Europe/Berlin"``, or a rolling ``"90s"``, ``"15m"``,
-        ``"24h"``, ``"7d"``. Raises `Mistake`."""
+        ``"24h"``, ``"7d"``. Raises `InvalidArgument`."""
+        if not isinstance(text, str):
+            raise InvalidArgument(f"a window is text such as 'day', not {text!r}", argument="window", value=text)
         rolling = _ROLLING.fullmatch(text.strip())
         if rolling:
             seconds = int(rolling[1]) * _SECONDS[rolling[2]]
             if seconds > _LONGEST_S:
-                raise Mistake(f"{text!r} is longer than a window can be: {_LONGEST_S} seconds, some 31 years")
+                raise InvalidArgument(
+                    f"{text!r} is longer than a window can be: {_LONGEST_S} seconds, some 31 years",
+                    argument="window",
+                    value=text,
+                )
             return cls("rolling", seconds=seconds)
         kind, _, zone = text.strip().partition("@")
         if kind not in _KINDS:
-            raise Mistake(
+            raise InvalidArgument(
                 f"{text!r} is not a window: write hour, day or month, with a zone as in day@Europe/Berlin, "
-                "or a rolling time such as 90s, 15m, 24h, 7d"
+                "or a rolling time such as 90s, 15m, 24h, 7d",
+                argument="window",
+                value=text,
             )
         try:
             return cls(kind, zone or "UTC")
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise Mistake(f"{zone!r} is not a time zone; write one as in day@Europe/Berlin") from None
+            raise InvalidArgument(
+                f"{zone!r} is not a time zone; write one as in day@Europe/Berlin", argument="window", value=text
+            ) from None
 
     def __str__(self) -> str:
         return self.text

@@ -98,6 +98,11 @@ class Price(Protocol):
         """Where the price comes from, for the statement: ``"genai-prices 0.2.3"``, ``"0.10 USD/h"``."""
         ...
 
+    @property
+    def terms(self) -> Mapping[str, Any]:
+        """The rates in force, as JSON-ready data: kept with each settlement, so that it can be computed again."""
+        ...
+
     def cost(self, usage: Usage) -> int:
         """What this usage costs, in nano-dollars, rounded up."""
         ...

@@ -1,0 +1,56 @@
+"""What callers give, checked before anything is touched: what one store would take, no other store may choke on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from agentbudget.errors import InvalidAmount, InvalidArgument
+from agentbudget.ledger.store import check_text
+from agentbudget.money import Amount
+
+_LONGEST_LOCATION: Final = 1 << 15
+
+
+def check_account_name(value: object) -> None:
+    """Raise `InvalidArgument` unless `value` can name an account."""
+    check_text("account", value)
+    if cast(str, value).startswith("hold:"):
+        raise InvalidArgument(
+            f"{value!r} cannot name an account: what follows hold: is a hold to the journal",
+            argument="account",
+            value=value,
+        )
+
+
+def check_accounts(value: Any) -> None:
+    """Raise `InvalidArgument` unless `value` is a list of texts."""
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in cast("list[Any]", value)):
+        return
+    instead = [value] if isinstance(value, str) else "['user/42', 'feature/support']"
+    raise InvalidArgument(
+        f"accounts is a list of names, not {value!r}: accounts={instead}",
+        argument="accounts",
+        value=cast(object, value),
+    )
+
+
+def check_detail(argument: str, value: object) -> None:
+    """Raise `InvalidArgument` unless `value` is a mapping; the store looks into it."""
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(
+            f"{argument} must be a mapping such as {{'model': …}}, not {value!r}", argument=argument, value=value
+        )
+
+
+def check_amount(value: object) -> None:
+    """Raise `InvalidAmount` unless `value` is an amount: a bare number does not say of what."""
+    if not isinstance(value, Amount):
+        raise InvalidAmount(f"{value!r} is no Amount: write Amount.of(usd='0.02', tokens=1000)", value=value)
+
+
+def check_location(value: object) -> None:
+    """Raise `InvalidArgument` unless `value` can say where a ledger is."""
+    if not isinstance(value, Path):
+        check_text("location", value, most=_LONGEST_LOCATION)
