@@ -511,7 +511,8 @@ def test_a_file_that_somebody_keeps_locked_is_named(tmp_path: Path) -> None:
     path = filled(tmp_path / "ledger.db")
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreBusy) as refused:
-        Ledger(SqliteStore(path, busy_timeout_s=0.05))
-    assert refused.value.location == str(path)
+    with Ledger(SqliteStore(path, busy_timeout_s=0.05)) as ledger:
+        with pytest.raises(StoreBusy) as refused:
+            ledger.account("late")
+        assert refused.value.location == str(path)
     blocker.close()
