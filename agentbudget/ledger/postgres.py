@@ -47,7 +47,6 @@ except ImportError as missing:
 SCHEMA: Final = "agentbudget"
 """The schema in the database that the tables are in, so that an application's own may be beside them."""
 
-CONNECT_TIMEOUT_S: Final = 5
 LOCK_TIMEOUT_S: Final = 10.0
 STATEMENT_TIMEOUT_S: Final = 60.0
 PATIENCE_S: Final = 10.0
@@ -55,7 +54,19 @@ PATIENCE_S: Final = 10.0
 BEGINS: Final = 5
 """How often a transaction is begun that the database gives up at its first statement."""
 
-_WRITE: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_DEFAULTS: Final = {
+    "application_name": "agentbudget",
+    "connect_timeout": 5,
+    # A host that went away without a word is missed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""What an address may say otherwise."""
+
+_WRITE: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+"""The lock comes first, and each statement sees what was committed before it: all that the writer before left."""
 _READ: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _HEAD: Final = (
     b"SELECT version, seq, hash, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) FROM head WHERE id = 1"
@@ -309,15 +320,14 @@ class _Connection:
         if self._db is None or self._pipeline is None:
             return
         self._head = None
-        with suppress(psycopg.Error):
-            with suppress(psycopg.Error):  # what failed is known by now
+        for _ in range(2):  # once more where the first is passed over, in a flight that had failed
+            with suppress(psycopg.Error):
+                self._db.execute(b"ROLLBACK")
                 self._pipeline.sync()
-            self._db.execute(b"ROLLBACK")
-            self._pipeline.sync()
-            if self._db.info.transaction_status == TransactionStatus.IDLE:
-                if self._changed:
-                    self._tx.forget()  # what it knows was never so
-                return
+                if self._db.info.transaction_status == TransactionStatus.IDLE:
+                    if self._changed:
+                        self._tx.forget()  # what it knows was never so
+                    return
         self._drop()
 
     def _drop(self) -> None:
@@ -382,8 +392,7 @@ class _Server:
         self.lock_timeout_s = lock_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._patience_s = patience_s
-        defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "agentbudget", "keepalives_idle": 10}
-        self._conninfo = make_conninfo("", **{**defaults, **given})
+        self._conninfo = make_conninfo("", **{**_DEFAULTS, **given})
         self.location = _location(given)
 
     def connect(self, *, writes: bool = True) -> Database:
@@ -525,7 +534,9 @@ class _Tables:
         )
         names = {name for (name,) in found}
         if "head" in names:
-            row = self._db.execute(_LOCK_HEAD).fetchone()
+            row = self._db.execute(_HEAD).fetchone()
+            if row is not None and row[0] != VERSION:
+                row = self._db.execute(_LOCK_HEAD).fetchone()  # somebody else may bring it here at this moment
             if row is None:
                 raise self._server.changed("its head is gone")
             return row[0]

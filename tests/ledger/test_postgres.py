@@ -226,6 +226,14 @@ def test_the_location_has_no_password(server: Server, database: str) -> None:
         )
 
 
+def test_a_server_that_only_reads_is_a_clear_error(database: str) -> None:
+    Ledger.open(database).close()
+    with Ledger.open(f"{database}&options=-c%20default_transaction_read_only%3Don") as ledger:
+        assert ledger.accounts() == []
+        with pytest.raises(StoreUnavailable, match=r"read-only.*nothing was admitted"):
+            ledger.account("run/1")
+
+
 # --- a commit without an answer
 
 

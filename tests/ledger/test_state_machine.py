@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -13,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from agentbudget.errors import BudgetExceeded, HoldClosed
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import Amount, Budget
+from tests.ledger.server import Server
 
 AMOUNTS = st.builds(Amount, st.integers(0, 400), st.integers(0, 400), st.integers(0, 3))
 LIMIT = 1_000
@@ -113,7 +115,33 @@ class SqliteLedgerMachine(LedgerMachine):
         self.folder.cleanup()
 
 
+class PostgresLedgerMachine(LedgerMachine):
+    """Two ledgers take turns at one database, so that each follows what the other wrote."""
+
+    server: Server
+
+    def __init__(self) -> None:
+        self.location = self.server.fresh()
+        super().__init__()
+        self.other = Ledger.open(self.location)
+
+    @invariant()
+    def take_turns(self) -> None:
+        self.ledger, self.other = self.other, self.ledger
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        self.other.close()
+
+
+@pytest.fixture
+def served(server: Server) -> None:
+    PostgresLedgerMachine.server = server
+
+
 TestMemory = LedgerMachine.TestCase
 TestMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSqlite = SqliteLedgerMachine.TestCase
 TestSqlite.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestPostgres = pytest.mark.usefixtures("served")(PostgresLedgerMachine.TestCase)
+TestPostgres.settings = settings(max_examples=5, stateful_step_count=20, deadline=None)
