@@ -11,6 +11,7 @@ from agentbudget.ledger.store import check_text
 from agentbudget.money import Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
+_CENTURY_S: Final = 100 * 366 * 86_400
 
 
 def check_account_name(value: object) -> None:
@@ -48,6 +49,12 @@ def check_amount(value: object) -> None:
     """Raise `InvalidAmount` unless `value` is an amount: a bare number does not say of what."""
     if not isinstance(value, Amount):
         raise InvalidAmount(f"{value!r} is no Amount: write Amount.of(usd='0.02', tokens=1000)", value=value)
+
+
+def check_seconds(argument: str, value: object) -> None:
+    """Raise `InvalidArgument` unless `value` is a time of 0 seconds to a century."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _CENTURY_S:
+        raise InvalidArgument(f"{argument} must be a number of seconds, not {value!r}", argument=argument, value=value)
 
 
 def check_location(value: object) -> None:

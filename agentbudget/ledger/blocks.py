@@ -7,12 +7,13 @@ settled at the sum of what was paid inside, with a line for each hold.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, Mistake, StoreError, UnknownHold
+from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, Mistake, UnknownHold
 from agentbudget.ledger.books import BOOKED, Bill, Book, Books
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import (
@@ -43,6 +44,7 @@ ROLLING: Final = 100
 TAG: Final = "block"
 """The tag of every block's hold, and how its id begins."""
 
+_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _T = TypeVar("_T")
 
 
@@ -208,7 +210,9 @@ class Blocks:
             # First the journal, then "sent": whoever finds a block that was sent finds its account in the journal.
             block = self.retired[block_id] = self._new_block(block_id, record.amount_units)
             hold.mark_sent()
-        except StoreError:  # it may have been admitted even so: settled at nothing as soon as can be
+        except (BudgetExceeded, AccountFrozen):
+            raise
+        except BaseException:  # it may have been admitted even so: settled at nothing as soon as can be
             if block_id not in self.retired:
                 self.retired[block_id] = self._new_block(block_id, NOTHING)
             raise
@@ -320,6 +324,8 @@ class Blocks:
 
         Raises `HoldClosed` once if somebody settled it by hand at another sum, which stands.
         """
+        if block.book.ledger.balance(block.id).held_units != NOTHING:
+            self._resolve_lost(block)
         bill = block.bill()
         detail = {"paid": bill.lines} if bill.lines else {}
         try:
@@ -334,6 +340,14 @@ class Blocks:
             self._forget(block)
             raise
         self._forget(block)
+
+    def _resolve_lost(self, block: Block) -> None:
+        """End the holds that nobody has: an interrupt came before whoever reserved them got them."""
+        with self.lock:
+            for hold in block.book.roots(block.id):
+                if hold.state == "open":
+                    block.closed[hold.id] = block.book.ledger.resolve(hold.id)
+                    block.deep.add(hold.id)
 
     def _forget(self, block: Block) -> None:
         with self.lock:
@@ -386,6 +400,11 @@ class Blocks:
                 )
                 break
         return self.frozen
+
+
+def steady_ns() -> int:
+    """Nanoseconds that pass evenly: also while the machine sleeps, and whatever becomes of the clock on the wall."""
+    return time.monotonic_ns() if _CLOCK is None else time.clock_gettime_ns(_CLOCK)
 
 
 def _triple(values: Iterable[int]) -> Units:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -26,6 +25,7 @@ from agentbudget.ledger.arguments import (
     check_amount,
     check_detail,
     check_location,
+    check_seconds,
 )
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, NamesOf, TextOf
 from agentbudget.ledger.hold import Hold
@@ -802,7 +802,7 @@ class Ledger:
         *,
         block: Amount,
         most: Budget | None = None,
-        journal: Path | None = None,
+        journal: str | Path | None = None,
         name: str = "worker",
         renew_s: float = RENEW_S,
         tend_s: float | None = None,
@@ -832,34 +832,34 @@ class Ledger:
         `LeasedBudget.tend` is to be called about once a second: by you, or every ``tend_s`` by a thread. Raises
         `UnknownAccount`, `StoreBusy` if another worker uses the journal, `InvalidArgument` if the block is empty.
         """
-        from agentbudget.ledger.blocks import Blocks, Terms
+        from agentbudget.ledger.blocks import Blocks, Terms, steady_ns
         from agentbudget.ledger.books import Books
         from agentbudget.ledger.leased import LeasedBudget
 
+        if accounts:
+            check_accounts(accounts)
+        check_amount(block)
+        check_text("name", name, most=100)
+        check_seconds("renew_s", renew_s)
+        if tend_s is not None:
+            check_seconds("tend_s", tend_s)
         if not block:
             raise InvalidArgument(
                 "a block must hold something: give an amount, as in block=Amount.of(usd='0.50')",
                 argument="block",
                 value=block,
             )
-        if isinstance(accounts, str):
-            raise InvalidArgument(
-                f"accounts is a list of names: accounts=[{accounts!r}]", argument="accounts", value=accounts
-            )
-        check_text("the name of a worker", name, most=100)
         cap = limits(most) if most is not None else _times(units(block), 64)
         terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
-        books = Books(lambda store: Ledger(store, clock=self._clock), journal)
-        tick = self._clock or time.monotonic_ns  # a wall clock that jumps must not keep a block from its end
+        books = Books(lambda store: Ledger(store, clock=self._clock), None if journal is None else Path(journal))
         try:
-            return LeasedBudget(
-                accounts, Blocks(self, accounts, terms, books=books, name=name, tick=tick), tend_s=tend_s
-            )
+            blocks = Blocks(self, accounts, terms, books=books, name=name, tick=self._clock or steady_ns)
+            return LeasedBudget(accounts, blocks, tend_s=tend_s)
         except BaseException:
             books.close()
             raise
 
-    def recover(self, journal: Path) -> list[HoldRecord]:
+    def recover(self, journal: str | Path) -> list[HoldRecord]:
         """Settle the blocks that a worker which died left in its journal, at the truth; returns their holds.
 
         Raises `StoreBusy` if the worker lives, `UnknownHold` if the journal is of another ledger.

@@ -11,12 +11,22 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from agentbudget.errors import AgentBudgetError, BudgetExceeded, HoldConflict, Mistake, StoreError, UnknownHold
+from agentbudget.errors import (
+    AgentBudgetError,
+    BudgetExceeded,
+    HoldConflict,
+    InvalidArgument,
+    Mistake,
+    StoreError,
+    UnknownHold,
+)
+from agentbudget.ledger.arguments import check_amount
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import Detail, HoldRecord, units
+from agentbudget.ledger.store import check_text
 from agentbudget.money import ZERO, Amount
 
 if TYPE_CHECKING:
@@ -80,7 +90,11 @@ class LeasedBudget:
         if within is not None:
             return self._reserve_within(hold_id, amount, accounts, within, tag, meta)
         if isinstance(accounts, str) or (accounts and set(accounts) != set(self._accounts)):
-            raise Mistake(f"this lease is on {list(self._accounts)}: reserve on {accounts!r} with the ledger itself")
+            raise InvalidArgument(
+                f"this lease is on {list(self._accounts)}: reserve on {accounts!r} with the ledger itself",
+                argument="accounts",
+                value=accounts,
+            )
         hold = self._reserve_here(hold_id, amount, tag, meta) or self._replay(hold_id, amount)
         while hold is None:
             with self._blocks.sharing:
@@ -216,14 +230,13 @@ class LeasedBudget:
                 hold = block.book.ledger.reserve(hold_id, amount, accounts=block.accounts, tag=tag, meta=meta)
             except (BudgetExceeded, HoldConflict):
                 return None
-            if not hold.replayed:
-                block.book.holds += 1
-                block.open[hold_id] = []
-                self._where[hold_id] = (block, hold_id)
+            self._note_begin(block, hold_id, hold.record)
             return Hold(self, hold.record, hold.replayed)
 
     def _replay(self, hold_id: str, amount: Amount) -> Hold | None:
         """The hold that the id already names. Raises `HoldConflict` if it is not the one that is asked for."""
+        check_text("hold_id", hold_id)
+        check_amount(amount)
         with self._lock:
             found = self._books.find(hold_id)
             if found is None:
@@ -240,10 +253,8 @@ class LeasedBudget:
             at = self._where.get(within)
             book = self._book_of(hold_id if self._books.older_has(hold_id) else within)
             hold = book.ledger.reserve(hold_id, amount, accounts=accounts, within=within, tag=tag, meta=meta)
-            if at is not None and not hold.replayed:
-                block, root = self._where[hold_id] = at
-                block.book.holds += 1
-                block.open[root].append(hold_id)
+            if at is not None:
+                self._note_begin(*at, hold.record)
             return Hold(self, hold.record, hold.replayed)
 
     def _book_of(self, hold_id: str) -> Book:
@@ -273,6 +284,16 @@ class LeasedBudget:
             return self._correct(hold_id, how)
         self._follow_up(at[0], record)
         return record
+
+    def _note_begin(self, block: Block, root: str, record: HoldRecord) -> None:
+        """Keep an open hold in mind. It may be there already, but for an interrupt that came before this."""
+        if record.state == "open" and record.id not in self._where:
+            block.book.holds += 1
+            if record.id == root:
+                block.open[root] = []
+            else:
+                block.open[root].append(record.id)
+            self._where[record.id] = (block, root)
 
     def _note_end(self, block: Block, root: str, record: HoldRecord) -> None:
         if record.id == root:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -17,13 +18,15 @@ from agentbudget.errors import (
     BudgetExceeded,
     HoldClosed,
     HoldConflict,
+    InvalidAmount,
+    InvalidArgument,
     Mistake,
     StoreBusy,
     StoreError,
     UnknownAccount,
     UnknownHold,
 )
-from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.ledger import Hold, HoldRecord, Ledger
 from agentbudget.ledger.blocks import Blocks, Terms
 from agentbudget.ledger.books import Books
 from agentbudget.ledger.leased import LeasedBudget
@@ -543,15 +546,32 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     ledger, _ = a_ledger()
     with pytest.raises(UnknownAccount):
         ledger.lease(["nobody"], block=calls(1))
-    with pytest.raises(Mistake, match="must hold something"):
-        ledger.lease([HOT], block=ZERO)
-    with pytest.raises(Mistake, match="a list of names"):
-        ledger.lease(HOT, block=calls(1))
+    for argument, given in {
+        "accounts": {"accounts": HOT},
+        "block": {"block": ZERO},
+        "name": {"name": ""},
+        "renew_s": {"renew_s": float("nan")},
+        "tend_s": {"tend_s": -1},
+    }.items():
+        arguments: dict[str, Any] = {"accounts": [HOT], "block": calls(1)} | given
+        with pytest.raises(InvalidArgument) as refused:
+            ledger.lease(**arguments)
+        assert refused.value.argument == argument
+    with ledger.lease([HOT], block=calls(1)) as lease:
+        with pytest.raises(InvalidArgument, match="with the ledger itself"):
+            lease.reserve("a", calls(1), accounts=["user/42"])
+        with pytest.raises(InvalidArgument):
+            lease.reserve("", calls(1))
+        with pytest.raises(InvalidAmount):
+            lease.reserve("a", cast(Any, 0.1))
+        with pytest.raises(UnknownHold):
+            lease.settle("nothing")
+    assert ledger.holds() == []
+
+
+def test_a_closed_lease_says_so(tmp_path: Path) -> None:
+    ledger, _ = a_ledger()
     lease = ledger.lease([HOT], block=calls(1), journal=tmp_path)
-    with pytest.raises(Mistake, match="with the ledger itself"):
-        lease.reserve("a", calls(1), accounts=["user/42"])
-    with pytest.raises(UnknownHold):
-        lease.settle("nothing")
     pay(lease, "a")
     lease.close()
     lease.close()
@@ -676,3 +696,41 @@ def test_a_forked_process_has_no_part_in_its_parents_lease(journal: Path | None,
             hold.settle(calls(2))
         assert ledger.balance(HOT).posted == calls(2)
         assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_hold_that_an_interrupt_took_from_its_maker_is_not_lost(
+    journal: Path | None, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, _ = a_ledger(100)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with ledger.lease([HOT], block=calls(10), journal=journal) as lease:
+        with monkeypatch.context() as patched:
+            patched.setattr(LeasedBudget, "_note_begin", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                lease.reserve("a", calls(3))
+        if again:
+            pay(lease, "a", held=3)
+    assert ledger.balance(HOT).posted == calls(3 if again else 0)
+    assert ledger.balance(HOT).held == ZERO
+
+
+def test_a_block_that_an_interrupt_took_from_its_maker_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, _ = a_ledger(100)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with ledger.lease([HOT], block=calls(10)) as lease:
+        with monkeypatch.context() as patched:
+            patched.setattr(Hold, "mark_sent", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                lease.reserve("a", calls(3))
+        assert ledger.balance(HOT).held == calls(10)
+        lease.tend()
+        assert ledger.balance(HOT).held == ZERO
+        pay(lease, "a")
+    assert ledger.balance(HOT).posted == calls(1)

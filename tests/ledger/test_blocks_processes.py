@@ -20,7 +20,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.ledger.blocks_worker", str(folder / "ledger.db"), name]
     command += [str(folder / f"journal-{name}") if journal else "-", str(folder / f"{name}.log"), str(calls)]
-    command += [str(pause_s)]
+    command += [str(pause_s), "60"]
     return subprocess.Popen(command, cwd=ROOT)
 
 
