@@ -36,35 +36,37 @@ def main() -> None:
     scenarios = [each for each in SCENARIOS if not titles or each.name in titles]
     if unknown := (wanted | titles) - {each.driver for each in LIBRARIES} - {each.name for each in SCENARIOS}:
         parser.error(f"no library or scenario is called {', '.join(sorted(unknown))}")
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-    results = asyncio.run(_play(libraries, scenarios))
-    text = report.markdown(results, libraries, scenarios)
-    print(text, end="")
-    if given.out is not None:
-        (given.out / "overspend.md").write_text(text, encoding="utf-8")
-        (given.out / "overspend.json").write_text(report.as_json(results, libraries), encoding="utf-8")
+    results: list[Result] = []
+    for count, library in enumerate(libraries, 1):
+        results += asyncio.run(_play(library, scenarios))
+        if given.out is not None:  # after each library: it takes an hour on a busy machine
+            _write(given.out, results, libraries[:count], scenarios)
+    print(report.markdown(results, libraries, scenarios), end="")
 
 
 def _chosen(names: str | None) -> set[str]:
     return {name.strip() for name in names.split(",")} if names else set()
 
 
-async def _play(libraries: list[Library], scenarios: list[Scenario]) -> list[Result]:
-    """One after the other: what is measured is not disturbed by what else is measured."""
+async def _play(library: Library, scenarios: list[Scenario]) -> list[Result]:
+    """One scenario after the other: what is measured is not disturbed by what else is measured."""
+    try:
+        python = python_of(library, _tell)
+    except (OSError, subprocess.CalledProcessError) as error:
+        _tell(f"no environment for {library.name}: {error}")
+        return [not_played(library, scenario, "it could not be installed") for scenario in scenarios]
     results: list[Result] = []
-    for library in libraries:
-        try:
-            python = python_of(library, _tell)
-        except (OSError, subprocess.CalledProcessError) as error:
-            _tell(f"no environment for {library.name}: {error}")
-            results += [not_played(library, scenario, "it could not be installed") for scenario in scenarios]
-            continue
-        for scenario in scenarios:
-            result = await run(library, python, scenario)
-            results.append(result)
-            _tell(f"{library.name}, {scenario.name}: {result.verdict}")
+    for scenario in scenarios:
+        result = await run(library, python, scenario)
+        results.append(result)
+        _tell(f"{library.name}, {scenario.name}: {result.verdict}")
     return results
+
+
+def _write(folder: Path, results: list[Result], libraries: list[Library], scenarios: list[Scenario]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "overspend.md").write_text(report.markdown(results, libraries, scenarios), encoding="utf-8")
+    (folder / "overspend.json").write_text(report.as_json(results, libraries), encoding="utf-8")
 
 
 def _tell(words: str) -> None:
@@ -72,4 +74,7 @@ def _tell(words: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; --out has the libraries that were done")

@@ -28,6 +28,10 @@ SAME_USD: Final = Decimal("0.0000005")
 """Figures that differ by less are the same: most libraries keep floats, and ours rounds up to a nano-dollar."""
 
 
+TOO_MANY_TIMES: Final = 10
+"""From here on a percentage says less than a factor."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What one library did with one scenario.
@@ -65,7 +69,8 @@ class Result:
             return "within the cap, no figure"
         if abs(self.said_usd - self.billed_usd) <= SAME_USD:
             return "exact"
-        return f"says {(self.said_usd - self.billed_usd) / self.billed_usd:+.0%}"
+        share = self.said_usd / self.billed_usd
+        return f"says ×{share:.0f}" if share >= TOO_MANY_TIMES else f"says {share - 1:+.0%}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: amounts as decimal strings."""

@@ -148,6 +148,7 @@ RESULT: Final = Result("them", "burst", Decimal("0.10"), Decimal("0.25"), 25, De
     [
         (RESULT, "overspent ×2.50"),
         (replace(RESULT, billed_usd=Decimal("0.08"), said_usd=Decimal("0.06")), "says -25%"),
+        (replace(RESULT, billed_usd=Decimal("0.002"), said_usd=Decimal("0.05")), "says ×25"),
         (replace(RESULT, billed_usd=Decimal("0.08"), said_usd=Decimal("0.0800000001")), "exact"),
         (replace(RESULT, billed_usd=Decimal("0.08"), said_usd=None), "within the cap, no figure"),
         (replace(RESULT, billed_usd=Decimal(0), requests=0), "refused all"),
