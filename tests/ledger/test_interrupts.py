@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
@@ -231,17 +231,20 @@ def test_a_clock_that_fails_undoes_the_operation(location: str) -> None:
 
 
 def test_meta_that_fails_while_it_is_read_undoes_the_operation(location: str) -> None:
-    class Broken(dict[str, object]):
-        def keys(self) -> Any:
+    class Broken(Mapping[str, object]):
+        def __getitem__(self, key: str) -> object:
             raise Interrupt
 
-        def items(self) -> Any:
+        def __iter__(self) -> Iterator[str]:
             raise Interrupt
+
+        def __len__(self) -> int:
+            return 1
 
     with Ledger.open(location) as ledger:
         ledger.account("a")
         with pytest.raises(Interrupt):
-            ledger.reserve("x", Amount(1), accounts=["a"], meta=Broken(skill="s"))
+            ledger.reserve("x", Amount(1), accounts=["a"], meta=Broken())
         assert ledger.hold("x") is None
         assert not ledger.balance("a").held
         check(ledger)
