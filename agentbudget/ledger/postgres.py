@@ -28,6 +28,7 @@ from agentbudget.errors import (
     StoreUnavailable,
 )
 from agentbudget.ledger.forks import watch
+from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import HoldRecord
 from agentbudget.ledger.schema import VERSION, Dialect, another_version, migrate, tables
 from agentbudget.ledger.sql import ADD_HOLD, NEWS, Cursor, Row, SqlTransaction
@@ -175,7 +176,8 @@ class _Connection:
     def __init__(self, server: _Server, *, writes: bool) -> None:
         self._server = server
         self._writes = writes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside = False
         self._resting = False
         self._closed = ""
         """Why it can be used no more."""
@@ -187,7 +189,10 @@ class _Connection:
         """What a transaction asks for first, until it is looked at."""
         self._tx = PostgresTransaction(self._execute, self._look)
         self._began = -1
-        self._changed = False
+        self._changed = self._busy = False
+        """Whether the transaction changed anything, and whether one has begun that has not ended."""
+
+    # --- what goes to the server
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         query, has_rows, changes = _translated(sql)
@@ -226,19 +231,31 @@ class _Connection:
         else:
             self._tx.begin(self._began, last_hash)
 
+    # --- a transaction
+
     def __enter__(self) -> PostgresTransaction:
-        # Who reads may take long, and keeps nobody from writing.
-        if not self._lock.acquire(timeout=self._server.lock_timeout_s if self._writes else -1):
-            raise self._server.busy()
         try:
+            # Who reads may take long, and keeps nobody from writing.
+            if not self._lock.acquire(timeout=self._server.lock_timeout_s if self._writes else -1):
+                raise self._server.busy()
+            if self._inside:
+                self._interrupted()
+            self._inside = True
             self._begin()
+        except Mistake:
+            raise  # the transaction around goes on
         except BaseException as error:
-            self._drop()
-            self._lock.release()
+            if owned(self._lock):
+                self.__exit__(type(error), None, None)
             if isinstance(error, psycopg.Error):
                 raise self._server.fault(error) from error
             raise
         return self._tx
+
+    def _interrupted(self) -> None:
+        """This thread has the lock already: by an interrupt in its last transaction, or since it is still in it."""
+        self._lock.release()  # it was taken twice
+        refuse_inside(self._tx)
 
     def _begin(self) -> None:
         if self._closed:
@@ -246,6 +263,8 @@ class _Connection:
                 f"the ledger {self._server.location} {self._closed}; open it again with Ledger.open",
                 location=self._server.location,
             )
+        if self._busy:  # an interrupt broke the last one off, perhaps in the middle of a word to the server
+            self._drop()
         for begun in range(1, BEGINS + 1):
             kept = self._db is not None
             try:
@@ -260,6 +279,7 @@ class _Connection:
                     time.sleep(random.random() * 0.01 * 2**begun)
 
     def _start(self) -> None:
+        self._busy = True
         if self._db is None:
             self._db = self._server.connect(writes=self._writes)
             self._piped = self._db.pipeline()
@@ -281,14 +301,21 @@ class _Connection:
         try:
             if kind is None:
                 self._commit()
-                return
-            self._undo()
-            if isinstance(error, psycopg.Error):
-                raise self._server.fault(error) from error
-            if isinstance(error, UnicodeEncodeError):
-                raise Mistake(f"ids and names are text without lone surrogates: {error}") from error
+            elif issubclass(kind, Exception):
+                self._roll_back()
         finally:
-            self._lock.release()
+            try:
+                if self._busy:
+                    self._drop()
+            finally:
+                self._inside = False
+                self._lock.release()
+        if isinstance(error, psycopg.Error):
+            raise self._server.fault(error) from error
+        if isinstance(error, UnicodeEncodeError):
+            raise InvalidArgument(
+                f"ids and names are text without lone surrogates: {error}", argument="id", value=error.object
+            ) from error
 
     def _commit(self) -> None:
         db = self._connected()
@@ -301,6 +328,7 @@ class _Connection:
             self._fly()
             if done.statusmessage != "COMMIT":  # the server says ROLLBACK where something went wrong unseen
                 raise psycopg.OperationalError(f"a commit ended in {done.statusmessage}")
+            self._busy = False
         except psycopg.Error as error:
             unknown = error.sqlstate is None or error.sqlstate == "40003" or _is_lost(error)
             self._drop()
@@ -311,12 +339,9 @@ class _Connection:
                     return
                 raise self._server.interrupted(error) from error
             raise self._server.fault(error) from error
-        except BaseException:
-            self._drop()
-            raise
 
-    def _undo(self) -> None:
-        """Roll back. A connection that cannot do so much is dropped."""
+    def _roll_back(self) -> None:
+        """A connection that cannot do so much stays busy, and is dropped."""
         if self._db is None or self._pipeline is None:
             return
         self._head = None
@@ -327,18 +352,22 @@ class _Connection:
                 if self._db.info.transaction_status == TransactionStatus.IDLE:
                     if self._changed:
                         self._tx.forget()  # what it knows was never so
+                    self._busy = False
                     return
-        self._drop()
 
     def _drop(self) -> None:
+        """Close the connection; the next transaction opens another."""
         self._tx.forget()
-        db, piped = self._db, self._piped
-        self._db = self._piped = self._pipeline = self._head = self._news = None
-        if db is not None:
-            db.close()
-        if piped is not None:
-            with suppress(psycopg.Error):  # it misses the connection
-                piped.__exit__(None, None, None)
+        self._head = self._news = None
+        if self._db is not None:
+            self._db.close()
+        if self._piped is not None:
+            with suppress(Exception):  # the pipeline misses its connection; nobody needs either
+                self._piped.__exit__(None, None, None)
+        self._db = self._piped = self._pipeline = None
+        self._busy = False
+
+    # --- its life
 
     def close(self) -> None:
         """Close it for good, once nobody is inside."""
@@ -356,7 +385,7 @@ class _Connection:
             if self._resting:
                 self._lock.release()
             return
-        self._lock = threading.Lock()
+        self._lock, self._inside = threading.RLock(), False
         if self._db is not None:
             _cut(self._db)
         if self._resting:

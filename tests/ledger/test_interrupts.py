@@ -122,6 +122,22 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing_in_a_file(operation: str
                 assert other.verify().ok
 
 
+def test_an_interrupt_at_any_line_leaves_all_or_nothing_in_postgresql(database: str) -> None:
+    with Ledger.open(database) as ledger, Ledger.open(database) as other:
+        ledger.account("a")
+        line = 1
+        while True:
+            name = f"call-{line}"
+            reserved = interrupted(
+                ledger, lambda ledger, name=name: ledger.reserve(name, Amount(9), accounts=["a"]), line
+            )
+            settled = interrupted(ledger, lambda ledger, name=name: ledger.settle(name, Amount(8)), line)
+            other.account(name)  # whoever was interrupted keeps nobody out
+            if not reserved and not settled:
+                break
+            line += 5  # not every one: a server takes longer
+
+
 def interrupted(ledger: Ledger, run: Callable[[Ledger], object], line: int) -> bool:
     """Interrupt the operation, check, and run it again; False if it ended before that line."""
     before = lines_of(ledger)
@@ -148,11 +164,14 @@ def check(ledger: Ledger) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that signal")
-@pytest.mark.parametrize(("store", "times", "most_s"), [("memory", 400, 4e-4), ("sqlite", 150, 3e-3)])
+@pytest.mark.parametrize(
+    ("store", "times", "most_s"), [("memory", 400, 4e-4), ("sqlite", 150, 3e-3), ("postgresql", 60, 3e-2)]
+)
 def test_signals_at_any_instruction_leave_the_books_whole(
-    store: str, times: int, most_s: float, tmp_path: Path
+    store: str, times: int, most_s: float, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    ledger = Ledger.open("memory:" if store == "memory" else tmp_path / "ledger.db")
+    locations = {"memory": "memory:", "sqlite": str(tmp_path / "ledger.db")}
+    ledger = Ledger.open(request.getfixturevalue("database") if store == "postgresql" else locations[store])
     ledger.account("org", windows={"60s": Budget(tokens=10**9)})
     ledger.account("a", parent="org")
     numbers, moments = count(), random.Random(1)
