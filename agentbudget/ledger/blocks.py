@@ -357,20 +357,18 @@ class Blocks:
             self.books.forget()
 
     def revive(self, book: Book, block_id: str) -> Block:
-        """A block as its book has it, among the retired, to be settled or settled again."""
+        """A block as its book has it, among the retired, to be settled or settled again. What its worker left open
+        ends: nothing sent → void, sent → presumed spent."""
         book.ledger.unfreeze(block_id)
         book.unbooked += 1
-        closed = {hold.id: hold for hold in book.roots(block_id)}
+        closed = {hold.id: book.ledger.resolve(hold.id) for hold in book.roots(block_id)}
         block = self.retired[block_id] = Block(block_id, book, NOTHING, closed=closed, deep=set(closed))
         return block
 
     def recover(self) -> list[HoldRecord]:
-        """Settle what an earlier user of the journal left. What it had sent and not settled is presumed spent."""
+        """Settle what an earlier user of the journal left; returns the holds of its blocks."""
         found: list[str] = []
         for book in self.books:
-            for hold in book.ledger.holds(state="open"):
-                if hold.parent is None:
-                    book.ledger.resolve(hold.id)
             for account in book.ledger.accounts(prefix=f"{TAG}/"):
                 if account.frozen != BOOKED:
                     found.append(account.name)

@@ -267,6 +267,7 @@ def test_a_hold_that_outlives_its_block_is_settled_with_it() -> None:
         assert state(ledger, first).amount == calls(13)  # trimmed to what waits and what was paid
         assert block_of(lease, "next") != first
         long.extend(calls(15))
+        assert state(ledger, first).amount == calls(18)
         long.settle(calls(12))
         assert state(ledger, first).settled == calls(15)
     assert ledger.balance(HOT).posted == calls(16)
@@ -293,12 +294,17 @@ def test_old_books_are_dropped_and_the_last_ids_remembered(
     monkeypatch.setattr("agentbudget.ledger.books.REMEMBERED", 50)
     ledger, _ = a_ledger(None)
     with ledger.lease([HOT], block=calls(10), most=Budget(calls=10), journal=journal) as lease:
-        for n in range(300):
+        for n in range(100):
+            pay(lease, f"call-{n}")
+        waits = lease.reserve("waits", calls(5))
+        for n in range(100, 300):
             pay(lease, f"call-{n}")
         assert lease.hold("call-0") is None
+        waits.settle(calls(5))  # its book was kept for it
         assert all(lease.reserve(f"call-{n}", calls(1)).replayed for n in range(250, 300))
+        assert lease.hold("waits") is None
         assert journal is None or len(list(journal.glob("*.db"))) < 4
-    assert ledger.balance(HOT).posted == calls(300)
+    assert ledger.balance(HOT).posted == calls(305)
 
 
 def test_a_presumption_is_corrected_before_and_after_its_block_is_settled(journal: Path | None) -> None:
@@ -397,6 +403,17 @@ def test_a_busy_worker_notices_a_freeze_within_a_renewal() -> None:
             pay(lease, "b")
 
 
+def test_a_worker_that_grows_notices_a_freeze_and_gives_back_what_it_has() -> None:
+    ledger, _ = a_ledger()
+    with ledger.lease([HOT], block=calls(10)) as lease:
+        pay(lease, "a")
+        ledger.freeze(HOT)
+        for held in (50, 1):
+            with pytest.raises(AccountFrozen):
+                pay(lease, f"b{held}", held=held)
+        assert ledger.balance(HOT).held == ZERO
+
+
 DAY = 86_400
 
 
@@ -453,13 +470,14 @@ def test_a_rolling_window_renews_blocks_every_hundredth() -> None:
 
 
 def crashed(ledger: Ledger, clock: ManualClock, folder: Path | None = None) -> str:
-    """The block of a worker that died with 7 calls paid, 5 sent, and 3 reserved."""
+    """The block of a worker that died with 7 calls paid, 5 sent, 3 reserved, and one sent that was to be free."""
     books = Books(lambda store: Ledger(store, clock=clock), folder)
     terms = Terms(first=(0, 0, 50), most=(None, None, 50), renew_ns=5 * 10**9, heartbeat_ns=10**9)
     lease = LeasedBudget([HOT], Blocks(ledger, [HOT], terms, books=books, name="worker", tick=clock))
     pay(lease, "paid", held=9, cost=7)
     lease.reserve("sent", calls(5)).mark_sent()
     lease.reserve("unsent", calls(3))
+    lease.reserve("free", ZERO).mark_sent()
     books.close()
     return lease.blocks[0]
 
@@ -478,7 +496,8 @@ def test_the_next_user_of_a_journal_settles_at_the_truth(tmp_path: Path, swept: 
     with ledger.lease([HOT], block=calls(50), journal=tmp_path) as lease:
         assert lease.reserve("paid", calls(9)).replayed
         lease.settle("sent", calls(2))  # the provider's log says so
-    assert ledger.balance(HOT).posted == calls(9)
+        lease.settle("free", calls(1))
+    assert ledger.balance(HOT).posted == calls(10)
     assert ledger.verify().ok
 
 
