@@ -21,7 +21,7 @@ from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.models import machine_price, make_ladder
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Amount, Budget
-from agentbudget.runs import RunRecord, Runs, new_run_id
+from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
@@ -115,6 +115,11 @@ class Agent:
     def _documents(self) -> str | None:
         return str(Path(self._index).resolve()) if isinstance(self._index, str | Path) else None
 
+    @property
+    def _ledger_apart(self) -> str | None:
+        """Where the ledger is, if it is not the home's own."""
+        return None if self.settings.ledger is None else self.ledger.location
+
     # --- life
 
     @property
@@ -123,7 +128,7 @@ class Agent:
         if self._engine is None:
             telemetry.setup()
             self._engine = Engine(
-                ledger=Ledger.open(self.settings.ledger_path),
+                ledger=Ledger.open(self.settings.ledger_location),
                 ladder=make_ladder(self._models, self.settings),
                 answers=Answers(self.settings.cache_path),
                 machine=machine_price(self.settings),
@@ -191,6 +196,7 @@ class Agent:
             feature=feature,
             docs=self._documents,
             ladder=list(self.ladder.names),
+            ledger=self._ledger_apart,
             started_ns=time.time_ns(),
         )
         record.limit(budget)
@@ -226,6 +232,7 @@ class Agent:
         ``budget`` becomes the run's limit, what it has spent included; None leaves it as it was.
         """
         record = self.runs.load(run_id)
+        require_ledger(record, self._ledger_apart)
         if budget is not None:
             record.limit(budget)
         return await self._carry_out(record, listener, on_index)
@@ -233,6 +240,7 @@ class Agent:
     def statement(self, run_id: str) -> Statement:
         """What a run cost until now."""
         record = self.runs.load(run_id)
+        require_ledger(record, self._ledger_apart)
         return Statement.of(
             self.ledger,
             run_id,

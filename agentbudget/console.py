@@ -79,6 +79,10 @@ class RunView:
         share = 100 * done_bytes // max(1, total_bytes)
         self._say(f"{what}  {done_bytes / 1e6:,.0f} of {total_bytes / 1e6:,.0f} MB ({share} %)")
 
+    def exporting(self, done: int, total: int) -> None:
+        """Entries of a journal on their way into a file."""
+        self._say(f"{done:,} of {total:,} entries")
+
     def evaluating(self, progress: Any) -> None:
         """Items of an eval, policy by policy."""
         self._say(f"{progress.stage}: {progress.done}/{progress.total}", often=progress.done == progress.total)

@@ -23,7 +23,10 @@ RunStatus = Literal["running", "done", "over budget", "failed", "cancelled"]
 
 
 class RunRecord(BaseModel):
-    """One run, as a JSON file. What it cost is not here: the ledger knows that."""
+    """One run, as a JSON file. What it cost is not here: the ledger knows that.
+
+    ``ledger`` is where, if that is not the home's own.
+    """
 
     run_id: str
     task: str
@@ -36,6 +39,7 @@ class RunRecord(BaseModel):
     feature: str | None = None
     docs: str | None = None
     ladder: list[str] = []
+    ledger: str | None = None
     output: Any = None
     citations: list[dict[str, Any]] = []
     error: str | None = None
@@ -53,6 +57,15 @@ class RunRecord(BaseModel):
     def budget(self) -> Budget:
         """The run's limits."""
         return Budget(usd=self.budget_usd, tokens=self.budget_tokens, calls=self.budget_calls)
+
+
+def require_ledger(record: RunRecord, location: str | None) -> None:
+    """Raise `Mistake` unless the ledger at `location` (None: the home's own) is the one that knows the run."""
+    if record.ledger != location:
+        raise Mistake(
+            f"run {record.run_id!r} is booked in {record.ledger or 'the ledger of its home'}, not in "
+            f"{location or 'that'}: name it with --ledger or AGENTBUDGET_LEDGER"
+        )
 
 
 def new_run_id() -> str:

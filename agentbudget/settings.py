@@ -38,17 +38,18 @@ class Settings:
     """What a run needs to know about its surroundings.
 
     ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for the indexes; None:
-    the embedded engine.
+    the embedded engine. ``ledger`` is the path or ``postgresql://`` address of a ledger; None: the home's own.
     """
 
     home: Path
     usd_per_hour: Decimal
     models: tuple[str, ...] = ()
     qdrant_url: str | None = None
+    ledger: str | None = None
 
     @classmethod
     def from_env(cls) -> Settings:
-        """Read ``AGENTBUDGET_HOME``, ``_USD_PER_HOUR``, ``_MODELS`` (separated by commas) and ``_QDRANT_URL``."""
+        """Read ``AGENTBUDGET_HOME``, ``_LEDGER``, ``_USD_PER_HOUR``, ``_MODELS`` (by commas) and ``_QDRANT_URL``."""
         rate = os.environ.get("AGENTBUDGET_USD_PER_HOUR", DEFAULT_USD_PER_HOUR)
         models = tuple(m.strip() for m in os.environ.get("AGENTBUDGET_MODELS", "").split(",") if m.strip())
         return cls(
@@ -56,11 +57,16 @@ class Settings:
             usd_per_hour=nano_to_usd(usd_to_nano(rate)),
             models=models,
             qdrant_url=os.environ.get("AGENTBUDGET_QDRANT_URL") or None,
+            ledger=os.environ.get("AGENTBUDGET_LEDGER") or None,
         )
 
     def at(self, home: Path) -> Settings:
-        """The same settings with another home."""
+        """The same settings with another home. A ``ledger`` that is given stays: it is apart from the home."""
         return replace(self, home=home)
+
+    def with_ledger(self, location: str) -> Settings:
+        """The same settings with another ledger."""
+        return replace(self, ledger=location)
 
     @property
     def runs_dir(self) -> Path:
@@ -68,9 +74,12 @@ class Settings:
         return self.home / "runs"
 
     @property
-    def ledger_path(self) -> Path:
-        """The SQLite ledger."""
-        return self.home / "ledger.db"
+    def ledger_location(self) -> str | Path:
+        """Where the ledger is: what `Ledger.open` takes."""
+        if self.ledger is None:
+            return self.home / "ledger.db"
+        is_path = self.ledger != "memory:" and "://" not in self.ledger
+        return Path(self.ledger).expanduser().absolute() if is_path else self.ledger
 
     @property
     def cache_path(self) -> Path:

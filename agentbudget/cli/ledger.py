@@ -1,168 +1,253 @@
-"""``agentbudget ledger accounts | limit | entries | verify | sweep``."""
+"""``agentbudget ledger accounts | limit | topup | freeze | unfreeze | holds | sweep``, and what `journal` adds."""
 
 from __future__ import annotations
 
-import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agentbudget.cli.base import EXIT_ERROR, console, home_option, json_option, print_json, settings_at
+from agentbudget.cli.base import console, home_option, json_option, print_json
+from agentbudget.cli.journal import entries, export, reprice, verify
+from agentbudget.cli.options import ledger_option, look_into, settings_for, with_options
+
+if TYPE_CHECKING:
+    from agentbudget.ledger import Account, HoldRecord, Ledger
+    from agentbudget.money import Budget
+
+common: Final = (ledger_option, home_option, json_option)
+
+amounts: Final = (
+    click.option("--usd", metavar="DOLLARS", help="Dollars, such as 2.50."),
+    click.option("--tokens", type=click.IntRange(0), help="Tokens."),
+    click.option("--calls", type=click.IntRange(0), help="Calls."),
+    click.option(
+        "--window",
+        default="total",
+        show_default=True,
+        help="total; hour, day or month, with a zone as in day@Europe/Berlin; or rolling: 90s, 15m, 24h, 7d.",
+    ),
+)
 
 
 @click.group()
 def ledger() -> None:
-    """Accounts, entries, and the proof that they agree."""
+    """Accounts, holds and the journal, and the proof that they agree."""
+
+
+for command in (entries, export, reprice, verify):
+    ledger.add_command(command)
+
+
+class Moment(click.ParamType[datetime]):
+    """A moment with a time zone, in ISO 8601."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment that `value` writes."""
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no moment: write it as in 2026-11-01T00:00Z", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no time zone: write it as in 2026-11-01T00:00Z or …+01:00", param, ctx)
+        return moment
 
 
 @ledger.command("accounts")
-@home_option
-@json_option
-def ledger_accounts(home: Path | None, as_json: bool) -> None:
-    """Every account: limit, posted, held, available."""
-    from agentbudget.ledger import Ledger
-    from agentbudget.money import format_usd
+@click.argument("prefix", default="")
+@click.option("--at", type=Moment(), metavar="MOMENT", help="As they stood then, such as 2026-11-01T00:00Z.")
+@click.option("--tree", is_flag=True, help="Each below its parent.")
+@with_options(common)
+def ledger_accounts(
+    prefix: str, at: datetime | None, tree: bool, where: str | None, home: Path | None, as_json: bool
+) -> None:
+    """The accounts whose name begins with PREFIX: limits, posted, held, left; in each window now."""
+    with look_into(home, where) as opened:
+        show_accounts(opened, opened.accounts(prefix=prefix, at=at), as_json=as_json, tree=tree, now=at is None)
 
-    with Ledger.open(settings_at(home).ledger_path) as opened:
-        accounts = opened.accounts()
+
+def show_accounts(
+    opened: Ledger, accounts: list[Account], *, as_json: bool, tree: bool = False, now: bool = True
+) -> None:
+    """Print accounts; their windows are known only as they stand now."""
+    from agentbudget.cli import tables
+
+    windows = {a.name: opened.windows(a.name) for a in accounts if a.windows} if now else {}
     if as_json:
-        print_json([account_row(a) for a in accounts])
-        return
-    from rich.table import Table
-
-    table = Table("Account", "Limit", "Posted", "Held", "Available", "Tokens posted", "Calls")
-    for a in accounts:
-        limit, left = a.limit.usd_nano, a.available.usd_nano
-        table.add_row(
-            a.name,
-            "–" if limit is None else format_usd(limit),
-            format_usd(a.posted.usd_nano),
-            format_usd(a.held.usd_nano),
-            "–" if left is None else format_usd(left),
-            f"{a.posted.tokens:,}",
-            f"{a.posted.calls:,}",
-        )
-    console().print(table)
+        print_json([tables.account_row(a, windows.get(a.name, ())) for a in accounts])
+    elif accounts:
+        console().print(tables.accounts_table(accounts, windows, tree=tree))
+    else:
+        click.echo("no such account", err=True)
 
 
-def account_row(account: Any) -> dict[str, Any]:
-    """An account as JSON-ready data."""
-    return {
-        "name": account.name,
-        "parent": account.parent,
-        "limit": {"usd_nano": account.limit.usd_nano, "tokens": account.limit.tokens, "calls": account.limit.calls},
-        "posted": {
-            "usd_nano": account.posted.usd_nano,
-            "tokens": account.posted.tokens,
-            "calls": account.posted.calls,
-        },
-        "held": {"usd_nano": account.held.usd_nano, "tokens": account.held.tokens, "calls": account.held.calls},
-    }
+def show_account(opened: Ledger, account: Account, *, as_json: bool) -> None:
+    """Print one account."""
+    from agentbudget.cli import tables
+
+    if as_json:
+        print_json(tables.account_row(account, opened.windows(account.name)))
+    else:
+        show_accounts(opened, [account], as_json=False)
 
 
 @ledger.command("limit")
 @click.argument("account")
-@click.option("--usd", help="Dollars that the account may spend in all.")
-@click.option("--tokens", type=click.IntRange(0), help="Tokens that it may use in all.")
-@click.option("--none", "unlimited", is_flag=True, help="Take its limits away.")
-@home_option
-@json_option
+@with_options(amounts)
+@click.option("--none", "unlimited", is_flag=True, help="Take the limits away that are not given here.")
+@click.option("--parent", help="The account above it, should it be new.")
+@with_options(common)
 def ledger_limit(
-    account: str, usd: str | None, tokens: int | None, unlimited: bool, home: Path | None, as_json: bool
+    account: str,
+    usd: str | None,
+    tokens: int | None,
+    calls: int | None,
+    window: str,
+    unlimited: bool,
+    parent: str | None,
+    where: str | None,
+    home: Path | None,
+    as_json: bool,
 ) -> None:
-    """Show the limits of ACCOUNT, such as user/42, or set them. Setting opens an account that is new."""
-    from agentbudget.ledger import Ledger
-    from agentbudget.money import Budget, format_usd
+    """Show the limits of ACCOUNT, such as user/42, or set them: in all, or within a window of time.
 
-    with Ledger.open(settings_at(home).ledger_path) as opened:
-        if usd is None and tokens is None and not unlimited:
-            found = opened.balance(account)
+    Units that are not given stay as they are. Setting opens an account that is new.
+    """
+    from agentbudget.ledger import Ledger
+
+    given = (usd, tokens, calls) != (None, None, None)
+    if not given and not unlimited and parent is None:
+        with look_into(home, where) as opened:
+            show_account(opened, opened.balance(account), as_json=as_json)
+        return
+    asked = budget(usd, tokens, calls)
+    with Ledger.open(settings_for(home, where).ledger_location) as opened:
+        limit = asked if unlimited else merged(limit_in(opened, account, window), asked)
+        if window == "total":
+            changed = opened.account(account, parent=parent, limit=limit)
         else:
-            found = opened.account(account, limit=Budget(usd=usd, tokens=tokens))
-    if as_json:
-        print_json(account_row(found))
-        return
-    dollars = "no dollar limit" if found.limit.usd_nano is None else format_usd(found.limit.usd_nano)
-    counted = "no token limit" if found.limit.tokens is None else f"{found.limit.tokens:,} tokens"
-    click.echo(f"{found.name}: {dollars}, {counted}; posted {format_usd(found.posted.usd_nano)}")
+            changed = opened.account(account, parent=parent, windows={window: limit})
+        show_account(opened, changed, as_json=as_json)
 
 
-@ledger.command("entries")
-@click.option("--after", type=click.IntRange(0), default=0, help="From the entry after this one on.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@home_option
-@json_option
-def ledger_entries(after: int, limit: int, home: Path | None, as_json: bool) -> None:
-    """The journal."""
-    from agentbudget.ledger import Ledger
+def budget(usd: str | None, tokens: int | None, calls: int | None) -> Budget:
+    """A budget of what was given."""
+    from agentbudget.money import Budget
 
-    with Ledger.open(settings_at(home).ledger_path) as opened:
-        entries = opened.entries(after=after, limit=limit)
-    if as_json:
-        print_json(
-            [
-                {
-                    "seq": e.seq,
-                    "at_ns": e.at_ns,
-                    "kind": e.kind,
-                    "subject": e.subject,
-                    "targets": list(e.targets),
-                    "held": list(e.held),
-                    "posted": list(e.posted),
-                    "detail": dict(e.detail),
-                    "hash": e.hash,
-                }
-                for e in entries
-            ]
-        )
-        return
-    for e in entries:
-        click.echo(f"{e.seq:>6}  {e.kind:<8} {e.subject}  held {e.held[0]:+,}  posted {e.posted[0]:+,}")
+    return Budget(usd=usd, tokens=tokens, calls=calls)
 
 
-@ledger.command("verify")
-@home_option
-@json_option
-def ledger_verify(home: Path | None, as_json: bool) -> None:
-    """Recompute every balance from the entries; exit 1 if any differs."""
-    from agentbudget.ledger import Ledger
+def limit_in(opened: Ledger, account: str, window: str) -> Budget:
+    """The account's limit in all or within a window; none for an account that is new."""
+    from agentbudget.errors import UnknownAccount
+    from agentbudget.ledger import Window
+    from agentbudget.ledger.records import UNLIMITED, as_budget
 
-    with Ledger.open(settings_at(home).ledger_path) as opened:
-        found = opened.verify()
-    if as_json:
-        print_json(
-            {
-                "ok": found.ok,
-                "accounts": found.accounts,
-                "holds": found.holds,
-                "entries": found.entries,
-                "problems": list(found.problems),
-            }
-        )
-    else:
-        for problem in found.problems:
-            click.secho(problem, fg="red", err=True)
-        verdict = "verified" if found.ok else f"{len(found.problems)} problems in"
-        click.echo(f"{verdict}: {found.entries:,} entries, {found.holds:,} holds, {found.accounts:,} accounts")
-    if not found.ok:
-        sys.exit(EXIT_ERROR)
+    wanted = None if window == "total" else Window.parse(window)
+    try:
+        found = opened.balance(account)
+    except UnknownAccount:
+        return as_budget(UNLIMITED)
+    if wanted is None:
+        return found.limit
+    return as_budget(next((limits for known, limits in found.windows if known == wanted), UNLIMITED))
+
+
+def merged(known: Budget, asked: Budget) -> Budget:
+    """The limits that are asked for, and of the other units those that are known."""
+    from agentbudget.money import Budget
+
+    return Budget(
+        usd=known.usd if asked.usd is None else asked.usd,
+        tokens=known.tokens if asked.tokens is None else asked.tokens,
+        calls=known.calls if asked.calls is None else asked.calls,
+    )
+
+
+@ledger.command("topup")
+@click.argument("account")
+@with_options(amounts)
+@click.option("--id", "topup_id", required=True, help="Names the top-up, such as invoice-17: it happens once.")
+@with_options(common)
+def ledger_topup(
+    account: str,
+    usd: str | None,
+    tokens: int | None,
+    calls: int | None,
+    window: str,
+    topup_id: str,
+    where: str | None,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Raise the limits of ACCOUNT, once: the same --id again changes nothing."""
+    asked = budget(usd, tokens, calls)
+    if (usd, tokens, calls) == (None, None, None):
+        raise click.UsageError("say how much: --usd, --tokens or --calls")
+    with look_into(home, where) as opened:
+        show_account(opened, opened.top_up(account, asked, topup_id=topup_id, window=window), as_json=as_json)
+
+
+@ledger.command("freeze")
+@click.argument("account")
+@click.option("--reason", default="", help="Why; whoever is refused reads it.")
+@with_options(common)
+def ledger_freeze(account: str, reason: str, where: str | None, home: Path | None, as_json: bool) -> None:
+    """Refuse every new hold on ACCOUNT and below it. What was sent is settled as ever."""
+    with look_into(home, where) as opened:
+        show_account(opened, opened.freeze(account, reason=reason), as_json=as_json)
+
+
+@ledger.command("unfreeze")
+@click.argument("account")
+@with_options(common)
+def ledger_unfreeze(account: str, where: str | None, home: Path | None, as_json: bool) -> None:
+    """Let holds in on ACCOUNT again."""
+    with look_into(home, where) as opened:
+        show_account(opened, opened.unfreeze(account), as_json=as_json)
+
+
+@ledger.command("holds")
+@click.argument("prefix", default="")
+@click.option(
+    "--state",
+    type=click.Choice(["open", "settled", "voided", "lapsed", "presumed", "all"]),
+    default="open",
+    show_default=True,
+    help="presumed: those whose true cost nobody knows yet.",
+)
+@click.option("--last", type=click.IntRange(1), default=50, show_default=True, help="Only the newest so many.")
+@with_options(common)
+def ledger_holds(prefix: str, state: Any, last: int, where: str | None, home: Path | None, as_json: bool) -> None:
+    """The holds whose id begins with PREFIX, in the order in which they were made."""
+    with look_into(home, where) as opened:
+        found = opened.holds(prefix=prefix, state=None if state in ("all", "presumed") else state)
+    if state == "presumed":
+        found = [hold for hold in found if hold.presumed]
+    show_holds(found[-last:], as_json=as_json, of=len(found))
 
 
 @ledger.command("sweep")
-@home_option
-@json_option
-def ledger_sweep(home: Path | None, as_json: bool) -> None:
+@with_options(common)
+def ledger_sweep(where: str | None, home: Path | None, as_json: bool) -> None:
     """Resolve what dead owners left: nothing sent is freed, sent is presumed spent."""
-    from agentbudget.ledger import Ledger
-    from agentbudget.ledger.sqlite import SqliteStore
-
-    opened = Ledger(SqliteStore(settings_at(home).ledger_path))
-    with opened:
+    with look_into(home, where) as opened:
         swept = opened.sweep()
+    if not as_json:
+        click.echo(f"{len(swept)} hold{'s' * (len(swept) != 1)} resolved")
+    show_holds(swept, as_json=as_json, of=len(swept))
+
+
+def show_holds(holds: list[HoldRecord], *, as_json: bool, of: int) -> None:
+    """Print holds, and how many there are if these are not all."""
+    from agentbudget.cli import tables
+
     if as_json:
-        print_json([{"id": r.id, "state": r.state, "presumed": r.presumed} for r in swept])
-    else:
-        click.echo(f"{len(swept)} holds resolved")
-        for record in swept:
-            click.echo(f"  {record.state:<7} {record.id}")
+        print_json([tables.hold_row(hold) for hold in holds])
+    elif holds:
+        console().print(tables.holds_table(holds))
+        if len(holds) < of:
+            click.echo(f"the newest {len(holds):,} of {of:,}: --last shows more", err=True)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json, settings_at
+from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json
+from agentbudget.cli.options import ledger_option, settings_for, with_options
 
 if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
+    from agentbudget.settings import Settings
 
 DEMO_TASK: Final = (
     "A customer bought a kettle 40 days ago. Can it still be returned, and when is phone support open on Saturdays?"
@@ -26,20 +28,10 @@ run_options: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--feature", help="What the run is part of: an account that pays along."),
     click.option("--models", help="The ladder, cheapest first, separated by commas [AGENTBUDGET_MODELS]."),
     click.option("--no-cache", is_flag=True, help="Do not reuse answers of other runs."),
+    ledger_option,
     home_option,
     json_option,
 )
-
-
-def with_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
-    """Add `options` to a command, in their order."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.command()
@@ -67,15 +59,19 @@ def demo(task: str, **options: Any) -> None:
 @click.argument("run_id")
 @click.option("--models", help="The ladder; without it, the run's own.")
 @click.option("--budget", "usd", help="A new limit in dollars, what the run has spent included.")
+@ledger_option
 @home_option
 @json_option
-def resume(run_id: str, models: str | None, usd: str | None, home: Path | None, as_json: bool) -> None:
+def resume(
+    run_id: str, models: str | None, usd: str | None, where: str | None, home: Path | None, as_json: bool
+) -> None:
     """Go on with a run that was cut short; what it paid for is not paid again."""
     from agentbudget.money import Budget
     from agentbudget.runs import Runs
 
-    record = Runs(settings_at(home).runs_dir).load(run_id)
-    agent = make_agent(record.docs, models or ",".join(record.ladder), no_cache=False, home=home)
+    settings = settings_for(home, where)
+    record = Runs(settings.runs_dir).load(run_id)
+    agent = make_agent(record.docs, models or ",".join(record.ladder), no_cache=False, settings=settings)
     budget = None if usd is None else Budget(usd=usd)
     finish(
         agent,
@@ -85,7 +81,7 @@ def resume(run_id: str, models: str | None, usd: str | None, home: Path | None, 
     )
 
 
-def make_agent(docs: Path | str | None, models: str | None, *, no_cache: bool, home: Path | None) -> Agent:
+def make_agent(docs: Path | str | None, models: str | None, *, no_cache: bool, settings: Settings) -> Agent:
     """The research agent over a folder of documents."""
     from agentbudget.agent import Agent
     from agentbudget.reference import research_graph
@@ -95,7 +91,7 @@ def make_agent(docs: Path | str | None, models: str | None, *, no_cache: bool, h
         models=[name.strip() for name in models.split(",") if name.strip()] if models else None,
         index=docs,
         name="research",
-        home=home,
+        settings=settings,
         share_answers=not no_cache,
     )
 
@@ -110,6 +106,7 @@ def carry_out(
     feature: str | None,
     models: str | None,
     no_cache: bool,
+    where: str | None,
     home: Path | None,
     as_json: bool,
 ) -> None:
@@ -119,7 +116,7 @@ def carry_out(
 
     budget = Budget(usd=usd, tokens=tokens)
     check_documents(docs)
-    agent = make_agent(docs, models, no_cache=no_cache, home=home)
+    agent = make_agent(docs, models, no_cache=no_cache, settings=settings_for(home, where))
     run_id = new_run_id()
     finish(
         agent,
@@ -205,22 +202,24 @@ def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_id", required=False)
+@ledger_option
 @home_option
 @json_option
-def statement(run_id: str | None, home: Path | None, as_json: bool) -> None:
+def statement(run_id: str | None, where: str | None, home: Path | None, as_json: bool) -> None:
     """What a run cost; without RUN_ID, the latest."""
     from agentbudget.errors import UnknownRun
     from agentbudget.ledger import Ledger
-    from agentbudget.runs import Runs
+    from agentbudget.runs import Runs, require_ledger
     from agentbudget.statement import Statement
 
-    settings = settings_at(home)
+    settings = settings_for(home, where)
     runs = Runs(settings.runs_dir)
     ids = runs.ids()
     if run_id is None and not ids:
         raise UnknownRun("there is no run yet: try agentbudget demo")
     record = runs.load(run_id or ids[-1])
-    with Ledger.open(settings.ledger_path) as ledger:
+    with Ledger.open(settings.ledger_location) as ledger:
+        require_ledger(record, None if settings.ledger is None else ledger.location)
         told = Statement.of(
             ledger,
             record.run_id,
