@@ -9,11 +9,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
-import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Literal
+
+WATCH = """
+import shutil, subprocess, sys
+sys.stdin.read()  # until whoever started this closes it, or is gone
+folder, user, *stop = sys.argv[1:]
+subprocess.run(stop, user=user or None, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+shutil.rmtree(folder)
+"""
+"""Ends a server and removes its data, even if the tests were killed."""
 
 
 class NoServer(Exception):
@@ -31,6 +40,12 @@ class Server:
         if self._user is not None:
             nobody = pwd.getpwnam(self._user)
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        stop: list[str | Path] = [self._bin / "pg_ctl", "-D", self._data, "-m", "immediate", "stop"]
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-c", WATCH, self.folder, self._user or "", *stop],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--username=postgres", "--no-sync")
         self.start()
 
@@ -71,9 +86,7 @@ class Server:
 
     def close(self) -> None:
         """End it and remove its data."""
-        if self.running:
-            self.stop("immediate")
-        shutil.rmtree(self.folder)
+        self._watcher.communicate()
 
     def url(self, database: str, *, user: str = "postgres") -> str:
         """The address of a database."""
