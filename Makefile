@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format
+.PHONY: help setup demo test soak check format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ demo:  ## set up, then answer a question from the example handbook within a budg
 
 test:  ## set up, then run the tests
 	python3 bootstrap.py test
+
+soak: setup  ## the long proof of the ledger: 100,000 operations, hundreds of kills (about half an hour)
+	.venv/bin/python -m tests.soak
 
 check: setup  ## ruff and basedpyright
 	.venv/bin/ruff format --check .
