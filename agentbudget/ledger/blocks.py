@@ -52,13 +52,15 @@ _T = TypeVar("_T")
 class Block:
     """A block that is not settled yet, and the account of its name in the local book.
 
-    ``amount`` is what the shared ledger holds for it. ``open`` and ``closed`` are the holds inside: the open ones with
+    ``amount`` is what the shared ledger holds for it. From ``due_ns`` on whoever tends renews it, from ``until_ns`` on
+    nothing more is reserved inside. ``open`` and ``closed`` are the holds inside: the open ones with
     the ids of those within them; ``deep`` names the closed ones that had any.
     """
 
     id: str
     book: Book
     amount: Units
+    due_ns: int = 0
     until_ns: int = 0
     open: dict[str, list[str]] = field(default_factory=dict[str, "list[str]"])
     closed: dict[str, HoldRecord] = field(default_factory=dict[str, HoldRecord])
@@ -147,12 +149,13 @@ class Blocks:
             if self.current is not None and not self.is_over(self.current) and self._grow(self.current, need):
                 return self.current
             if self.current is not None:
-                self.retire()
+                self._learn(self.current)
+                self.retire(self.current)
             return self._open(need)
         except AccountFrozen as error:
             self.frozen = error
             if self.current is not None:
-                self.retire()
+                self.retire(self.current)
             raise
 
     def widen_for(self, block: Block, need: Units) -> None:
@@ -175,7 +178,7 @@ class Blocks:
             self._widen(block, used)
         except (BudgetExceeded, AccountFrozen, HoldClosed):
             if block is self.current:
-                self.retire()
+                self.retire(block)
 
     def _grow(self, block: Block, need: Units) -> bool:
         """Widen the block in use until `need` fits: to the double, if that fits. False if it cannot grow any more."""
@@ -216,11 +219,12 @@ class Blocks:
             if block_id not in self.retired:
                 self.retired[block_id] = self._new_block(block_id, NOTHING)
             raise
-        lasts_ns = min(self._terms.renew_ns, *(_lasts(window, record.created_ns) for window in windows), 2**62)
+        lasts_ns = min((_lasts(window, record.created_ns) for window in windows), default=2**62)
         with self.lock:
             self.frozen = None
             del self.retired[block_id]
-            block.until_ns = self._tick() + lasts_ns
+            block.due_ns = self._tick() + min(self._terms.renew_ns, lasts_ns)
+            block.until_ns = self._tick() + min(2 * self._terms.renew_ns, lasts_ns)
             self.current = block
         return block
 
@@ -278,25 +282,52 @@ class Blocks:
     # --- what comes back
 
     def tend(self) -> None:
-        """Say that this worker lives, look for a freeze, retire a block whose time is over, see to the retired."""
+        """Say that this worker lives, look for a freeze, keep ahead of demand, see to the retired."""
         if self._tick() >= self._beat_due:
             self._shared.heartbeat()
             self._beat_due = self._tick() + self._terms.heartbeat_ns
         self.look_for_freeze()
-        if self.current is not None and self.is_over(self.current):
-            self.retire()
+        block = self.current
+        if block is not None and (self._is_due(block) or not self._is_ahead(block)):
+            self._renew(block)
         self.see_to_retired()
 
-    def retire(self) -> None:
-        """Reserve no more in the block in use; settle it now, or when the last hold in it ends."""
-        block = self.current
-        assert block is not None
+    def _is_due(self, block: Block) -> bool:
+        return self.is_over(block) or self._tick() >= block.due_ns or 2 * len(block.closed) >= BATCH
+
+    def _is_ahead(self, block: Block) -> bool:
+        """True if a quarter of a block is left, or was added to it; also if there is none to be had."""
+        try:
+            return self._grow(block, _triple(amount // 4 for amount in block.amount))
+        except BudgetExceeded:
+            return True
+
+    def _renew(self, block: Block) -> None:
+        """Put another block in the place of the one in use, so that nobody who reserves has to wait for it. One that
+        nobody used only goes back."""
+        self._learn(block)
+        if (block.open or block.closed) and self.frozen is None:
+            try:
+                self._open(NOTHING)
+            except BudgetExceeded:
+                pass  # whoever reserves next asks for what it needs
+            except AccountFrozen as error:
+                self.frozen = error
+        self.retire(block)
+
+    def retire(self, block: Block) -> None:
+        """Reserve no more in a block; settle it now, or when the last hold in it ends."""
         with self.lock:
-            self.current = None
+            if self.current is block:
+                self.current = None
             self.retired[block.id] = block
+        self._see_to(block)
+
+    def _learn(self, block: Block) -> None:
+        """The next block is as large as this one became, or half of that if little of it was used."""
+        with self.lock:
             used = zip(self._terms.first, block.amount, block.used(), strict=True)
             self._target = _triple(max(first, a // 2) if 4 * u < a else a for first, a, u in used)
-        self._see_to(block)
 
     def see_to_retired(self) -> bool:
         """Settle the retired blocks that are done and trim the others; True if something came back."""

@@ -812,16 +812,16 @@ class Ledger:
         For accounts so busy that their rows are waited for. Nothing is leased before the first reservation. A block
         begins at ``block``, doubles while the worker uses it up, up to ``most`` (64 blocks unless given; a unit left
         out has no end; a single reservation may be larger), and halves while it uses little. It is settled, and
-        another opened, after ``renew_s`` seconds, after 1,000 holds and when a window of an account turns over.
+        another opened, after ``renew_s`` seconds by whoever calls `LeasedBudget.tend`, after twice that by whoever
+        reserves; also after 1,000 holds and when a window of an account turns over.
 
         - Never overspent: what is reserved inside a block fits the block, and the block was admitted here.
         - A reservation may be refused though it would fit what other workers have free (`LeasedBudget.room`): at
-          most ``most`` each, and less as the accounts empty, since a block takes ahead at most an eighth of what is
-          left. An idle worker gives it back within ``renew_s`` and a `LeasedBudget.tend`.
-        - What is spent is posted here when its block is settled: ``renew_s`` later and when the last hold in the
-          block has ended, at the latest.
-        - A freeze, or a lowered limit, reaches a worker when it next grows, renews or tends, ``renew_s`` later at
-          most.
+          most ``most`` each, while one is renewed twice, and less as the accounts empty, since a block takes ahead at
+          most an eighth of what is left. A worker that falls idle gives all back within twice ``renew_s``.
+        - What is spent is posted here when its block is settled: once its time is over and the last hold in it has
+          ended. Until then it is held.
+        - A freeze, or a lowered limit, reaches a worker when it next tends, grows or renews.
         - With a ``journal``, a folder of this worker's own, a crash loses nothing: the folder's next user (or
           `recover`) settles each block at the truth, also if a sweep presumed it spent meanwhile. Calls in flight are
           void or presumed spent as ever. Without one the block lapses with its owner, presumed spent as a whole,

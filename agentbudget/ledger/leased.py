@@ -155,8 +155,8 @@ class LeasedBudget:
     # --- the life of the lease
 
     def tend(self) -> None:
-        """Do what is due on the shared ledger: say that this worker lives, heed a freeze, give back what lies idle,
-        settle blocks whose time is over.
+        """Do what is due on the shared ledger: say that this worker lives, heed a freeze, settle blocks whose time is
+        over, take the next one before it is needed, give back what lies idle.
 
         To be called about once a second, by whoever is at hand or by the thread that ``tend_s`` asks for. Raises
         `StoreError`; what was due stays due.
@@ -181,7 +181,7 @@ class LeasedBudget:
                     if hold_id == root:
                         self._note_end(block, root, block.book.ledger.resolve(root))
             if self._blocks.current is not None:
-                self._blocks.retire()
+                self._blocks.retire(self._blocks.current)
             self._blocks.see_to_retired()
             self._books.close()
 
