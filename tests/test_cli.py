@@ -229,6 +229,15 @@ async def test_an_answer_that_no_model_could_form_is_told_with_what_a_user_can_c
     assert "max_output_tokens" not in done.stderr
 
 
+def wait_until_sent(skill: str) -> None:
+    """Until a call of `skill` has left: the command line tells of it a moment earlier."""
+    deadline = time.monotonic() + 120
+    with Ledger.open(Path(os.environ["AGENTBUDGET_HOME"]) / "ledger.db") as ledger:
+        while not any(hold.sent and hold.meta.get("skill") == skill for hold in ledger.holds(state="open")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 @pytest.mark.usefixtures("smollm2")
 def test_ctrl_c_in_mid_generation_settles_prints_the_statement_and_can_go_on(docs: Path) -> None:
     child = subprocess.Popen(
@@ -243,6 +252,7 @@ def test_ctrl_c_in_mid_generation_settles_prints_the_statement_and_can_go_on(doc
         seen.append(line)
         if line.startswith("· plan on"):
             break
+    wait_until_sent("plan")
     time.sleep(0.3)
     child.send_signal(signal.SIGINT)
     _, rest = child.communicate(timeout=60)
