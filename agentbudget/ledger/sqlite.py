@@ -367,7 +367,7 @@ def refuse_others(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError("it is a directory")
     if path.exists():
-        # Not mode=ro, which cannot read a file whose last writer was killed. To look writes no more than any reader does.
+        # Not mode=ro, which cannot read a file whose last writer was killed. Looking writes what any reader writes.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as db:
             version_of(db, path)
 
