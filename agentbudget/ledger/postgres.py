@@ -416,7 +416,7 @@ class _Server:
                 argument="location",
                 value="postgresql://…",
             ) from None
-        self._password = str(given.get("password") or "")
+        self._secrets = [str(given[key]) for key in ("password", "sslpassword") if given.get(key)]
         self._schema = schema
         self.lock_timeout_s = lock_timeout_s
         self._statement_timeout_s = statement_timeout_s
@@ -524,7 +524,8 @@ class _Server:
         """The error for a wait that was too long."""
         return StoreBusy(
             f"somebody else kept the ledger {self.location} locked for more than {self.lock_timeout_s:g} s; "
-            "nothing was admitted, try again when it is done"
+            "nothing was admitted, try again when it is done",
+            location=self.location,
         )
 
     def interrupted(self, error: psycopg.Error) -> StoreInterrupted:
@@ -545,7 +546,9 @@ class _Server:
 
     def _said(self, error: psycopg.Error) -> str:
         text = "; ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__
-        return text.replace(self._password, "***") if self._password else text
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 class _Tables:
