@@ -15,6 +15,7 @@ from agentbudget.ledger.admission import require_room
 from agentbudget.ledger.core import LEASE_S, Ledger
 from agentbudget.ledger.export import Export, ExportVerification, read_export, verify_export
 from agentbudget.ledger.hold import Hold
+from agentbudget.ledger.leased import LeasedBudget
 from agentbudget.ledger.records import (
     Account,
     Detail,
@@ -41,6 +42,7 @@ __all__ = [
     "Hold",
     "HoldRecord",
     "HoldState",
+    "LeasedBudget",
     "Ledger",
     "Verification",
     "Window",
