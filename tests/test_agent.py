@@ -20,6 +20,7 @@ from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.runs import Runs
+from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel, ScriptedReply, capture_spans
 
 PLAN = json.dumps({"questions": ["refund window?", "who pays shipping?"]})
@@ -78,6 +79,20 @@ async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(
     assert names >= {"invoke_agent", "step", "reserve", "retrieval", "chat", "settle"}
     assert "kettle" not in captured.dump()
     assert "window" not in captured.dump()
+
+
+async def test_a_run_in_another_ledger_is_not_resumed_beside_it(docs: Path, tmp_path: Path) -> None:
+    apart = Settings.from_env().with_ledger(str(tmp_path / "shared" / "ledger.db"))
+    async with research_agent(docs, settings=apart) as agent:
+        run = await agent.run("refunds and shipping?", budget=Budget(usd="0.05"))
+        assert agent.ledger.location == str(tmp_path / "shared" / "ledger.db")
+        assert agent.statement(run.run_id).totals.settled == run.statement.totals.settled
+    assert not (Settings.from_env().home / "ledger.db").exists()
+    async with research_agent(docs) as agent:
+        with pytest.raises(Mistake, match="AGENTBUDGET_LEDGER"):
+            await agent.resume(run.run_id)
+        with pytest.raises(Mistake, match=r"shared/ledger\.db"):
+            agent.statement(run.run_id)
 
 
 async def test_a_lone_question_needs_no_conclusion_and_frees_what_was_held_for_it(docs: Path) -> None:
