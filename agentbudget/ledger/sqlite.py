@@ -366,10 +366,17 @@ def refuse_others(path: Path) -> None:
     """Raise `SchemaMismatch` for a file of others before it is touched: our journal mode alone would change it."""
     if path.is_dir():
         raise IsADirectoryError("it is a directory")
-    if path.exists():
-        # Not mode=ro, which cannot read a file whose last writer was killed. Looking writes what any reader writes.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as db:
-            version_of(db, path)
+    if not path.exists():
+        return
+    for mode in ("ro", "rw"):
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
+                version_of(db, path)
+            return
+        except sqlite3.OperationalError as error:
+            # What a crash left half written must be undone before it can be read, as SQLite does for any reader.
+            if mode == "rw" or not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+                raise
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int | None:

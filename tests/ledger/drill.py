@@ -482,15 +482,9 @@ class Drill:
         call()
         self.model.close(hold, "settled", cost, presumed=presumed)
         if presumed:
-            self.done.append(("settle", lambda: self._presumed(hold, call)))
-            self.count("settle: presumed")
+            self.did("settle: presumed", call, random)
         else:
             self.did(f"settle {kind}", call, random, for_good=True)
-
-    def _presumed(self, hold: Hold, call: Callable[[], object]) -> None:
-        """Again what was presumed: once the truth is known it may be refused."""
-        with suppress(*(() if hold.presumed else (HoldClosed,))):
-            call()
 
     def settle_late(self, random: Random) -> None:
         """The truth of what was presumed; of anything else that is closed, another truth."""
@@ -546,6 +540,39 @@ class Drill:
             self.idle(call)
         else:
             self.refused("presume what is known", (HoldClosed,), call)
+
+    def presume_better(self, random: Random) -> None:
+        """Another presumption, before the truth."""
+        guessed = [hold for hold in self.model.holds.values() if hold.presumed]
+        if not guessed:
+            return
+        hold, ledger, own = random.choice(guessed), self.ledgers[self.actor(random)], self.triple(random, 100)
+
+        def call() -> object:
+            return ledger.settle(hold.id, amount(own), presumed=True)
+
+        if own == hold.own:
+            self.idle(call)
+            return
+        call()
+        self.model.correct(hold, own, presumed=True)
+        self.did("presume better", call, random)
+
+    def resolve(self, random: Random) -> None:
+        """Somebody knows that its owner left it."""
+        hold, ledger = self.mostly_open(random), self.ledgers[self.actor(random)]
+        if hold is None:
+            return
+
+        def call() -> object:
+            return ledger.resolve(hold.id)
+
+        if hold.state != "open":
+            self.idle(call)
+            return
+        call()
+        self.model.leave(hold)
+        self.did("resolve", call, random, for_good=True)
 
     def adopt(self, random: Random) -> None:
         hold, actor = self.mostly_open(random), self.actor(random)
@@ -718,6 +745,8 @@ OPERATIONS: Final[dict[str, int]] = {
     "settle_late": 5,
     "void": 4,
     "presume": 2,
+    "presume_better": 1,
+    "resolve": 1,
     "adopt": 2,
     "leave": 2,
     "heartbeat": 2,

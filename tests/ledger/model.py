@@ -269,8 +269,8 @@ class Model:
             own = less(hold.amount, hold.spent) if hold.sent else ZERO
             self.close(hold, "lapsed", own, presumed=hold.sent)
 
-    def correct(self, hold: Hold, own: Triple) -> None:
-        hold.state, hold.own, hold.presumed = "settled", own, False
+    def correct(self, hold: Hold, own: Triple, *, presumed: bool = False) -> None:
+        hold.state, hold.own, hold.presumed = "settled", own, presumed
         above = hold.parent
         while above is not None and above.state != "open":
             above = above.parent

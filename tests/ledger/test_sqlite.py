@@ -170,3 +170,21 @@ def test_what_the_journal_does_not_say_shows(tmp_path: Path, tampering: str) -> 
     raw.close()
     with Ledger.open(path) as ledger:
         assert not ledger.verify().ok
+
+
+def test_a_file_that_a_crash_left_half_written_is_recovered(tmp_path: Path) -> None:
+    whole, left = tmp_path / "ledger.db", tmp_path / "left.db"
+    with Ledger.open(whole) as ledger:
+        ledger.account("run/1")
+    raw = sqlite3.connect(whole, isolation_level=None)
+    raw.execute("PRAGMA journal_mode = DELETE")  # as it is until a new file is given its log
+    raw.execute("PRAGMA cache_size = 1")
+    raw.execute("BEGIN")
+    raw.executemany("INSERT INTO marks VALUES (?, 1)", [(f"{number:0500}",) for number in range(200)])
+    for suffix in ("", "-journal"):
+        left.with_name(left.name + suffix).write_bytes(whole.with_name(whole.name + suffix).read_bytes())
+    raw.close()
+    with Ledger.open(left) as ledger:
+        assert ledger.verify().ok
+        with ledger._store.read() as tx:  # pyright: ignore[reportPrivateUsage]
+            assert tx.mark("0" * 500) is None

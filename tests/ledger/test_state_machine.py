@@ -41,8 +41,8 @@ def place(request: pytest.FixtureRequest) -> Callable[[], Place]:
     return {"memory": drill.in_memory, "sqlite": drill.in_a_file}[request.param]
 
 
-SIZES = {"memory": (30, 4), "sqlite": (8, 2), "postgresql": (3, 1)}
-"""How many sequences hypothesis tries, and how many lives of a hundred operations are drawn at random beside them."""
+SIZES = {"memory": (30, 30), "sqlite": (8, 6), "postgresql": (2, 1)}
+"""How many sequences hypothesis tries, and how many lives of fifty operations are drawn at random beside them."""
 
 
 def test_what_hypothesis_thinks_of(place: Callable[[], Place], request: pytest.FixtureRequest) -> None:
@@ -61,4 +61,4 @@ def test_what_hypothesis_thinks_of(place: Callable[[], Place], request: pytest.F
 def test_whole_lives_drawn_at_random(place: Callable[[], Place], request: pytest.FixtureRequest) -> None:
     _, lives = SIZES[request.node.callspec.params["place"]]
     for seed in range(lives):
-        drill.run(place(), Random(seed), 100)
+        drill.run(place(), Random(seed), 50)
