@@ -13,7 +13,7 @@ from evals.overspend.scenarios import Scenario
 
 
 def glance(results: Sequence[Result], libraries: Sequence[Library], scenarios: Sequence[Scenario]) -> str:
-    """A row a library, a column a scenario: the verdict, and how many calls were refused by mistake."""
+    """A row a library, a column a scenario: the verdict, calls refused by mistake, answers cut short."""
     found = {(result.library, result.scenario): result for result in results}
     rows = [
         [library.name, *(_cell(found.get((library.name, scenario.name))) for scenario in scenarios)]
@@ -34,9 +34,7 @@ def figures(results: Sequence[Result], scenario: Scenario) -> str:
             str(result.refused),
             str(result.mistaken),
             str(result.failed),
-            "; ".join(
-                filter(None, [result.verdict, f"{result.cut} answers cut short" if result.cut else "", result.note])
-            ),
+            "; ".join(filter(None, [result.verdict, _cut(result), result.note])),
         ]
         for result in results
         if result.scenario == scenario.name
@@ -81,7 +79,12 @@ def _cell(result: Result | None) -> str:
         return ""
     overspent = result.verdict.startswith("overspent")
     words = f"**{result.verdict.removeprefix('overspent ')}**" if overspent else result.verdict
-    return f"{words}, {result.mistaken} by mistake" if result.mistaken else words
+    mistaken = f"{result.mistaken} by mistake" if result.mistaken else ""
+    return ", ".join(filter(None, [words, mistaken, _cut(result)]))
+
+
+def _cut(result: Result) -> str:
+    return f"{result.cut} cut short" if result.cut else ""
 
 
 def _usd(amount: Decimal) -> str:
