@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
+from agentbudget.errors import HoldClosed
 from agentbudget.ledger.records import Detail, HoldRecord
 from agentbudget.money import ZERO, Amount
 
@@ -94,12 +95,15 @@ class Hold:
         record = self.refresh()
         if record.state != "open":
             return
-        if record.sent:
-            self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
-        elif record.spent or record.children:
-            self.settle()
-        else:
-            self.void(reason=kind.__name__ if kind else "left unused")
+        try:
+            if record.sent:
+                self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
+            elif record.spent or record.children:
+                self.settle()
+            else:
+                self.void(reason=kind.__name__ if kind else "left unused")
+        except HoldClosed:  # a settlement that was broken off on its way had arrived all the same
+            self.refresh()
 
     async def __aenter__(self) -> Self:
         return self
