@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, assert_
 from agentbudget import telemetry
 from agentbudget.cache import Answers, CachedAnswer, answer_key
 from agentbudget.errors import (
-    AgentBudgetError,
     BudgetExceeded,
     HoldConflict,
     InvalidOutput,
@@ -32,6 +31,7 @@ from agentbudget.models.base import Completion, Message, Meter, Model, Price, Re
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.route import Progress, next_move
+from agentbudget.settling import answered, settle_failure, settled
 from agentbudget.skills import MAX_OUTPUT_TOKENS, Accept, AnyCheck, Output, Skill, positive
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
@@ -512,10 +512,10 @@ class Step:
         self, model: Model, purpose: Purpose, answer: Completion, saved_usd_nano: int, *, replayed: bool
     ) -> None:
         hold = self._hold_within(ZERO, "", self._call_meta(model, purpose, None))
-        detail = _answered(answer, 0.0) | {"cached": True, "replayed": replayed, "saved_usd_nano": saved_usd_nano}
+        detail = answered(answer, 0.0) | {"cached": True, "replayed": replayed, "saved_usd_nano": saved_usd_nano}
         with telemetry.model_call(model.provider, model.name, purpose=purpose) as span:
             span.cache_hit(saved_usd_nano=saved_usd_nano)
-            _settled(hold, ZERO, detail)
+            settled(hold, ZERO, detail)
         self._tell("cached", model=model.name)
 
     def _hold_call(self, model: Model, purpose: Purpose, estimate: CallEstimate) -> Hold:
@@ -533,7 +533,7 @@ class Step:
         keys: tuple[str, ...],
     ) -> Completion:
         """Call and settle: whatever happens in between, the hold ends with the truth as far as it is known."""
-        meter, price = Meter(on_leaving=hold.mark_sent), model.price.terms
+        meter = Meter(on_leaving=hold.mark_sent)
         self._tell("call", model=model.name)
         started = time.perf_counter()
         with telemetry.model_call(
@@ -549,19 +549,20 @@ class Step:
             except BaseException as error:
                 with telemetry.settlement(hold.id) as settling:
                     seconds = time.perf_counter() - started
-                    record = _settle_failure(hold, model, meter, error, seconds=seconds, price=price)
+                    record = settle_failure(hold, model.price, meter, error, seconds=seconds)
                     settling.closed(record)
                 span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
                 raise
             span.answered(finish=answer.finish, served_by=answer.served_by, confidence=answer.confidence)
             span.used(answer.usage)
-            cost = model.price.cost(answer.usage)
+            price = answer.price or model.price
+            cost = price.cost(answer.usage)
             try:
                 # Kept before it is settled: a crash in between costs a presumption, not a second call.
                 self._keep(answer, output, keys, cost)
             finally:
-                detail = _answered(answer, time.perf_counter() - started) | {"price": price}
-                _settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
+                detail = answered(answer, time.perf_counter() - started) | {"price": price.terms}
+                settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
                 span.cost(cost)
             self.engine.estimator.learn(self.skill.name, model, answer.usage, answer.finish)
         return answer
@@ -640,7 +641,9 @@ def _why_unreadable(answer: Completion, error: ValueError) -> str:
             return f"cut at {answer.usage.output_tokens} output tokens"
         case "budget":
             return f"cut after the {answer.usage.compute_ns / 1e9:.1f} s of compute that its hold paid for"
-        case "stop" | "refused":
+        case "cut":
+            return "cut when its hold could not grow"
+        case "stop" | "refused" | "tools":
             return f"not of the type: {error}"
         case _:
             assert_never(answer.finish)
@@ -743,40 +746,6 @@ def _capped(amount: Amount, budget: Budget) -> Amount:
     )
 
 
-def _settled(hold: Hold, cost: Amount, detail: Mapping[str, Any]) -> None:
-    with telemetry.settlement(hold.id) as span:
-        span.closed(hold.settle(cost, detail=detail))
-
-
-def _answered(answer: Completion, seconds: float) -> dict[str, Any]:
-    return {
-        "usage": answer.usage.to_dict(),
-        "seconds": round(seconds, 4),
-        "finish": answer.finish,
-        "served_by": answer.served_by,
-        "confidence": answer.confidence,
-    }
-
-
-def _settle_failure(
-    hold: Hold, model: Model, meter: Meter, error: BaseException, *, seconds: float, price: Mapping[str, Any]
-) -> HoldRecord:
-    """Book a call that raised: its usage if known, nothing if nothing was sent or billed, else the presumption."""
-    message = f"{type(error).__name__}: {error}" if isinstance(error, AgentBudgetError) else type(error).__name__
-    detail: dict[str, Any] = {"error": message, "seconds": round(seconds, 4), "finish": "error", "price": price}
-    usage: Usage | None = meter.usage
-    if usage is None and isinstance(error, ModelError):
-        usage = error.usage
-    if usage is not None:
-        detail["usage"] = usage.to_dict()
-        return hold.settle(Amount(model.price.cost(usage), usage.total_tokens, 1), detail=detail)
-    if not meter.sent:
-        # The ledger was told that the call leaves before it turned out that it could not.
-        return hold.settle(ZERO, detail=detail) if hold.record.sent else hold.void(reason=message)
-    # A provider that says nothing of usage may bill: a refund is never guessed.
-    return hold.presume(detail=detail)
-
-
 async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> Retrieved:
     """Search and pack, booked by the seconds that this machine works for it."""
     from agentbudget.context import retrieve
@@ -791,7 +760,7 @@ async def _retrieve(ctx: Context, index: Index, question: str, tokens: int) -> R
         found = await retrieve(index, question, tokens=tokens)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
-        _settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
+        settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
     return found
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, Field
 
 from agentbudget.errors import InvalidOutput, MissingDependency, SchemaUnsupported, UnknownModel
-from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Place, Price, Request
+from agentbudget.models.base import (
+    Completion,
+    Delta,
+    Finish,
+    InputCount,
+    Message,
+    Meter,
+    Place,
+    Price,
+    Request,
+    in_one_piece,
+)
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
 from agentbudget.models.structured import Structure, strict
 from agentbudget.models.tokens import bytes_bound, text_tokens
@@ -109,6 +120,15 @@ class AnthropicModel:
             raise caller.unknown("the answer broke off before its end")
         meter.used(usage)
         return self._completion(answer, answer.stop_reason, usage, structure)
+
+    @property
+    def stream_lead_tokens(self) -> int | None:
+        """None: it answers in one piece."""
+        return None
+
+    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """The answer in one piece; see `Model.stream`."""
+        return in_one_piece(self, request, meter)
 
     async def aclose(self) -> None:
         """Close the connections that were opened in the running event loop."""

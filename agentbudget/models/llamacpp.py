@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Final, Self
 
 from agentbudget.errors import ContextTooLong, ModelUnavailable, RequestRejected
 from agentbudget.models import catalog
-from agentbudget.models.base import Completion, InputCount, JsonSchema, Meter, Place, Price, Request
+from agentbudget.models.base import (
+    Completion,
+    Delta,
+    InputCount,
+    JsonSchema,
+    Meter,
+    Place,
+    Price,
+    Request,
+    in_one_piece,
+)
 from agentbudget.models.grammar import to_gbnf
 
 if TYPE_CHECKING:
@@ -117,6 +127,15 @@ class LlamaCppModel:
             meter.leaving()
             await self._run(engine, job, meter)
         return Completion(job.text, job.finish, job.usage, served_by=self._name, confidence=job.confidence)
+
+    @property
+    def stream_lead_tokens(self) -> int | None:
+        """None: it answers in one piece."""
+        return None
+
+    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """The answer in one piece; see `Model.stream`."""
+        return in_one_piece(self, request, meter)
 
     async def aclose(self) -> None:
         """Free the model's memory. A later call loads it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import AsyncGenerator
 from math import exp
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +22,19 @@ from agentbudget.errors import (
     SchemaUnsupported,
     UnknownModel,
 )
-from agentbudget.models.base import Completion, Finish, InputCount, JsonSchema, Message, Meter, Place, Price, Request
+from agentbudget.models.base import (
+    Completion,
+    Delta,
+    Finish,
+    InputCount,
+    JsonSchema,
+    Message,
+    Meter,
+    Place,
+    Price,
+    Request,
+    in_one_piece,
+)
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
 from agentbudget.models.structured import Structure, strict, wrap
 from agentbudget.models.tokens import Encoding, bytes_bound, encoding_of, openai_bound, text_tokens
@@ -138,6 +151,15 @@ class OpenAIModel:
         if usage is None:
             raise caller.unknown(f"{self.address} does not say what the answer used")
         return self._completion(answer, usage, structure)
+
+    @property
+    def stream_lead_tokens(self) -> int | None:
+        """None: it answers in one piece."""
+        return None
+
+    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """The answer in one piece; see `Model.stream`."""
+        return in_one_piece(self, request, meter)
 
     async def aclose(self) -> None:
         """Close the connections that were opened in the running event loop."""
