@@ -13,8 +13,8 @@ class Usage:
     ``input_tokens`` includes cache reads and writes; ``output_tokens`` includes reasoning. Providers that
     count otherwise (Anthropic's input excludes the cache) are converted where they are called.
     ``cache_write_1h_tokens`` are those of ``cache_write_tokens`` that a provider keeps for an hour, at another price.
-    ``image_tokens`` are the input tokens of pictures, where a provider tells them apart, and neither read from nor written
-    to a cache; ``images`` is how many pictures there were, where they are charged each.
+    ``image_tokens`` are the input tokens of pictures, where a provider tells them apart, that were neither read from
+    nor written to a cache; ``images`` is how many pictures there were, where they are charged each.
     ``compute_ns`` is wall time that a local model held its processor, in nanoseconds; 0 for an API.
     """
 

@@ -37,7 +37,9 @@ def price_of(
     at: datetime | None = None,
     embeds: bool = False,
 ) -> TokenPrice:
-    """The price of ``provider:model`` at a service tier, now (or `at`): the sheet's (default: the user's), else genai-prices'.
+    """The price of ``provider:model`` at a service tier, now (or `at`): the sheet's, else genai-prices'.
+
+    The sheet is the user's unless given.
 
     An API that says that it served a request at another tier than was asked for is booked by that tier's price
     (`Completion.price`). Raises `UnknownPrice`, which says how to give the model, or the tier, a price.

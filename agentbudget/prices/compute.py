@@ -79,7 +79,7 @@ class ComputePrice:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """The source, ``usd_per_hour``, and of energy if it is paid: speeds matter to bounds only, not to what is paid."""
+        """The source, ``usd_per_hour``, and of energy if it is paid: speeds matter to bounds only."""
         terms: dict[str, Any] = {"source": self.source, "usd_per_hour": f"{self.usd_per_hour:f}"}
         if self.watts is not None:
             terms |= {"watts": f"{self.watts:f}", "usd_per_kwh": f"{self.usd_per_kwh:f}"}
