@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agentbudget.errors import UnknownModel
+from agentbudget.models import speeds
 from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.prices import ComputePrice
@@ -24,6 +25,7 @@ __all__ = [
     "Price",
     "Request",
     "default_names",
+    "local_price",
     "machine_price",
     "make_ladder",
     "make_model",
@@ -86,7 +88,31 @@ def make_model(name: str, settings: Settings) -> Model:
 
 def machine_price(settings: Settings) -> ComputePrice:
     """What a second of this machine costs, whatever it computes."""
-    return ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
+    return ComputePrice.here(
+        settings, prefill_tokens_per_s=UNMEASURED[0], decode_tokens_per_s=UNMEASURED[1], safety=COLD_SAFETY
+    )
+
+
+def local_price(
+    settings: Settings, sha256: str, *, known: tuple[float | None, float | None] = UNMEASURED
+) -> ComputePrice:
+    """What a second of this machine costs, at the speeds of the weights `sha256`.
+
+    They are those that ``agentbudget models bench`` measured here; else `known`, with more room for another machine.
+    """
+    speed = speeds.measured(settings.home, sha256)
+    if speed is not None:
+        return ComputePrice.here(
+            settings,
+            prefill_tokens_per_s=speed.prefill_tokens_per_s,
+            decode_tokens_per_s=speed.decode_tokens_per_s,
+        )
+    return ComputePrice.here(
+        settings,
+        prefill_tokens_per_s=known[0] or UNMEASURED[0],
+        decode_tokens_per_s=known[1] or UNMEASURED[1],
+        safety=COLD_SAFETY,
+    )
 
 
 def _local(name: str, rest: str, settings: Settings) -> Model:
@@ -97,15 +123,10 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         path = Path(rest).expanduser()
         if not path.is_file():
             raise UnknownModel(f"there is no file {rest!r}")
-        price = ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
-        return LlamaCppModel(name, path, price=price, fingerprint=catalog.file_sha256(path))
+        sha256 = catalog.file_sha256(path)
+        return LlamaCppModel(name, path, price=local_price(settings, sha256), fingerprint=sha256)
     entry = catalog.entry(rest)
     if entry.kind != "gguf":
         raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
-    price = ComputePrice(
-        settings.usd_per_hour,
-        entry.prefill_tokens_per_s or UNMEASURED[0],
-        entry.decode_tokens_per_s or UNMEASURED[1],
-        safety=COLD_SAFETY,
-    )
-    return LlamaCppModel.from_catalog(rest, price=price)
+    known = (entry.prefill_tokens_per_s, entry.decode_tokens_per_s)
+    return LlamaCppModel.from_catalog(rest, price=local_price(settings, entry.sha256, known=known))

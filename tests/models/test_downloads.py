@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
 def site() -> Iterator[Site]:
     site = Site(files=dict.fromkeys(PATHS.values(), DATA))
     server = Server(site)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_port}"
     yield site
