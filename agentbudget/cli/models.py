@@ -127,9 +127,11 @@ def models_remove(name: str, as_json: bool) -> None:
 @models.command("bench")
 @click.argument("name")
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Calls of each of two kinds.")
+@click.option("--read", type=click.IntRange(8), default=400, show_default=True, help="Words that the one kind reads.")
+@click.option("--write", type=click.IntRange(8), default=96, show_default=True, help="Tokens that the other writes.")
 @home_option
 @json_option
-def models_bench(name: str, runs: int, home: Path | None, as_json: bool) -> None:
+def models_bench(name: str, runs: int, read: int, write: int, home: Path | None, as_json: bool) -> None:
     """Measure how fast NAME (of the catalog, or a path to a .gguf) is here.
 
     What calls of it are held at follows what was measured from now on.
@@ -139,7 +141,7 @@ def models_bench(name: str, runs: int, home: Path | None, as_json: bool) -> None
 
     settings = settings_at(home)
     with RunView(quiet=as_json) as view:
-        speed, sha256 = asyncio.run(_measured(name, settings, runs, view))
+        speed, sha256 = asyncio.run(_measured(name, settings, (runs, read, write), view))
     speeds.keep(settings.home, sha256, speed)
     facts = {
         "name": name,
@@ -158,13 +160,15 @@ def models_bench(name: str, runs: int, home: Path | None, as_json: bool) -> None
         )
 
 
-async def _measured(name: str, settings: Settings, runs: int, view: RunView) -> tuple[Speed, str]:
-    """The speeds of a model, and the checksum of its weights."""
+async def _measured(name: str, settings: Settings, size: tuple[int, int, int], view: RunView) -> tuple[Speed, str]:
+    """The speeds of a model, and the checksum of its weights; `size` is runs, words to read, tokens to write."""
     from agentbudget.models import make_model
     from agentbudget.models.bench import bench
 
     model = make_model(f"llamacpp:{name.removeprefix('llamacpp:')}", settings)
+    runs, read, write = size
     try:
-        return await bench(model, runs=runs, on_progress=view.measuring), model.fingerprint
+        speed = await bench(model, runs=runs, read=read, write=write, on_progress=view.measuring)
+        return speed, model.fingerprint
     finally:
         await model.aclose()

@@ -43,8 +43,12 @@ class _Call:
     seconds: float
 
 
-async def bench(model: Model, *, runs: int = RUNS, on_progress: Progress | None = None) -> Speed:
+async def bench(
+    model: Model, *, runs: int = RUNS, read: int = READ, write: int = WRITE, on_progress: Progress | None = None
+) -> Speed:
     """Measure `model`: `runs` calls that read much, as many that write much; of each kind the median counts.
+
+    ``read`` is words, ``write`` tokens.
 
     A call takes ``read / prefill + written / decode`` seconds; two kinds of calls give both speeds. Raises
     `InvalidOutput` if the model writes next to nothing, and what the model raises.
@@ -56,9 +60,9 @@ async def bench(model: Model, *, runs: int = RUNS, on_progress: Progress | None 
     writes: list[_Call] = []
     for run in range(runs):
         say(2 * run, 2 * runs, "reading")
-        reads.append(await _call(model, _text(run), 1))
+        reads.append(await _call(model, _text(run, read), 1))
         say(2 * run + 1, 2 * runs, "writing")
-        writes.append(await _call(model, _talk("Count aloud from one to two hundred, in words.", f"run {run}"), WRITE))
+        writes.append(await _call(model, _talk("Count aloud from one to two hundred, in words.", f"run {run}"), write))
     say(2 * runs, 2 * runs, "done")
     if min(call.written for call in writes) < LEAST:
         raise InvalidOutput(f"{model.name} writes too little for its speed to be measured", model=model.name)
@@ -72,10 +76,10 @@ async def _call(model: Model, messages: tuple[Message, ...], most: int) -> _Call
     return _Call(used.input_tokens - used.cached_tokens, used.output_tokens, used.compute_ns / NS_PER_S)
 
 
-def _text(run: int) -> tuple[Message, ...]:
+def _text(run: int, words: int) -> tuple[Message, ...]:
     """A long text that differs from the first word on: what an engine keeps of an earlier one does not help."""
     chance = Random(run)
-    return _talk(f"{chance.random()} " + " ".join(chance.choice(WORDS) for _ in range(READ)), f"text {run}")
+    return _talk(f"{chance.random()} " + " ".join(chance.choice(WORDS) for _ in range(words)), f"text {run}")
 
 
 def _talk(question: str, system: str) -> tuple[Message, ...]:
