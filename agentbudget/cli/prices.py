@@ -26,20 +26,15 @@ BAR: Final = 20
 PER_MTOK: Final = ("input", "cached", "cache_write", "cache_write_1h", "output", "reasoning", "image")
 
 
-class Number(click.ParamType):
-    """A decimal number of at least 0, exactly as it is written."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        """`value` as a Decimal."""
-        try:
-            number = Decimal(value)
-        except (InvalidOperation, TypeError):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if not number.is_finite() or number < 0:
-            self.fail(f"{value!r} must be a number of at least 0", param, ctx)
-        return number
+def number(value: str | Decimal) -> Decimal:
+    """A number of at least 0, exactly as it is written. Raises ``BadParameter``."""
+    try:
+        exact = Decimal(value)
+    except InvalidOperation:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not exact.is_finite() or exact < 0:
+        raise click.BadParameter(f"{value!r} must be a number of at least 0")
+    return exact
 
 
 tier_option = click.option(
@@ -144,7 +139,7 @@ def _local_row(name: str, price: ComputePrice) -> dict[str, Any]:
 @prices.command("compare")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @call_options
-@click.option("--calls", type=Number(), help="Calls a month [of a skill: as in the ledger].")
+@click.option("--calls", type=number, help="Calls a month [of a skill: as in the ledger].")
 @click.option("--skill", help="Price the calls that this skill made, as the ledger has them.")
 @tier_option
 @ledger_option
@@ -224,13 +219,13 @@ def _print_comparison(workload: Workload, found: Sequence[Outlook]) -> None:
 @click.option(
     "--local", help="A model of this machine, llamacpp:…: its speeds, and what the environment says of costs."
 )
-@click.option("--usd-per-hour", type=Number(), help="The machine's hour, used or not [AGENTBUDGET_USD_PER_HOUR].")
-@click.option("--watts", type=Number(), help="What it draws while it computes [AGENTBUDGET_WATTS].")
-@click.option("--usd-per-kwh", type=Number(), help="The tariff [AGENTBUDGET_USD_PER_KWH].")
-@click.option("--prefill", type=Number(), help="Tokens a second that it reads, all its calls together.")
-@click.option("--decode", type=Number(), help="Tokens a second that it writes, all its calls together.")
+@click.option("--usd-per-hour", type=number, help="The machine's hour, used or not [AGENTBUDGET_USD_PER_HOUR].")
+@click.option("--watts", type=number, help="What it draws while it computes [AGENTBUDGET_WATTS].")
+@click.option("--usd-per-kwh", type=number, help="The tariff [AGENTBUDGET_USD_PER_KWH].")
+@click.option("--prefill", type=number, help="Tokens a second that it reads, all its calls together.")
+@click.option("--decode", type=number, help="Tokens a second that it writes, all its calls together.")
 @click.option(
-    "--utilisation", type=Number(), default="0.5", show_default=True, help="Share of the time with calls to compute."
+    "--utilisation", type=number, default="0.5", show_default=True, help="Share of the time with calls to compute."
 )
 @call_options
 @tier_option

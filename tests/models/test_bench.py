@@ -46,7 +46,7 @@ async def test_two_kinds_of_calls_give_both_speeds(prefill: float, decode: float
 
 async def test_progress_is_told() -> None:
     seen: list[tuple[int, int, str]] = []
-    await bench(machine_of(100, 10), runs=2, on_progress=lambda *told: seen.append(told))
+    await bench(machine_of(100, 10), runs=2, on_progress=lambda done, total, what: seen.append((done, total, what)))
     assert [(done, total) for done, total, _ in seen] == [(0, 4), (0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 

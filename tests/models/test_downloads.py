@@ -134,7 +134,7 @@ def part(data: bytes) -> Path:
 
 def test_a_file_is_fetched_whole_and_its_progress_told(site: Site, source: str) -> None:
     seen: list[tuple[int, int, str]] = []
-    path = catalog.ensure(WEIGHTS, progress=lambda *told: seen.append(told))
+    path = catalog.ensure(WEIGHTS, progress=lambda done, total, what: seen.append((done, total, what)))
     assert path.read_bytes() == DATA
     assert site.asked == [(source, None)]
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
