@@ -73,8 +73,8 @@ def answers(data: Path) -> list[Answer]:
         lengths: dict[str, dict[str, int]] = {}
         for result in read_rows(data / "routing", f"zeroeval_{exercise}.results.jsonl.gz", _Result):
             lengths.setdefault(result.id, {})[result.model] = min(result.out_tokens_cl100k, MAX_OUTPUT_TOKENS)
-        for row in read_rows(data / "routing", f"zeroeval_{exercise}.questions.jsonl.gz", _Question):
-            found.append(Answer(exercise, row.question, lengths.get(row.id, {})))
+        questions = read_rows(data / "routing", f"zeroeval_{exercise}.questions.jsonl.gz", _Question)
+        found.extend(Answer(exercise, row.question, lengths.get(row.id, {})) for row in questions)
     return found
 
 
