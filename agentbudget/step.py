@@ -564,7 +564,7 @@ class Step:
                 detail = answered(answer, time.perf_counter() - started) | {"price": price.terms}
                 settled(hold, Amount(cost, answer.usage.total_tokens, 1), detail)
                 span.cost(cost)
-            self.engine.estimator.learn(self.skill.name, model, answer.usage, answer.finish)
+            self.engine.estimator.learn(self.skill.name, model, answer.usage, answer.finish, estimate=estimate)
         return answer
 
     def _call_meta(self, model: Model, purpose: Purpose, estimate: CallEstimate | None) -> dict[str, Any]:
@@ -577,11 +577,7 @@ class Step:
             "price": model.price.source,
         }
         if estimate is not None:
-            meta["estimated"] = {
-                "usd_nano": estimate.expected.usd_nano,
-                "input_tokens": estimate.input.tokens,
-                "output_tokens": estimate.expected.tokens - estimate.input.tokens,
-            }
+            meta["estimated"] = estimate.told
         return meta
 
     def _hold_within(self, amount: Amount, call_tag: str, meta: Mapping[str, Any]) -> Hold:
