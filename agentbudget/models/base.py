@@ -92,9 +92,9 @@ class Completion:
 
     ``finish``: ``"stop"`` it ended by itself, ``"tools"`` it asks for the tools in ``calls``, ``"length"`` the output
     cap cut it, ``"budget"`` the compute cap cut it, ``"cut"`` a stream was left since its hold could not grow,
-    ``"refused"`` the model declined. ``confidence`` is the geometric mean probability of the output tokens (0 to 1) where the model
-    reports probabilities, else None. ``served_by`` is the name of the model that the provider says answered. ``price``
-    is what was charged by where that is not the model's own price: another service tier than was asked for.
+    ``"refused"`` the model declined. ``confidence`` is the geometric mean probability of the output tokens (0 to 1)
+    where the model reports probabilities, else None. ``served_by`` is the name of the model that the provider says
+    answered. ``price`` is what was charged by where that is not the model's own: another service tier than asked for.
     """
 
     text: str
