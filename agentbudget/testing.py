@@ -65,7 +65,7 @@ def _count(request: Request) -> int:
 
 @dataclass
 class ScriptedModel:
-    """A `Model` that answers from a script, in order, or by a function of the request. A word is a token, a picture 100.
+    """A `Model` that answers from a script, in order, or by a function of the request. A token is a word, a picture 100.
 
     `requests` records what it was asked. It raises ``AssertionError`` when the script runs out.
     """

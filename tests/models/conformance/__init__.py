@@ -4,8 +4,8 @@ A model's own file subclasses `ModelConformance` and supplies a `case`: the mode
 
     class TestScriptedModel(ModelConformance):
         @pytest.fixture
-        async def case(self) -> AsyncIterator[Case]:
-            yield Case(ScriptedModel(…))
+        def case(self) -> Case:
+            return Case(ScriptedModel(…))
 """
 
 from tests.models.conformance.case import Case

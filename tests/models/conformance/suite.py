@@ -349,16 +349,17 @@ async def _counted_right(model: Model, request: Request) -> None:
 
 async def _refuses(model: Model, request: Request) -> None:
     """What a model cannot do, it says before anything is sent, whichever way it is asked."""
-    for way in ("complete", "stream", "count"):
+
+    async def count(request: Request, _: Meter) -> object:
+        return await model.count_input(request)
+
+    async def stream(request: Request, meter: Meter) -> object:
+        return await streamed(model, request, meter)
+
+    for ask_it in (model.complete, stream, count):
         meter = Meter()
         with pytest.raises((Mistake, RequestRejected)) as raised:
-            match way:
-                case "complete":
-                    await model.complete(request, meter)
-                case "stream":
-                    await streamed(model, request, meter)
-                case _:
-                    await model.count_input(request)
+            await ask_it(request, meter)
         assert isinstance(raised.value, AgentBudgetError)
         assert not meter.sent
         assert model.name in str(raised.value)

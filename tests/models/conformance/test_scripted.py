@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from agentbudget.models.base import Request
@@ -20,5 +18,5 @@ def reply(request: Request) -> ScriptedReply:
 
 class TestScriptedModel(ModelConformance):
     @pytest.fixture
-    async def case(self) -> AsyncIterator[Case]:
-        yield Case(ScriptedModel(reply), seeded=True)
+    def case(self) -> Case:
+        return Case(ScriptedModel(reply), seeded=True)
