@@ -65,9 +65,10 @@ def _count(request: Request) -> int:
 
 @dataclass
 class ScriptedModel:
-    """A `Model` that answers from a script, in order, or by a function of the request. A token is a word, a picture 100.
+    """A `Model` that answers from a script, in order, or by a function of the request.
 
-    `requests` records what it was asked. It raises ``AssertionError`` when the script runs out.
+    A word is a token, a picture 100. `requests` records what it was asked.
+    It raises ``AssertionError`` when the script runs out.
     """
 
     script: Iterable[str | ScriptedReply] | Callable[[Request], str | ScriptedReply]
