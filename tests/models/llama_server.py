@@ -45,6 +45,8 @@ OPTIONS: Final = (
     # Repacked weights are what it multiplies with AMX, where the processor says that it has it: virtual machines whose
     # host keeps those registers from them end it with SIGILL.
     "--no-repack",
+    # The model's own template has no words for tools.
+    *("--chat-template-file", str(Path(__file__).parent / "tools.jinja")),
 )
 
 LISTENING: Final = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
