@@ -21,7 +21,7 @@ NO_THOUGHT: Final = re.compile(r"(ft:)?gpt-(5\.[1-9]|[6-9]|\d\d)")
 """Models of which ``none`` may be asked; ``minimal`` is the least that gpt-5 does, ``low`` the least of the others."""
 
 THOUGHTS: Final[tuple[tuple[int, Effort], ...]] = ((2048, "low"), (8192, "medium"))
-"""The effort for so many tokens of reasoning, ``high`` for more. OpenAI takes no number; the output cap holds anyway."""
+"""The effort for so many tokens of reasoning, ``high`` for more. OpenAI takes no number; the output cap holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The chat completions API, OpenAI's and every compatible server's: requests in its words, answers and chunks in ours."""
+"""The chat completions API, of OpenAI and of compatible servers: a request in its words, its answers in ours."""
 
 from __future__ import annotations
 
@@ -173,8 +173,7 @@ def _content(message: Message) -> str | list[dict[str, object]]:
     if not message.images:
         return message.text
     pictures: list[dict[str, object]] = [
-        {"type": "image_url", "image_url": {"url": data_url(image), "detail": image.detail}}
-        for image in message.images
+        {"type": "image_url", "image_url": {"url": data_url(image), "detail": image.detail}} for image in message.images
     ]
     return [{"type": "text", "text": message.text}, *pictures] if message.text else pictures
 

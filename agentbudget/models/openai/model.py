@@ -411,7 +411,7 @@ class OpenAIModel:
 
 
 def _default_address(profile: Profile | None) -> str:
-    """Where a model is unless its address is given: where such servers listen, else OpenAI, or as the environment says."""
+    """Where a model is unless it is given: where such servers listen; else where the environment says, or OpenAI."""
     if profile is not None and profile.address is not None:
         return profile.address
     return os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS
