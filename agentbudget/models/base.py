@@ -50,7 +50,8 @@ class Message:
     """One turn of a conversation.
 
     ``calls`` are the tools that an assistant's turn asked for. A turn of the role ``"tool"`` brings the result of one:
-    ``answers`` is that call's id.
+    ``answers`` is that call's id. ``echo`` is that of the `Completion` which an assistant's turn brings back: a model
+    that wants it (and made it) gets it, others never see it.
     """
 
     role: Role
@@ -58,6 +59,7 @@ class Message:
     images: tuple[Image, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     answers: str | None = None
+    echo: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Completion:
     confidence: float | None = None
     calls: tuple[ToolCall, ...] = ()
     price: Price | None = None
+    echo: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
