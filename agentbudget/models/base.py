@@ -97,6 +97,7 @@ class Completion:
     ``"refused"`` the model declined. ``confidence`` is the geometric mean probability of the output tokens (0 to 1)
     where the model reports probabilities, else None. ``served_by`` is the name of the model that the provider says
     answered. ``price`` is what was charged by where that is not the model's own: another service tier than asked for.
+    ``echo`` is what the provider wants back, unread, with a turn that asked for tools: its signed or sealed reasoning.
     """
 
     text: str
