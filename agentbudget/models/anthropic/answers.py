@@ -70,6 +70,12 @@ class CountedUsage(BaseModel):
         return self.model_copy(update=stated)
 
 
+class CountedInput(BaseModel):
+    """What the count endpoint says."""
+
+    input_tokens: Annotated[int, Field(ge=0)]
+
+
 class Block(BaseModel):
     """A part of an answer: text, thinking, or the call of a tool."""
 

@@ -6,17 +6,18 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, cast
 
 from agentbudget.errors import RequestRejected
-from agentbudget.models.anthropic.families import Family
-from agentbudget.models.base import Message, Request, Tool, ToolChoice
+from agentbudget.models.anthropic.families import Family, Way
+from agentbudget.models.base import Message, Request, Tool, ToolCall, ToolChoice
 from agentbudget.models.structured import Structure
 from agentbudget.models.tokens import bytes_bound
 
 if TYPE_CHECKING:
     from anthropic.types import (
         CacheControlEphemeralParam,
+        MessageParam,
         OutputConfigParam,
         TextBlockParam,
         ThinkingConfigParam,
@@ -44,49 +45,72 @@ class Thought:
     hidden: bool
 
 
-def params(
-    model_id: str, family: Family, request: Request, *, structure: Structure | None, effort: Effort | None
-) -> MessageCreateParamsBase:
-    """The body of a request. Raises `RequestRejected`, with nothing sent, for what this model is known to refuse."""
-    system, turns = _split(request.messages)
-    kept = _kept(family, request)
-    written: MessageCreateParamsBase = {
-        "model": model_id,
-        "max_tokens": request.max_output_tokens,
-        "messages": [],
-        "service_tier": "standard_only",  # the tier that the price is for
-    }
-    body: dict[str, Any] = {"messages": _turns(model_id, turns, kept)}
-    if system:
-        body["system"] = _system(system, kept)
-    if request.stop:
-        body["stop_sequences"] = list(request.stop)
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        body["tool_choice"] = _choice(model_id, family, request.tool_choice)
-    thought = thinking(family, request, effort=effort)
-    if thought.config is not None:
-        body["thinking"] = thought.config
-    if config := _output(structure, thought.effort):
-        body["output_config"] = config
-    return {**written, **body}  # pyright: ignore[reportReturnType] (the blocks are plain dicts until here)
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes requests to one model. ``model`` is its id, ``name`` ours; ``effort`` None leaves that to the model."""
 
+    model: str
+    name: str
+    family: Family
+    effort: Effort | None
 
-def thinking(family: Family, request: Request, *, effort: Effort | None) -> Thought:
-    """How the model is to think: within ``reasoning_tokens`` where it takes a budget, else with less or more effort.
+    def params(self, request: Request, structure: Structure | None) -> MessageCreateParamsBase:
+        """The body of a request. Raises `RequestRejected`, for what this model is known to refuse."""
+        kept = _kept(self.family, request)
+        body: MessageCreateParamsBase = {
+            "model": self.model,
+            "max_tokens": request.max_output_tokens,
+            "messages": _turns(self.model, request.messages, kept),
+            "service_tier": "standard_only",  # the tier that the price is for
+        }
+        if any(message.role == "system" for message in request.messages):
+            body["system"] = _system(request.messages, kept)
+        if request.stop:
+            body["stop_sequences"] = list(request.stop)
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tool_choice"] = self._choice(request.tool_choice)
+        thought = self.thinking(request)
+        if thought.config is not None:
+            body["thinking"] = thought.config
+        if config := _output(structure, thought.effort):
+            body["output_config"] = config
+        return body
 
-    A request that leaves it to the model, and no room for it under its cap, asks for as little as the model can.
-    """
-    most = request.reasoning_tokens
-    if most is None and request.max_output_tokens < LEAST_BUDGET:
-        most = 0
-    if most is None:
-        return Thought(None, effort, hidden=family.thinking not in ("budget", "asked"))
-    if family.thinking == "budget":
-        return _budgeted(request, most, effort)
-    if most == 0:
-        return _least(family, request, effort)
-    return Thought({"type": "adaptive"}, effort or _effort(most), hidden=True)
+    def thinking(self, request: Request) -> Thought:
+        """How the model is to think: within ``reasoning_tokens`` where it takes a budget, else with some effort.
+
+        A request that leaves it to the model, and no room for it under its cap, asks for as little as the model can.
+        """
+        most = request.reasoning_tokens
+        if most is None and request.max_output_tokens < LEAST_BUDGET:
+            most = 0
+        if most is None:
+            return Thought(None, self.effort, hidden=self.family.thinking not in ("budget", "asked"))
+        if self.family.thinking == "budget":
+            return _budgeted(request, most, self.effort)
+        if most == 0:
+            return _least(self.family.thinking, request, self.effort)
+        return Thought({"type": "adaptive"}, self.effort or _effort(most), hidden=True)
+
+    def _choice(self, choice: ToolChoice) -> ToolChoiceParam:
+        match choice:
+            case "auto":
+                return {"type": "auto"}
+            case "none":
+                return {"type": "none"}
+            case "required":
+                return self._forced()
+        assert_never(choice)
+
+    def _forced(self) -> ToolChoiceParam:
+        if self.family.forces_tools:
+            return {"type": "any"}
+        raise RequestRejected(
+            f"{self.name} cannot be made to call a tool: leave tool_choice at 'auto', and ask for it in the prompt",
+            model=self.name,
+            sent=False,
+        )
 
 
 def _budgeted(request: Request, most: int, effort: Effort | None) -> Thought:
@@ -99,8 +123,8 @@ def _budgeted(request: Request, most: int, effort: Effort | None) -> Thought:
     return Thought({"type": "enabled", "budget_tokens": budget}, effort, hidden=True)
 
 
-def _least(family: Family, request: Request, effort: Effort | None) -> Thought:
-    match family.thinking:
+def _least(way: Way, request: Request, effort: Effort | None) -> Thought:
+    match way:
         case "budget" | "asked":
             return Thought(None, effort, hidden=False)
         case "usual":
@@ -110,7 +134,7 @@ def _least(family: Family, request: Request, effort: Effort | None) -> Thought:
             return Thought({"type": "between_tools"}, effort, hidden=bool(request.tools))
         case "always":
             return Thought(None, effort or "low", hidden=True)
-    assert_never(family.thinking)
+    assert_never(way)
 
 
 def _effort(most: int) -> Effort:
@@ -149,36 +173,32 @@ def _kept(family: Family, request: Request) -> Kept | None:
     return Kept(len(system), turns if all_shared else 0, {"type": "ephemeral", "ttl": request.cache_time})
 
 
-def _split(messages: tuple[Message, ...]) -> tuple[list[Message], list[Message]]:
-    system = [message for message in messages if message.role == "system"]
-    return system, [message for message in messages if message.role != "system"]
-
-
-def _system(system: list[Message], kept: Kept | None) -> str | list[TextBlockParam]:
+def _system(messages: tuple[Message, ...], kept: Kept | None) -> str | list[TextBlockParam]:
+    """What the system says: in one text, or in two where the first is shared by many requests."""
+    said = [message.text for message in messages if message.role == "system"]
     if kept is None or kept.turns or not kept.system:
-        return "\n\n".join(message.text for message in system)
-    shared: TextBlockParam = {
-        "type": "text",
-        "text": "\n\n".join(message.text for message in system[: kept.system]),
-        "cache_control": kept.control,
-    }
-    own = "\n\n".join(message.text for message in system[kept.system :])
-    return [shared, *([{"type": "text", "text": own} if own else None] if own else [])]  # type: ignore[list-item]
+        return "\n\n".join(said)
+    blocks: list[TextBlockParam] = [
+        {"type": "text", "text": "\n\n".join(said[: kept.system]), "cache_control": kept.control}
+    ]
+    if own := said[kept.system :]:
+        blocks.append({"type": "text", "text": "\n\n".join(own)})
+    return blocks
 
 
-def _turns(model_id: str, turns: list[Message], kept: Kept | None) -> list[Block]:
+def _turns(model: str, messages: tuple[Message, ...], kept: Kept | None) -> list[MessageParam]:
     """The turns. Results of tools that were called together come back together."""
+    turns = [message for message in messages if message.role != "system"]
     written: list[Block] = []
     for number, message in enumerate(turns, 1):
-        content = _content(model_id, message)
+        content = _content(model, message)
         if kept is not None and kept.turns == number:
             content = _marked(content, kept.control)
-        role = "assistant" if message.role == "assistant" else "user"
         if message.role == "tool" and number > 1 and turns[number - 2].role == "tool":
             written[-1]["content"] += content
         else:
-            written.append({"role": role, "content": content})
-    return written
+            written.append({"role": "assistant" if message.role == "assistant" else "user", "content": content})
+    return cast("list[MessageParam]", written)
 
 
 def _content(model_id: str, message: Message) -> str | list[Block]:
@@ -209,7 +229,7 @@ def _marked(content: str | list[Block], control: CacheControlEphemeralParam) -> 
     return [*blocks[:-1], {**blocks[-1], "cache_control": control}]
 
 
-def _call(call: Any) -> Block:
+def _call(call: ToolCall) -> Block:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call.arguments)}
 
 
@@ -236,21 +256,3 @@ def _echoed(model_id: str, echo: str) -> list[Block]:
 
 def _tool(tool: Tool) -> ToolParam:
     return {"name": tool.name, "description": tool.description, "input_schema": dict(tool.parameters)}
-
-
-def _choice(model_id: str, family: Family, choice: ToolChoice) -> ToolChoiceParam:
-    match choice:
-        case "auto":
-            return {"type": "auto"}
-        case "none":
-            return {"type": "none"}
-        case "required":
-            if not family.forces_tools:
-                raise RequestRejected(
-                    f"anthropic:{model_id} cannot be made to call a tool: leave tool_choice at 'auto', and say in the "
-                    "prompt when it should",
-                    model=f"anthropic:{model_id}",
-                    sent=False,
-                )
-            return {"type": "any"}
-    assert_never(choice)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Thinking = Literal["budget", "asked", "usual", "between", "always"]
+Way = Literal["budget", "asked", "usual", "between", "always"]
 """How a model thinks: within a ``budget`` of tokens; where it is ``asked`` to, as much as it likes; ``usual``ly, if it
 is not told otherwise; at least ``between`` calls of tools; or ``always``."""
 
@@ -49,7 +49,7 @@ UNFORCED: Final = frozenset({("opus", (5, 5)), ("sonnet", (5, 5)), ("fable", (5,
 class Family:
     """What a request to one of Claude's models has to heed."""
 
-    thinking: Thinking
+    thinking: Way
     cached_from: int = LEAST_CACHED
     picture: int = LARGE_PICTURE
     forces_tools: bool = True
@@ -73,7 +73,7 @@ def family_of(model_id: str) -> Family:
     )
 
 
-def _thinking(name: str, version: Version) -> Thinking:
+def _thinking(name: str, version: Version) -> Way:
     if version < (4, 6):
         return "budget"
     if version < (5, 0):

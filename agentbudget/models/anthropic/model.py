@@ -8,8 +8,11 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
 
 from agentbudget.errors import (
     MissingDependency,
@@ -19,8 +22,8 @@ from agentbudget.errors import (
     SchemaUnsupported,
     UnknownModel,
 )
-from agentbudget.models.anthropic.answers import Answer, Event, Heard, Reader
-from agentbudget.models.anthropic.asked import Effort, params, thinking
+from agentbudget.models.anthropic.answers import Answer, CountedInput, Event, Heard, Reader
+from agentbudget.models.anthropic.asked import Effort, Writer
 from agentbudget.models.anthropic.bound import counted_bound, input_bound
 from agentbudget.models.anthropic.families import family_of
 from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place, Price, Request
@@ -90,7 +93,7 @@ class AnthropicModel:
         self.address = checked_address(self._base_url)
         self.price: Final[Price] = price or price_of("anthropic", model_id)
         self.context_window = _window(model_id, context_window)
-        self._family = family_of(model_id)
+        self._writer = Writer(model_id, self.name, family_of(model_id), effort)
         self._api_key = api_key
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncAnthropic] = WeakKeyDictionary()
@@ -117,7 +120,7 @@ class AnthropicModel:
         """A bound: Claude's vocabulary is not public. With `counted`, what the API counts, and a little more."""
         structure = self._structure(request)
         written = self._params(request, structure)
-        bound = input_bound(self._family, request, structure.schema if structure else None)
+        bound = input_bound(self._writer.family, request, structure.schema if structure else None)
         if not self.counted:
             return InputCount(bound, exact=False)
         counted = await self._count(written, request.timeout_s)
@@ -151,13 +154,11 @@ class AnthropicModel:
         structure = self._structure(request)
         written = self._params(request, structure)
         client, caller = self._connect()
-        hidden = thinking(self._family, request, effort=self.effort).hidden
+        hidden = self._writer.thinking(request).hidden
         heard = Heard(self._reader(structure), request.max_output_tokens, hidden, self.stream_lead_tokens)
 
         async def ask() -> _Events:
-            return _Events(
-                await client.messages.create(**written, stream=True, timeout=timeouts(request.timeout_s))
-            )
+            return _Events(await client.messages.create(**written, stream=True, timeout=timeouts(request.timeout_s)))
 
         async with aclosing(caller.send_stream(ask, heard, meter, timeout_s=request.timeout_s)) as deltas:
             async for delta in deltas:
@@ -189,8 +190,8 @@ class AnthropicModel:
         body: MessageCountTokensParams = asked  # pyright: ignore[reportAssignmentType] (a part of what `params` wrote)
 
         async def ask() -> int:
-            counted = await client.messages.count_tokens(**body, timeout=timeouts(timeout_s))
-            return Count.model_validate(counted.to_dict()).input_tokens
+            raw = await client.messages.with_raw_response.count_tokens(**body, timeout=timeouts(timeout_s))
+            return CountedInput.model_validate_json(await raw.read()).input_tokens
 
         try:
             self._counts[key] = await caller.send(ask, Meter(), timeout_s=timeout_s)
@@ -212,7 +213,7 @@ class AnthropicModel:
             raise SchemaUnsupported(f"{self.name} cannot be held to this schema: {error}") from error
 
     def _params(self, request: Request, structure: Structure | None) -> MessageCreateParamsBase:
-        return params(self.model_id, self._family, request, structure=structure, effort=self.effort)
+        return self._writer.params(request, structure)
 
     def _reader(self, structure: Structure | None) -> Reader:
         return Reader(self.model_id, self.name, structure)

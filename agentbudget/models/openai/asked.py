@@ -83,9 +83,13 @@ def check(name: str, profile: Profile, request: Request) -> None:
     for message in request.messages:
         for image in message.images:
             if image.media_type not in profile.image_types:
-                raise _refused(name, "images", image.media_type, f"reads no {image.media_type}; convert it to image/png")
+                raise _refused(
+                    name, "images", image.media_type, f"reads no {image.media_type}; convert it to image/png"
+                )
         if message.images and message.role not in ("user", "tool"):
-            raise _refused(name, "images", message.role, f"takes no pictures from the {message.role}; put them in a user's turn")
+            raise _refused(
+                name, "images", message.role, f"takes no pictures from the {message.role}; put them in a user's turn"
+            )
         if message.role == "tool" and message.answers is None:
             raise _refused(name, "answers", None, "needs to know which call a tool's turn answers: set Message.answers")
 

@@ -173,8 +173,7 @@ def _content(message: Message) -> str | list[dict[str, object]]:
     if not message.images:
         return message.text
     pictures: list[dict[str, object]] = [
-        {"type": "image_url", "image_url": {"url": data_url(image), "detail": image.detail}}
-        for image in message.images
+        {"type": "image_url", "image_url": {"url": data_url(image), "detail": image.detail}} for image in message.images
     ]
     return [{"type": "text", "text": message.text}, *pictures] if message.text else pictures
 
