@@ -34,7 +34,6 @@ class Asked:
     model_id: str
     request: Request
     profile: Profile
-    official: bool
     structure: Structure | None
     effort: Effort | None
     temperature: float | None

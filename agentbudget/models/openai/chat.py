@@ -67,7 +67,7 @@ def answer(content: bytes) -> Answer:
 class Reader:
     """Reads one stream, chunk by chunk, and keeps what the whole answer will be made of."""
 
-    model: str = ""
+    model: str
     text: str = ""
     refusal: str = ""
     reason: str | None = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
-from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from agentbudget.errors import (
@@ -18,19 +18,21 @@ from agentbudget.errors import (
     MissingDependency,
     Mistake,
     ModelError,
+    RequestRejected,
     UnknownModel,
     UnknownPrice,
 )
-from agentbudget.models.base import Completion, Delta, Finish, InputCount, Meter, Place, Price, Request, in_one_piece
+from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place, Price, Request
 from agentbudget.models.images import any_image_tokens, openai_image_tokens
 from agentbudget.models.openai import chat, probes, responses
-from agentbudget.models.openai.answers import Answer, Piece
+from agentbudget.models.openai.answers import Answer
 from agentbudget.models.openai.asked import Asked, cache_key, check, effort_for, reasons, structure_of
-from agentbudget.models.openai.progress import Progress
+from agentbudget.models.openai.progress import Clock, Progress
+from agentbudget.models.openai.streams import Hearing, Reader
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
 from agentbudget.models.servers import COMPATIBLE, OPENAI, Effort, Profile
 from agentbudget.models.tokens import Encoding, bytes_bound, encoding_of, openai_bound, text_tokens
-from agentbudget.prices import TokenPrice, context_window_of, price_of
+from agentbudget.prices import context_window_of, price_of
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -50,6 +52,26 @@ TIERS_SERVED: Final[dict[str, Tier]] = {said: tier for tier, said in SERVICE_TIE
 
 COUNTS_KEPT: Final = 64
 """Requests whose count is remembered: an estimate asks for it, and so does the call itself."""
+
+
+class Body(Protocol):
+    """Puts a request into the words of an API."""
+
+    def __call__(self, asked: Asked, *, stream: bool = False) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One API: its path, how a request is put into its words, how its answers and streams are read."""
+
+    path: str
+    body: Body
+    answer: Callable[[bytes], Answer]
+    reader: Callable[[str], Reader]
+
+
+RESPONSES: Final = Wire(responses.PATH, responses.body, responses.answer, responses.Reader)
+CHAT: Final = Wire(chat.PATH, chat.body, chat.answer, chat.Reader)
 
 
 class OpenAIModel:
@@ -95,7 +117,7 @@ class OpenAIModel:
         self.effort: Final = effort
         self.tier: Final[Tier] = tier
         self.probabilities: Final = probabilities
-        self._check_choices()
+        self._refuse_wrong_choices()
         self._api_url = None if self.official or profile else self.address
         self.price: Final[Price] = price or self._list_price(tier)
         self._window = context_window or context_window_of(self.profile.name, model_id, api_url=self._api_url)
@@ -113,6 +135,13 @@ class OpenAIModel:
 
     def __repr__(self) -> str:
         return f"OpenAIModel({self.model_id!r}, api={self.api!r}, address={self.address!r})"
+
+    def _refuse_wrong_choices(self) -> None:
+        if self.tier != "standard" and not self.official:
+            raise Mistake(f"{self.name}: only OpenAI itself has service tiers; leave tier at 'standard'")
+        if self.effort is not None and self.effort not in self.profile.efforts:
+            known = ", ".join(self.profile.efforts) or "none at all"
+            raise Mistake(f"{self.name}: {self.profile.name} knows no effort {self.effort!r}; it knows {known}")
 
     @property
     def provider(self) -> str:
@@ -170,56 +199,221 @@ class OpenAIModel:
 
         What is paid for by the second is streamed, so that it can be cut when what was held has been computed.
         """
-        if self._by_time and self.profile.usage_in_streams:
+        if self._by_time:
             return await self._drained(request, meter)
         asked = self._asked(request)
         client, caller = self._connect()
         api = self._api_of(request)
-        body, started = api.body(asked), monotonic_ns()
+        body = api.body(asked)
 
         async def ask() -> Answer:
-            options = {"timeout": timeouts(request.timeout_s)}
-            return api.answer(await client.post(api.PATH, cast_to=bytes, body=body, options=options))
+            said = await client.post(
+                api.path, cast_to=bytes, body=body, options={"timeout": timeouts(request.timeout_s)}
+            )
+            return api.answer(said)
 
         answer = await caller.send(ask, meter, timeout_s=request.timeout_s)
-        return self._completed(answer, asked, caller, meter, elapsed_ns=monotonic_ns() - started)
+        if answer.usage is not None:
+            meter.used(answer.usage)
+            return self._completion(answer, answer.usage, asked, caller)
+        if answer.failure is not None:
+            raise caller.failed(answer.failure.kind, answer.failure.detail, None)
+        raise caller.unknown(f"{self.address} does not say what the answer used")
 
     @property
     def stream_lead_tokens(self) -> int | None:
         """None for OpenAI, which does not say that closing a stream ends the billing; else the profile's."""
         return self.profile.lead_tokens
 
-    async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
         """The answer piece by piece; see `Model.stream`."""
-        if not self.profile.usage_in_streams:
-            async for delta in in_one_piece(self, request, meter):
-                yield delta
-            return
         asked = self._asked(request)
         client, caller = self._connect()
-        progress = Progress(self._most_input(request), request.max_output_tokens, self.stream_lead_tokens)
-        started, model = monotonic_ns(), self.model_id
-        try:
-            async with aclosing(self._pieces(client, caller, asked, meter)) as pieces:
-                async for piece in pieces:
-                    elapsed_ns = monotonic_ns() - started
-                    if piece.answer is not None:
-                        answer = piece.answer
-                        yield Delta(completion=self._completed(answer, asked, caller, meter, elapsed_ns=elapsed_ns))
-                        return
-                    progress.add(piece)
-                    may_go_on = meter.may_go_on(self._timed(progress.so_far(), piece.compute_ns, elapsed_ns))
-                    if piece.text:
-                        yield Delta(piece.text)
-                    if not may_go_on:
-                        break
-                    ...
-        except BaseException:
-            progress.left(meter, compute_ns=monotonic_ns() - started if self._by_time else 0)
-            raise
+        api = self._api_of(request)
+        body = api.body(asked, stream=True)
+        heard = Hearing(
+            reader=api.reader(self.model_id),
+            progress=Progress(self._most_input(request), request.max_output_tokens, self.stream_lead_tokens),
+            clock=Clock(),
+            caller=caller,
+            whole=lambda answer, usage: self._completion(answer, usage, asked, caller),
+            shown=asked.structure is None or not asked.structure.wrapped,
+            seconds=request.max_compute_s if self._by_time else None,
+            by_time=self._by_time,
+        )
+
+        async def opened() -> AsyncStream[object]:
+            return await client.post(
+                api.path,
+                cast_to=object,
+                body=body,
+                # "events": errors inside the stream are for our reader; the SDK's own have no code
+                options={"timeout": timeouts(request.timeout_s), "stream_mode": "events"},
+                stream=True,
+                stream_cls=_sdk().AsyncStream[object],
+            )
+
+        return caller.send_stream(lambda: heard.in_time(opened), heard, meter, timeout_s=request.timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections that were opened in the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
+
+    async def _drained(self, request: Request, meter: Meter) -> Completion:
+        """The answer at the end of a stream."""
+        answer: Completion | None = None
+        async with aclosing(self.stream(request, meter)) as deltas:
+            async for delta in deltas:
+                answer = delta.completion
+        assert answer is not None  # a stream ends with one, or raises
+        return answer
+
+    def _api_of(self, request: Request) -> Wire:
+        """The API that can carry out the request."""
+        lacking = bool(request.stop) or request.max_output_tokens < responses.LEAST_TOKENS
+        return CHAT if self.api == "chat" or lacking else RESPONSES
+
+    def _asked(self, request: Request) -> Asked:
+        """The request with all that depends on the model and its server settled. Raises a `Mistake`."""
+        check(self.name, self.profile, request)
+        return Asked(
+            model_id=self.model_id,
+            request=request,
+            profile=self.profile,
+            structure=structure_of(request, official=self.official),
+            effort=(effort_for(self.model_id, request.reasoning_tokens) if self.official else None) or self.effort,
+            temperature=None if self.reasons else request.temperature,
+            seed=None if self.reasons else request.seed,
+            probabilities=self.probabilities and not self.reasons,
+            service_tier=SERVICE_TIERS[self.tier] if self.official else None,
+            cache_key=cache_key(request) if self.official else None,
+        )
+
+    def _completion(self, answer: Answer, usage: Usage, asked: Asked, caller: Caller) -> Completion:
+        """What is made of an answer that said what it used."""
+        if answer.failure is not None:
+            raise caller.failed(answer.failure.kind, answer.failure.detail, usage)
+        if answer.finish is None:
+            raise InvalidOutput(f"{self.name} did not end with an answer", model=self.name, usage=usage)
+        text = answer.text
+        if asked.structure is not None and answer.finish == "stop":
+            try:
+                text = asked.structure.unwrap(text)
+            except ValueError as error:
+                raise InvalidOutput(
+                    f"{self.name} did not keep to the schema: {error}", model=self.name, usage=usage
+                ) from error
+        return Completion(
+            text,
+            answer.finish,
+            usage,
+            served_by=answer.model,
+            confidence=answer.confidence,
+            calls=answer.calls,
+            price=self._price_served(answer.tier),
+        )
+
+    def _price_served(self, said: str | None) -> Price | None:
+        """The price of the service tier that served, where that is another than was asked for and somebody prices it.
+
+        A tier that nobody prices is booked at the price that was held.
+        """
+        tier = TIERS_SERVED.get(said or "")
+        if not self.official or tier is None or tier == self.tier:
+            return None
+        try:
+            return self._list_price(tier)
+        except UnknownPrice:
+            return None
+
+    def _list_price(self, tier: Tier) -> Price:
+        return price_of(self.profile.name, self.model_id, api_url=self._api_url, tier=tier)
+
+    async def _learn_window(self) -> None:
+        """Ask the server how many tokens of context it has. Raises `UnknownModel`, or why it cannot be asked."""
+        way = self.profile.window
+        assert way is not None  # `__init__` refused a model whose window nobody can tell
+        client, caller = self._connect()
+        try:
+            self._window = await caller.send(
+                lambda: probes.window(client, self.address, way, self.model_id), Meter(), timeout_s=probes.PROBE_S
+            )
+        except (probes.Unanswered, RequestRejected) as error:
+            raise UnknownModel(
+                f"{self.address} does not say how many tokens of context {self.name} has: load the model there first, "
+                "or pass context_window="
+            ) from error
+
+    async def _server_count(self, request: Request) -> InputCount | None:
+        """The server's own count; None where it is not asked, or cannot count: what is wrong, the call will say."""
+        way = self.profile.count
+        if way is None or not self._counted:
+            return None
+        asked = self._asked(request)
+        key = self._count_key(asked)
+        if key not in self._counts:
+            client, caller = self._connect()
+            try:
+                tokens = await caller.send(
+                    lambda: probes.count(client, self.address, way, asked), Meter(), timeout_s=probes.PROBE_S
+                )
+            except (ModelError, probes.Unanswered):
+                return None
+            exact = way != "responses" or self._api_of(request) is RESPONSES
+            self._counts[key] = InputCount(tokens, exact=exact)
+            if len(self._counts) > COUNTS_KEPT:
+                self._counts.popitem(last=False)
+        return self._counts[key]
+
+    def _count_key(self, asked: Asked) -> str:
+        """What requests of the same input share, however they are capped."""
+        body = json.dumps(chat.counted(asked), sort_keys=True)
+        return hashlib.sha256(body.encode()).hexdigest()
+
+    def _most_input(self, request: Request) -> int:
+        """The most input tokens of a request, by what was counted of it."""
+        counted = self._counts.get(self._count_key(self._asked(request))) if self._counts else None
+        return (counted or self._bound(request)).tokens
+
+    def _bound(self, request: Request) -> InputCount:
+        """The most that a request's input can have, counted here."""
+        structure = structure_of(request, official=self.official)
+        schema = structure.schema if structure else None
+        pictures = [image for message in request.messages for image in message.images]
+        if self._encoding is None:
+            seen = sum(
+                openai_image_tokens(self.model_id, image) if self.official else any_image_tokens(image)
+                for image in pictures
+            )
+            return InputCount(bytes_bound(request.messages, schema, tools=request.tools) + seen, exact=False)
+        seen = sum(openai_image_tokens(self.model_id, image) for image in pictures)
+        text = openai_bound(self._encoding, request.messages, schema, tools=request.tools)
+        return InputCount(text + seen, exact=False)
+
+    def _connect(self) -> tuple[AsyncOpenAI, Caller]:
+        """A client for the running event loop (its connections cannot move to another), and our guard."""
+        sdk = _sdk()
+        key = key_from(self._api_key, KEY_VARIABLE, address=self.address, model=self.name)
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0)
+        errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
+        return client, Caller(self.name, KEY_VARIABLE, self.address, errors, key)
+
+
+def _default_address(profile: Profile | None) -> str:
+    """Where a model is unless its address is given: where such servers listen, else OpenAI, or as the environment says."""
+    if profile is not None and profile.address is not None:
+        return profile.address
+    return os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS
+
+
+def _sdk():
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingDependency("OpenAI's API needs openai: pip install 'agentbudget-runtime[openai]'") from error
+    return openai

@@ -1,12 +1,34 @@
-"""How much a stream has used so far at the most, while it runs and when it ends before its end."""
+"""How much a call has used so far at the most, while it runs and when it ends before its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from time import monotonic_ns
 
-from agentbudget.models.base import Meter
 from agentbudget.models.openai.answers import Piece
 from agentbudget.usage import Usage
+
+NS_PER_S = 10**9
+
+
+@dataclass
+class Clock:
+    """How long a call has computed: by the server's word where it gives one, else since it left."""
+
+    started_ns: int = field(default_factory=monotonic_ns)
+    stated_ns: int | None = None
+    stated_at_ns: int = 0
+
+    def state(self, compute_ns: int | None) -> None:
+        """Take the server's word."""
+        if compute_ns is not None:
+            self.stated_ns, self.stated_at_ns = compute_ns, monotonic_ns()
+
+    def computed_ns(self) -> int:
+        """Nanoseconds until now."""
+        if self.stated_ns is None:
+            return monotonic_ns() - self.started_ns
+        return self.stated_ns + monotonic_ns() - self.stated_at_ns
 
 
 @dataclass
@@ -36,18 +58,8 @@ class Progress:
         output = min(self.cap, made + (self.lead or 0))
         if self.stated is None:
             return Usage(self.input_bound, output)
-        return replace(self.stated, output_tokens=max(output, self.stated.reasoning_tokens))
-
-    def presumed(self) -> Usage | None:
-        """What is presumed of a stream that was left; None where nobody says that leaving it stops the server."""
-        return None if self.lead is None else self.so_far()
+        return replace(self.stated, output_tokens=max(output, self.stated.output_tokens))
 
     def at_most(self) -> Usage:
-        """What it may be charged for, whatever the server does."""
-        return self.presumed() or Usage(self.input_bound, self.cap)
-
-    def left(self, meter: Meter, *, compute_ns: int) -> None:
-        """Tell `meter` what is presumed of a stream that ended without the server's word."""
-        presumed = self.presumed()
-        if meter.usage is None and presumed is not None:
-            meter.presumed = replace(presumed, compute_ns=compute_ns)
+        """What a stream that is left now may be charged for: all of its cap where nobody says that leaving stops it."""
+        return self.so_far() if self.lead is not None else Usage(self.input_bound, self.cap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator
@@ -57,12 +58,20 @@ def answer(content: bytes) -> Answer:
     return _Response.model_validate_json(content).answer()
 
 
+@dataclass
 class Reader:
     """Reads one stream, event by event."""
+
+    model: str
 
     def read(self, event: object) -> Piece:
         """What an event brings. Raises `ValueError` if it is none of this API's."""
         said = _Event.model_validate(event)
+        match event:
+            case {"response": {"model": str(model)}}:
+                self.model = model
+            case _:
+                pass
         if said.response is not None and said.type in ("response.completed", "response.incomplete", "response.failed"):
             return Piece(answer=said.response.answer())
         if said.type == "error" or said.error is not None:
