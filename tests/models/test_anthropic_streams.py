@@ -76,6 +76,14 @@ async def test_a_tool_is_called_with_arguments_that_came_in_pieces() -> None:
     assert '"signature": "c2lnbmVk"' in completion.echo
 
 
+async def test_arguments_that_are_no_json_come_as_the_model_wrote_them() -> None:
+    told = events(Said(calls=(ToolCall("toolu_1", "weather", "{}"),), finish="tools"))
+    pieces = [event for event in told if event["type"] == "content_block_delta"]
+    pieces[-1]["delta"]["partial_json"] = ' "city": oops'
+    _, completion = await streamed(ask(tools=(WEATHER,)), Reply.events(*told))
+    assert completion.calls == (ToolCall("toolu_1", "weather", '{ "city": oops'),)
+
+
 async def test_a_refusal_in_mid_stream_keeps_what_was_said_and_used() -> None:
     _, completion = await streamed(ask(), MESSAGES.stream(Said("I had", finish="refused", output_tokens=2)))
     assert (completion.finish, completion.text, completion.usage) == ("refused", "I had", Usage(12, 2))
@@ -142,8 +150,8 @@ async def test_a_cut_stream_of_a_server_that_stops_cost_what_arrived_and_its_lea
     said = Said(NUMBERS, input_tokens=77, cached_tokens=7)
     pieces, completion = await streamed(ask(cap=2000), MESSAGES.stream(said), meter, lead=4)
     assert completion.finish == "cut"
-    presumed = meter.presumed
-    assert presumed == completion.usage
+    presumed = completion.usage
+    assert meter.presumed == presumed
     assert (presumed.input_tokens, presumed.cached_tokens) == (77, 7)
     assert len(pieces) + 4 <= presumed.output_tokens < 100
 
