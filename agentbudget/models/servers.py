@@ -30,8 +30,9 @@ class Profile:
 
     ``address`` is where it listens unless it is told otherwise (None: nowhere in particular). ``cap`` is what it calls
     the most output tokens. ``schema`` says how a JSON schema is wrapped in ``response_format``: ``"named"`` as OpenAI
-    does, ``"bare"`` the schema itself in its place, ``"value"`` under that name. Whether it takes a schema together
-    with tools, minds ``tool_choice``, stop sequences and a seed, and which pictures it reads.
+    does, ``"bare"`` the schema itself in its place, ``"value"`` under that name. The next ones say whether it takes a
+    schema together with tools, and in its Responses API if it has one; whether it minds ``tool_choice``, stop sequences
+    and a seed; which pictures it reads, and which efforts it knows.
 
     ``health`` is the path that answers 200 when it is up. ``count`` is how it counts a request's tokens, ``window``
     where it says how long its context is, ``running`` how a stream is asked for its usage so far.
@@ -46,6 +47,7 @@ class Profile:
     cap: CapName = "max_tokens"
     schema: SchemaForm = "named"
     schema_with_tools: bool = True
+    schema_in_responses: bool = True
     tool_choice: bool = True
     stop: bool = True
     seed: bool = True
@@ -81,6 +83,7 @@ LLAMA_SERVER: Final = Profile(
     name="llama-server",
     address="http://127.0.0.1:8080/v1",
     source="https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+    schema_in_responses=False,  # server-chat.cpp turns responses into chat requests, and leaves text.format out
     health="/health",  # 503 while the model is loaded
     count="chat",  # POST /v1/chat/completions/input_tokens renders the template, tools and schema included
     window="props",  # n_ctx of one slot

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentbudget.errors import InvalidArgument, SchemaUnsupported
-from agentbudget.models.base import Image, Request
+from agentbudget.models.base import Image, Message, Request
 from agentbudget.models.servers import Effort, Profile
 from agentbudget.models.structured import Structure, strict, wrap
 
@@ -21,7 +21,7 @@ NO_THOUGHT: Final = re.compile(r"(ft:)?gpt-(5\.[1-9]|[6-9]|\d\d)")
 """Models of which ``none`` may be asked; ``minimal`` is the least that gpt-5 does, ``low`` the least of the others."""
 
 THOUGHTS: Final[tuple[tuple[int, Effort], ...]] = ((2048, "low"), (8192, "medium"))
-"""The effort for so many tokens of reasoning, ``high`` for more. OpenAI takes no number; the output cap holds anyway."""
+"""The effort for so many tokens of reasoning, ``high`` for more. OpenAI takes no number; the output cap holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def effort_for(model_id: str, reasoning_tokens: int | None) -> Effort | None:
     return next((effort for most, effort in THOUGHTS if reasoning_tokens <= most), "high")
 
 
-def check(name: str, profile: Profile, request: Request) -> None:
+def check(name: str, profile: Profile, request: Request, *, images: bool) -> None:
     """Refuse, before anything is sent, what the server would ignore or refuse. Raises a `Mistake`."""
     if request.stop and not profile.stop:
         raise _refused(name, "stop", request.stop, "takes no stop sequences; leave them out")
@@ -80,17 +80,19 @@ def check(name: str, profile: Profile, request: Request) -> None:
     if request.tools and request.schema is not None and not profile.schema_with_tools:
         raise SchemaUnsupported(f"{name} takes tools or a schema, not both: ask for them in two calls")
     for message in request.messages:
-        for image in message.images:
-            if image.media_type not in profile.image_types:
-                raise _refused(
-                    name, "images", image.media_type, f"reads no {image.media_type}; convert it to image/png"
-                )
-        if message.images and message.role not in ("user", "tool"):
-            raise _refused(
-                name, "images", message.role, f"takes no pictures from the {message.role}; put them in a user's turn"
-            )
-        if message.role == "tool" and message.answers is None:
-            raise _refused(name, "answers", None, "needs to know which call a tool's turn answers: set Message.answers")
+        _check_turn(name, profile, message, images=images)
+
+
+def _check_turn(name: str, profile: Profile, message: Message, *, images: bool) -> None:
+    if message.role == "tool" and message.answers is None:
+        raise _refused(name, "answers", None, "needs to know which call a tool's turn answers: set Message.answers")
+    if message.images and not images:
+        raise _refused(name, "images", len(message.images), "cannot see: leave pictures out, or ask another model")
+    if message.images and message.role not in ("user", "tool"):
+        raise _refused(name, "images", message.role, "takes pictures in a user's turn only, or from a tool")
+    for image in message.images:
+        if image.media_type not in profile.image_types:
+            raise _refused(name, "images", image.media_type, f"reads no {image.media_type}; convert it to image/png")
 
 
 def cache_key(request: Request) -> str | None:

@@ -1,4 +1,4 @@
-"""The chat completions API, OpenAI's and every compatible server's: requests in its words, answers and chunks in ours."""
+"""The chat completions API, of OpenAI and of compatible servers: a request in its words, its answers in ours."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class OpenAIModel:
 
     `api` is ``"responses"`` at OpenAI and ``"chat"`` elsewhere unless given. The Responses API has no stop
     sequences and no cap under 16 tokens: such requests go to the chat API. ``temperature`` and ``seed`` are
-    sent where the model takes them. With `probabilities` the completion has a confidence.
+    sent where the model takes them. With `probabilities` the completion has a confidence. ``images=False`` says that
+    the model cannot see: requests with pictures are then refused before they are sent.
 
     `tier` is the service tier that OpenAI is asked for; a completion that was served at another has that tier's
     ``price``. `effort` is how much a reasoning model thinks; a request's ``reasoning_tokens`` go before it. With
@@ -103,6 +104,7 @@ class OpenAIModel:
         effort: Effort | None = None,
         tier: Tier = "standard",
         probabilities: bool = False,
+        images: bool = True,
         counted: bool | None = None,
         profile: Profile | None = None,
         name: str | None = None,
@@ -117,6 +119,7 @@ class OpenAIModel:
         self.effort: Final = effort
         self.tier: Final[Tier] = tier
         self.probabilities: Final = probabilities
+        self.images: Final = images
         self._refuse_wrong_choices()
         self._api_url = None if self.official or profile else self.address
         self.price: Final[Price] = price or self._list_price(tier)
@@ -185,7 +188,7 @@ class OpenAIModel:
 
         At OpenAI the text is counted in the model's own vocabulary: what is put around it is not public.
         """
-        check(self.name, self.profile, request)
+        check(self.name, self.profile, request, images=self.images)
         if self._window is None:
             await self._learn_window()
         return await self._server_count(request) or self._bound(request)
@@ -272,12 +275,13 @@ class OpenAIModel:
 
     def _api_of(self, request: Request) -> Wire:
         """The API that can carry out the request."""
-        lacking = bool(request.stop) or request.max_output_tokens < responses.LEAST_TOKENS
-        return CHAT if self.api == "chat" or lacking else RESPONSES
+        small = request.max_output_tokens < responses.LEAST_TOKENS
+        schema = request.schema is not None and not self.profile.schema_in_responses
+        return CHAT if self.api == "chat" or request.stop or small or schema else RESPONSES
 
     def _asked(self, request: Request) -> Asked:
         """The request with all that depends on the model and its server settled. Raises a `Mistake`."""
-        check(self.name, self.profile, request)
+        check(self.name, self.profile, request, images=self.images)
         return Asked(
             model_id=self.model_id,
             request=request,
@@ -297,8 +301,10 @@ class OpenAIModel:
             raise caller.failed(answer.failure.kind, answer.failure.detail, usage)
         if answer.finish is None:
             raise InvalidOutput(f"{self.name} did not end with an answer", model=self.name, usage=usage)
-        text = answer.text
-        if asked.structure is not None and answer.finish == "stop":
+        text, finish = answer.text, answer.finish
+        if finish == "stop" and not self.official and usage.output_tokens >= asked.request.max_output_tokens:
+            finish = "length"  # not every server says that its cap cut the answer
+        if asked.structure is not None and finish == "stop":
             try:
                 text = asked.structure.unwrap(text)
             except ValueError as error:
@@ -307,7 +313,7 @@ class OpenAIModel:
                 ) from error
         return Completion(
             text,
-            answer.finish,
+            finish,
             usage,
             served_by=answer.model,
             confidence=answer.confidence,
@@ -405,7 +411,7 @@ class OpenAIModel:
 
 
 def _default_address(profile: Profile | None) -> str:
-    """Where a model is unless its address is given: where such servers listen, else OpenAI, or as the environment says."""
+    """Where a model is unless it is given: where such servers listen; else where the environment says, or OpenAI."""
     if profile is not None and profile.address is not None:
         return profile.address
     return os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS

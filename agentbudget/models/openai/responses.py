@@ -90,12 +90,14 @@ def _items(message: Message) -> list[dict[str, object]]:
     """The items that a turn is in this API."""
     if message.role == "tool":
         return [{"type": "function_call_output", "call_id": message.answers, "output": _content(message)}]
-    calls = [
+    calls: list[dict[str, object]] = [
         {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
         for call in message.calls
     ]
-    said = [{"role": message.role, "content": _content(message)}] if message.text or not calls else []
-    return [*said, *calls]
+    said: dict[str, object] = {"role": message.role, "content": _content(message)}
+    if message.role == "assistant":
+        said["type"] = "message"  # llama-server knows an assistant's turn by it
+    return [said, *calls] if message.text or not calls else calls
 
 
 def _content(message: Message) -> str | list[dict[str, object]]:

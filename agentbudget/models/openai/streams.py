@@ -47,6 +47,7 @@ class Hearing:
     by_time: bool = False
     answer: Answer | None = None
     out_of_time: bool = False
+    final: Usage | None = None
 
     def take(self, event: object) -> str:
         """The text that an event brings. Raises `ValueError`, or the `ModelError` that the event reports."""
@@ -62,10 +63,9 @@ class Hearing:
     @property
     def usage(self) -> Usage | None:
         """What the answer used, once it is whole; or when the time that was paid for is over."""
-        if self.out_of_time:
-            return self._timed(self.progress.so_far())
-        ended = self.answer or self.reader.end()
-        return None if ended is None or ended.usage is None else self._timed(ended.usage)
+        if self.final is None and (used := self._used()) is not None:
+            self.final = self._timed(used)  # once: its time goes on
+        return self.final
 
     def so_far(self) -> Usage | None:
         """See `Progress.so_far`."""
@@ -92,6 +92,12 @@ class Hearing:
         """How much more may be computed."""
         assert self.seconds is not None
         return self.seconds - self.clock.computed_ns() / NS_PER_S
+
+    def _used(self) -> Usage | None:
+        if self.out_of_time:
+            return self.progress.so_far()
+        ended = self.answer or self.reader.end()
+        return ended.usage if ended else None
 
     def _timed(self, usage: Usage) -> Usage:
         return replace(usage, compute_ns=self.clock.computed_ns()) if self.by_time else usage
