@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentbudget.errors import ModelError
+from agentbudget.errors import InvalidOutput, ModelError
 from agentbudget.models.anthropic import AnthropicModel
 from agentbudget.models.base import Message, Meter
 from tests.models.conformance.requests import LONG, SHORT, WEATHER, ask, png, with_image, with_tools
@@ -44,9 +44,13 @@ async def test_pieces_are_the_answer_and_the_cap_cuts_it(model: AnthropicModel) 
     assert ("".join(pieces), answer.finish, answer.usage.output_tokens) == (answer.text, "length", 9)
 
 
-async def test_a_schema_is_kept_to(model: AnthropicModel) -> None:
-    answer = await model.complete(ask(cap=40, schema={"enum": ["billing", "bug"], "type": "string"}), Meter())
-    assert json.loads(answer.text) in ("billing", "bug")
+async def test_a_schema_that_the_server_does_not_read_is_told_with_what_was_used(model: AnthropicModel) -> None:
+    meter = Meter()
+    request = ask("Say hello.", cap=80, schema={"enum": ["billing", "bug"], "type": "string"})
+    with pytest.raises(InvalidOutput, match="did not keep to the schema") as raised:
+        await model.complete(request, meter)
+    assert raised.value.usage == meter.usage
+    assert meter.usage is not None
 
 
 async def test_a_stop_sequence_ends_the_answer(model: AnthropicModel) -> None:
