@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -113,6 +114,19 @@ async def test_a_stream_that_stands_still_is_left_and_bounded(api: Api) -> None:
     assert NUMBERS.startswith(text)
     assert bounded(meter, text)
     assert server.dropped.is_set()
+
+
+@every_api
+async def test_an_answer_that_is_whole_is_not_lost_with_the_connection(api: Api) -> None:
+    meter = Meter()
+    async with ProviderServer(replace(api.dialect.stream(SAID), end="drop")) as server:
+        model = api.model(server.url)
+        deltas = [delta async for delta in model.stream(ask(cap=CAP), meter)]
+        await model.aclose()
+    completion = deltas[-1].completion
+    assert completion is not None
+    assert (completion.text, completion.finish) == (NUMBERS, "stop")
+    assert (meter.usage, meter.presumed) == (Usage(321, 200), None)
 
 
 @every_api
