@@ -253,7 +253,7 @@ async def test_a_skills_own_budget_bounds_its_step(ledger: Ledger) -> None:
 async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, reply: ScriptedReply, state: str, posted: bool
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, local(reply, '"bug"'))
     assert await triage(ctx, message="x") == "bug"
     first, second = calls(ledger)
@@ -282,7 +282,7 @@ def taking_the_rest(ledger: Ledger, *replies: str | ScriptedReply, during: str) 
 async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     small = taking_the_rest(ledger, LOST, LOST, "no citation", during="no citation")
     ctx = context(ledger, small, frontier("sure [1]"), budget=Budget(calls=9))
     assert await answer(ctx, question="why?") == "sure [1]"
@@ -295,7 +295,7 @@ async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
 async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalation(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
 
     @skill(max_output_tokens=4, max_input_tokens=60)
     async def supported(ctx: Context, answer: str) -> bool:
@@ -316,7 +316,7 @@ async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalat
 async def test_where_no_more_fits_a_failed_attempt_is_made_again_from_what_was_held(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, local(LOST, "sure [1]"), frontier(), budget=Budget(calls=2))
     assert await answer(ctx, question="why?") == "sure [1]"
     assert "may not afford its escalation" in caplog.text
@@ -334,7 +334,7 @@ class Unreachable(ScriptedModel):
 async def test_a_call_that_turned_out_not_to_have_left_costs_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, Unreachable([]))
     with pytest.raises(ModelUnavailable):
         await triage(ctx, message="x")
@@ -345,7 +345,7 @@ async def test_a_call_that_turned_out_not_to_have_left_costs_nothing(
 async def test_a_provider_that_stays_down_costs_nothing_and_is_named(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     down = ScriptedReply(error=ModelUnavailable("refused", model="m", sent=False), sent=False)
     ctx = context(ledger, local(down, down, down))
     with pytest.raises(ModelUnavailable):
