@@ -21,6 +21,10 @@ ENOUGH: Final = 20
 """Settled calls from which an output cap may be learned; below it the skill's own cap stands."""
 
 
+LEVEL: Final = 0.99
+"""The share of calls that a learned cap covers, unless a skill says."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallEstimate:
     """What one call is expected to cost, and the most it can: the amount to hold.
@@ -76,13 +80,15 @@ class Estimator:
         self._outputs: dict[tuple[str, str], deque[int]] = {}
         self._slowness: dict[str, deque[float]] = {}
 
-    async def call(self, skill: str, model: Model, request: Request, *, trust_history: bool = True) -> CallEstimate:
+    async def call(
+        self, skill: str, model: Model, request: Request, *, trust_history: bool = True, level: float = LEVEL
+    ) -> CallEstimate:
         """Estimate `request` as a call of `skill` on `model`. Raises `ContextTooLong` before anything is spent.
 
-        With `trust_history` the output cap may be lower than the request's: what such calls have used.
+        With `trust_history` the output cap may be lower than the request's: what `level` of such calls have used.
         """
         count = await model.count_input(request)
-        cap = self._cap(skill, model, request.max_output_tokens) if trust_history else request.max_output_tokens
+        cap = self._cap(skill, model, request.max_output_tokens, level if trust_history else None)
         too_many = count.tokens + cap - model.context_window
         if too_many > 0:
             raise ContextTooLong(
@@ -107,11 +113,16 @@ class Estimator:
         """Remember a settled call."""
         self._remember(self._outputs_of(skill, model), model, usage, finish)
 
-    def _cap(self, skill: str, model: Model, cap: int) -> int:
+    def upper(self, skill: str, model: Model, *, level: float) -> int | None:
+        """Output tokens that a call of `skill` stays below with a probability of `level`; None until that is known."""
         outputs = self._outputs_of(skill, model)
         if len(outputs) < ENOUGH:
-            return cap
-        return min(cap, math.ceil(conformal_upper(outputs, 0.99) * 1.25) + 8)
+            return None
+        return math.ceil(conformal_upper(outputs, level) * 1.25) + 8
+
+    def _cap(self, skill: str, model: Model, cap: int, level: float | None) -> int:
+        upper = None if level is None else self.upper(skill, model, level=level)
+        return cap if upper is None else min(cap, upper)
 
     def _cost(self, skill: str, model: Model, input_tokens: int, cap: int) -> tuple[Amount, Amount]:
         """What a call should cost, and the most."""

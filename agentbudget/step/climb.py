@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
 from agentbudget.errors import InvalidOutput
+from agentbudget.holding import Fixed
 from agentbudget.models.base import Completion, Message, Model, Request
-from agentbudget.route import Progress, next_move
+from agentbudget.route import Move, Progress, next_move
+from agentbudget.settling import amount_of
 from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Output, Skill, positive
 from agentbudget.step.calls import Purpose, ask
 from agentbudget.step.reply import Reply
+from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
 
 if TYPE_CHECKING:
@@ -24,59 +28,139 @@ _UNREADABLE: Final = _Unreadable()
 
 
 def request_of(
-    skill: Skill[Any, Any], messages: tuple[Message, ...], output: Output, max_output_tokens: int | None = None
+    skill: Skill[Any, Any],
+    messages: tuple[Message, ...],
+    output: Output,
+    max_output_tokens: int | None = None,
+    *,
+    fixed: int = 0,
 ) -> Request:
-    """What is asked of a model for `skill`: a call may lower the skill's cap, not raise it. Raises `SkillError`."""
+    """What is asked of a model for `skill`: a call may lower the skill's cap, not raise it. Raises `SkillError`.
+
+    The first `fixed` messages are the same in every call of the skill.
+    """
     cap = skill.max_output_tokens
     if max_output_tokens is not None:
         cap = min(cap, positive("max_output_tokens", max_output_tokens, MAX_OUTPUT_TOKENS))
-    return Request(messages, cap, schema=output.schema, temperature=skill.temperature)
+    return Request(messages, cap, schema=output.schema, temperature=skill.temperature, fixed=fixed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """One model's answer, and what was thought of it. ``ours`` says that a cap cut it which its hold had set."""
+
+    model: Model
+    answer: Completion
+    value: Any
+    verdict: Verdict
+    ours: bool
+
+    @property
+    def readable(self) -> bool:
+        return self.value is not _UNREADABLE
 
 
 async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyCheck, ...]) -> Reply[Any]:
     """Try the rungs from the skill's tier upward until an answer is accepted."""
     rungs = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
-    rung, retries, purpose = 0, 0, cast(Purpose, "draft")
+    rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), request, Usage()
     while True:
-        model = rungs[rung]
-        answer, cap = await ask(step, model, request, output, purpose, trust_history=retries == 0)
-        cut_by_us = answer.finish == "budget" or (answer.finish == "length" and cap < request.max_output_tokens)
-        value, verdict = await _read(step, answer, output, checks)
-        if cut_by_us and verdict.ok:
-            verdict = Verdict(False, "cut at the cap that its hold paid for")
-        if not verdict.ok:
-            step.rejected.append({"model": model.name, "reason": verdict.reason})
-        progress = Progress(
-            rung=rung,
-            top=len(rungs) - 1,
-            finish=answer.finish,
-            passed=verdict.ok,
-            retries=retries if cut_by_us else 1,
-        )
-        move = next_move(progress)
-        if move in ("accept", "stop"):
-            return _conclude(step, answer, output, model, value, verdict)
-        if move == "retry":
-            retries, purpose = retries + 1, "retry"
+        try:
+            answer, cap = await ask(
+                step, rungs[rung], asked, output, purpose, kept_under=request, trust_history=retries == 0
+            )
+        except InvalidOutput as error:  # the model saw for itself that it is no answer
+            tried = _spoilt(rungs[rung], error)
         else:
-            rung, retries, purpose = rung + 1, 0, "escalation"
-            step.escalated = True
-            step.tell("escalated", model=rungs[rung].name)
+            tried = await _judged(step, rungs[rung], answer, output, checks, ours=_is_ours(answer, cap, request))
+        if not tried.verdict.ok:
+            step.rejected.append({"model": tried.model.name, "reason": tried.verdict.reason})
+        used += tried.answer.usage
+        move = _next(step, tried, rung=rung, top=len(rungs) - 1, retries=retries)
+        match move:
+            case "accept" | "stop":
+                return _conclude(step, tried, output, used)
+            case "retry":
+                retries, purpose = retries + 1, "retry"
+                asked = request if tried.readable or tried.ours else _with_complaint(request, tried)
+            case "escalate":
+                rung, retries, purpose, asked = rung + 1, 0, "escalation", request
+                step.escalated = True
+                step.tell("escalated", model=rungs[rung].name)
+            case _:
+                assert_never(move)
 
 
-def _conclude(step: Step, answer: Completion, output: Output, model: Model, value: Any, verdict: Verdict) -> Reply[Any]:
-    if value is _UNREADABLE:
+def _is_ours(answer: Completion, cap: int, request: Request) -> bool:
+    """Whether a cap cut the answer that its hold had set, not the skill."""
+    return answer.finish == "budget" or (answer.finish == "length" and cap < request.max_output_tokens)
+
+
+def _spoilt(model: Model, error: InvalidOutput) -> _Tried:
+    answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
+    return _Tried(model, answer, _UNREADABLE, Verdict(False, error.fact), ours=False)
+
+
+async def _judged(
+    step: Step, model: Model, answer: Completion, output: Output, checks: tuple[AnyCheck, ...], *, ours: bool
+) -> _Tried:
+    value, verdict = await _read(step, answer, output, checks)
+    if ours and verdict.ok:
+        verdict = Verdict(False, "cut at the cap that its hold paid for")
+    return _Tried(model, answer, value, verdict, ours)
+
+
+def _next(step: Step, tried: _Tried, *, rung: int, top: int, retries: int) -> Move:
+    answer = tried.answer
+    spoilt = answer.finish == "stop" and not tried.readable
+    # A call that a fixed hold caps would be cut there again.
+    may_retry = spoilt or (tried.ours and not isinstance(step.skill.holding, Fixed))
+    progress = Progress(
+        rung=rung,
+        top=top,
+        finish=answer.finish,
+        passed=tried.verdict.ok,
+        retries=retries if may_retry else 1,
+        readable=tried.readable,
+    )
+    move = next_move(progress)
+    if (
+        move == "retry"
+        and spoilt
+        and not step.funds.make_good(amount_of(tried.model.price, answer.usage))
+        and rung < top
+    ):
+        return "escalate"  # what is left pays for a stronger model or for a second try, not for both
+    return move
+
+
+def _with_complaint(request: Request, tried: _Tried) -> Request:
+    """The request again, with what was wrong: the same words would bring the same answer."""
+    said = (Message("assistant", tried.answer.text),) if tried.answer.text else ()
+    wrong = Message(
+        "user", f"That cannot be read ({tried.verdict.reason}). Answer again in the form that was asked for."
+    )
+    return replace(request, messages=(*request.messages, *said, wrong))
+
+
+def _conclude(step: Step, tried: _Tried, output: Output, used: Usage) -> Reply[Any]:
+    answer = tried.answer
+    if not tried.readable:
         raise InvalidOutput(
-            f"{step.skill.name!r}: {model.name} gave no {output.name}: {verdict.reason}",
-            model=model.name,
-            usage=answer.usage,
+            f"{step.skill.name!r}: {tried.model.name} gave no {output.name}: {tried.verdict.reason}",
+            model=tried.model.name,
+            usage=used,
             advice="raise max_output_tokens, or let the skill escalate to a stronger model",
         )
-    step.accepted = step.accepted and verdict.ok
-    return Reply(answer.text, value, model.name, verdict.ok, answer.confidence)
+    step.accepted = step.accepted and tried.verdict.ok
+    return Reply(
+        answer.text, tried.value, tried.model.name, tried.verdict.ok, answer.confidence, answer.finish, answer.calls
+    )
 
 
 async def _read(step: Step, answer: Completion, output: Output, checks: tuple[AnyCheck, ...]) -> tuple[Any, Verdict]:
+    if answer.finish == "tools":
+        return answer.text, Verdict(True)
     if answer.finish == "refused":
         return (answer.text if output.is_text else _UNREADABLE), Verdict(False, "the model declined")
     try:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from agentbudget.errors import Mistake, SkillError
-from agentbudget.models.base import Message
+from agentbudget.models.base import Image, Message, Tool, ToolChoice
 from agentbudget.money import Budget
 from agentbudget.skills import Accept, Output, Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Engine, Event, Scope
-from agentbudget.step.holding import reserve_step
+from agentbudget.step.funds import reserve_step
 from agentbudget.step.reply import Reply
 from agentbudget.step.retrieval import search
 from agentbudget.step.sizing import worst_case
+from agentbudget.step.streams import ReplyStream
 from agentbudget.step.transaction import Step
 
 if TYPE_CHECKING:
@@ -78,7 +79,16 @@ class Context:
 
     @overload
     async def complete(
-        self, prompt: str, *, system: str | None = None, accept: Accept = (), max_output_tokens: int | None = None
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        accept: Accept = (),
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
     ) -> Reply[str]: ...
     @overload
     async def complete(
@@ -89,6 +99,8 @@ class Context:
         system: str | None = None,
         accept: Accept = (),
         max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
     ) -> Reply[T]: ...
     async def complete(
         self,
@@ -98,20 +110,59 @@ class Context:
         system: str | None = None,
         accept: Accept = (),
         max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
     ) -> Reply[Any]:
         """Ask the skill's models, cheapest first; climb while an answer does not pass `accept` and may.
 
-        `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output.
+        `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output. ``images`` go
+        with the prompt, ``turns`` follow it: what was said since, such as `Reply.message` and the results of ``tools``
+        that it asked for. A model that asks for tools gives `Reply.calls`; that is no answer, and is not checked.
         Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`,
         `SkillError` for a check or a cap that cannot be one.
         """
+        step, shape = self._inside("ctx.complete"), Output(output)
+        messages = _prompt(step.skill, prompt, system, shape, images, turns)
+        request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
+        request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
+        return await climb(step, request, shape, step.skill.checks(accept))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+    ) -> ReplyStream:
+        """Ask the model of the skill's tier, and get the answer as it arrives, on a hold that grows with it.
+
+        >>> @skill(hold="grow", max_output_tokens=2000)
+        ... async def tell(ctx: Context, what: str) -> str:
+        ...     async with ctx.stream(f"Tell me about {what}.") as pieces:
+        ...         async for piece in pieces:
+        ...             print(piece, end="")
+        ...     return pieces.reply.text
+
+        Where the hold cannot grow the stream is cut, and settled at what it used: ``reply.finish`` is ``"cut"``, and
+        ``reply.refusal`` says which account had no more. Raises, while it is read, what `complete` does; a stream that
+        breaks off raises `OutcomeUnknown` after the pieces that arrived.
+        """
+        step, shape = self._inside("ctx.stream"), Output(str)
+        messages = _prompt(step.skill, prompt, system, shape, images, turns)
+        request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
+        request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
+        return ReplyStream(step, step.engine.ladder.at(step.skill.tier), request)
+
+    def _inside(self, what: str) -> Step:
         if self.step is None:
-            raise SkillError("ctx.complete belongs inside a skill: a step is what holds the money for it")
-        shape, skill = Output(output), self.step.skill
-        text = "\n\n".join(filter(None, [skill.prompt if system is None else system, shape.instruction]))
-        messages = (Message("system", text), Message("user", prompt)) if text else (Message("user", prompt),)
-        checks = skill.checks(accept)
-        return await climb(self.step, request_of(skill, messages, shape, max_output_tokens), shape, checks)
+            raise SkillError(f"{what} belongs inside a skill: a step is what holds the money for it")
+        return self.step
 
     async def retrieve(self, question: str, *, tokens: int) -> Retrieved:
         """The passages of the run's documents worth most within `tokens`."""
@@ -119,3 +170,21 @@ class Context:
         if index is None:
             raise Mistake("this run has no documents: give the agent index='a folder of documents'")
         return await search(self, index, question, tokens)
+
+
+def _prompt(
+    skill: Skill[Any, Any],
+    prompt: str,
+    system: str | None,
+    shape: Output,
+    images: Sequence[Image],
+    turns: Sequence[Message],
+) -> tuple[Message, ...]:
+    text = "\n\n".join(filter(None, [skill.prompt if system is None else system, shape.instruction]))
+    asked = Message("user", prompt, images=tuple(images))
+    return (Message("system", text), asked, *turns) if text else (asked, *turns)
+
+
+def _fixed(messages: tuple[Message, ...], system: str | None) -> int:
+    """How many messages are the same in every call of the skill: its own docstring is."""
+    return int(system is None and messages[0].role == "system")

@@ -18,12 +18,13 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Event, Phase
-from agentbudget.step.holding import StepHold, reserve_step
+from agentbudget.step.funds import Funds, reserve_step
 from agentbudget.step.identity import digest, stable
-from agentbudget.step.sizing import capped, checks_bound
+from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
 if TYPE_CHECKING:
     from agentbudget.step.context import Context
+    from agentbudget.step.streams import ReplyStream
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ class Step:
         self.escalated = False
         self.accepted = True
         self.rejected: list[dict[str, str]] = []
+        self.streams: list[ReplyStream] = []
         self._numbers = itertools.count(1)
-        self._funds: StepHold | None = None
+        self._funds: Funds | None = None
 
     def _identity(self, key: str | None) -> str:
         """Stable over a resume: where in the graph, which skill, which arguments."""
@@ -55,7 +57,7 @@ class Step:
         return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
 
     @property
-    def funds(self) -> StepHold:
+    def funds(self) -> Funds:
         """The money that the step may spend. It exists from `run` on."""
         if self._funds is None:
             raise SkillError(f"step {self.base} has not begun")
@@ -76,7 +78,7 @@ class Step:
         with telemetry.step(self.skill.name, run_id=self.scope.run_id, step_id=self.base, tier=self.skill.tier) as span:
             expected, bound = await self._estimate()
             above = self.parent.funds if self.parent else None
-            self._funds = StepHold(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
+            self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
             self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             started = time.perf_counter()
             status, error = "failed", None
@@ -91,6 +93,7 @@ class Step:
                 error = f"{type(caught).__name__}: {caught}"
                 raise
             finally:
+                await self._close_streams()
                 self._settle(status, error, time.perf_counter() - started)
                 span.finished(status=status, escalated=self.escalated)
 
@@ -98,24 +101,26 @@ class Step:
         if self.skill.has_body:
             result = self.skill.function(self.context, **self.arguments)
             return await result
-        request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output)
+        request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
         return (await climb(self, request, self.skill.output, self.skill.accept)).value
+
+    async def _close_streams(self) -> None:
+        """End what the skill left open of its streams: they are paid for within this step."""
+        try:
+            for stream in self.streams:
+                await stream.aclose()
+        except Exception:  # noqa: BLE001 # what a stream did not settle itself is presumed spent when the step settles
+            _log.exception("a stream of step %s could not be closed", self.hold.id)
 
     async def _estimate(self) -> tuple[Amount, Amount]:
         """What the step should cost, and the most: a call on each rung that it may climb, checks included."""
         expected, bound = ZERO, ZERO
         for number, model in enumerate(self.engine.ladder.climb(self.skill.tier, self.skill.escalate)):
             if self.skill.has_body:
-                call = self.engine.estimator.sized(
-                    self.skill.name,
-                    model,
-                    input_tokens=self.skill.max_input_tokens,
-                    output_tokens=self.skill.max_output_tokens,
-                )
-                likely = call
+                call = likely = size_body(self.engine, self.skill, model)
             else:
-                request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output)
-                estimate = await self.engine.estimator.call(self.skill.name, model, request)
+                request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
+                estimate = await size_call(self.engine, self.skill, model, request)
                 call, likely = estimate.bound, estimate.expected
             checks = checks_bound(self.engine, self.skill)
             bound = bound + call + checks

@@ -23,10 +23,10 @@ _growing: Final = threading.RLock()
 """Held while a hold is raised with those above it: between a look at the room and its use, nobody else may take it."""
 
 
-class StepHold:
+class Funds:
     """A step's hold, and how it grows with those of the steps that called it."""
 
-    def __init__(self, ledger: Ledger, hold: Hold, skill: Skill[Any, Any], above: StepHold | None) -> None:
+    def __init__(self, ledger: Ledger, hold: Hold, skill: Skill[Any, Any], above: Funds | None) -> None:
         self.hold = hold
         self._ledger = ledger
         self._skill = skill
@@ -53,13 +53,19 @@ class StepHold:
             span.granted()
             return hold
 
-    def make_good(self, lost: Amount) -> None:
+    def grow(self, hold: Hold, to: Amount) -> None:
+        """Raise a hold within this step to `to`, and the step's own where it falls short. Raises `BudgetExceeded`."""
+        with _growing:
+            self._make_room(to.minus(hold.amount))
+            hold.extend(to)
+
+    def make_good(self, lost: Amount) -> bool:
         """Hold anew what a failed attempt took, so that the room for the escalation stays, here and in the steps above.
 
-        Where that does not fit, the next attempt is made from what is left.
+        False where that does not fit: the next attempt is made from what is left.
         """
         if not lost:
-            return
+            return True
         if self._above is not None:
             self._above.make_good(lost)
         try:
@@ -67,6 +73,8 @@ class StepHold:
                 self._extend(self.hold.refresh().amount + lost)
         except BudgetExceeded as refused:
             _log.warning("step %s may not afford its escalation: an attempt failed, and %s", self.id, refused)
+            return False
+        return True
 
     def _make_room(self, amount: Amount) -> None:
         """Raise this hold until so much fits inside it. Raises `BudgetExceeded`."""
