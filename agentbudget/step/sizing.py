@@ -40,10 +40,8 @@ async def size_call(
 def start_of_stream(engine: Engine, skill: Skill[Any, Any], model: Model, estimate: CallEstimate) -> int:
     """Output tokens for which a stream holds when it begins; `estimate` is of the whole call."""
     lead, cap, policy = model.stream_lead_tokens, estimate.output_cap, skill.holding
-    if lead is None or isinstance(policy, WorstCase):
-        return cap
-    if isinstance(policy, Fixed):
-        return _affordable(engine, skill, model, estimate, policy.budget)
+    if lead is None or not isinstance(policy, Quantile):
+        return cap  # of a fixed hold too: it has lowered the request's cap
     learned = engine.estimator.upper(skill.name, model, level=policy.level)
     return min(cap, (learned or policy.start_tokens or START_TOKENS) + lead)
 
