@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agentbudget.errors import AgentBudgetError, BudgetExceeded
-from agentbudget.estimate import LAST_TOKEN
+from agentbudget.estimate.estimator import LAST_TOKEN
 from agentbudget.models.base import Price
 from agentbudget.money import Amount
 from agentbudget.usage import Usage

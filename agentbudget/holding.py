@@ -19,18 +19,19 @@ class WorstCase:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """Hold what all but a few calls of the skill on that model have used; `level` is the share that it covers.
+    """Hold what such calls of the skill on that model use: so large a share of them as `level` says.
 
-    A call is capped there, and made again at the whole cap if that cut it; a stream begins there and grows.
-    Until enough is known of a skill, a call holds its whole cap. ``start_tokens`` lets a step that streams begin on so
-    many output tokens instead; None means that the room for its whole answer is held before it begins.
+    A call is capped there, and made again at the whole cap if that cut it; a stream begins there and grows. Without a
+    `level`, a call gets what 99 of 100 use and a quarter more, a stream what 9 of 10 use. Until enough is known of a
+    skill, a call holds its whole cap. ``start_tokens`` lets a step that streams begin on so many output tokens instead;
+    None means that the room for its whole answer is held before it begins.
     """
 
-    level: float = 0.99
+    level: float | None = None
     start_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.level < 1:
+        if self.level is not None and not 0.5 <= self.level < 1:
             raise SkillError(f"the level of a quantile must be from 0.5 to below 1, not {self.level!r}")
         if self.start_tokens is not None and self.start_tokens < 1:
             raise SkillError(f"start_tokens must be at least 1, not {self.start_tokens!r}")
@@ -61,7 +62,7 @@ def holding(said: Hold) -> Holding:
     if said == "quantile":
         return Quantile()
     if said == "grow":
-        return Quantile(0.9, start_tokens=START_TOKENS)
+        return Quantile(start_tokens=START_TOKENS)
     raise SkillError(
         f"hold must be 'worst', 'quantile', 'grow', a Budget or a policy of agentbudget.holding, not {said!r}"
     )

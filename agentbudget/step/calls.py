@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
@@ -42,8 +43,12 @@ async def ask(
     *,
     kept_under: Request,
     trust_history: bool,
+    drafts: Sequence[int] = (),
 ) -> tuple[Completion, int]:
-    """One answer of one model, kept as that to the request `kept_under`, and the output cap that it was given."""
+    """One answer of one model, kept as that to the request `kept_under`, and the output cap that it was given.
+
+    `drafts` are the output tokens of what weaker models said to the same.
+    """
     keys = answer_keys(step, model, kept_under)
     for key in keys:
         found = kept(step, key, request.max_output_tokens)
@@ -52,8 +57,8 @@ async def ask(
             book_free(step, model, purpose, found.completion, found.cost_usd_nano, replayed=replayed)
             return found.completion, request.max_output_tokens
     for number in itertools.count(1):
-        estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history)
-        attempt = Attempt(step, model, estimate, estimate.bound, purpose)
+        estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history, drafts=drafts)
+        attempt = Attempt(step, model, estimate, estimate.hold, purpose)
         try:
             return await attempt.complete(output, keys), estimate.output_cap
         except ModelError as error:
@@ -168,7 +173,9 @@ class Attempt:
             detail = answered(answer, self._seconds) | {"price": price.terms}
             settled(self.hold, cost, detail, presumed=presumed)
             self.span.cost(cost.usd_nano, presumed=presumed)
-        self._step.engine.estimator.learn(self._step.skill.name, self.model, answer.usage, answer.finish)
+        self._step.engine.estimator.learn(
+            self._step.skill.name, self.model, answer.usage, answer.finish, estimate=self.estimate
+        )
 
     def failed(self, error: BaseException) -> None:
         """Settle what an attempt that raised has used."""
@@ -194,9 +201,5 @@ def call_meta(step: Step, model: Model, purpose: Purpose, estimate: CallEstimate
         "price": model.price.source,
     }
     if estimate is not None:
-        meta["estimated"] = {
-            "usd_nano": estimate.expected.usd_nano,
-            "input_tokens": estimate.input.tokens,
-            "output_tokens": estimate.expected.tokens - estimate.input.tokens,
-        }
+        meta["estimated"] = estimate.told
     return meta

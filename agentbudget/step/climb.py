@@ -63,11 +63,12 @@ class _Tried:
 async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyCheck, ...]) -> Reply[Any]:
     """Try the rungs from the skill's tier upward until an answer is accepted."""
     rungs = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
+    drafts: list[int] = []  # how long the answers of weaker models were tells how long a stronger one's will be
     rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), request, Usage()
     while True:
         try:
             answer, cap = await ask(
-                step, rungs[rung], asked, output, purpose, kept_under=request, trust_history=retries == 0
+                step, rungs[rung], asked, output, purpose, kept_under=request, trust_history=retries == 0, drafts=drafts
             )
         except InvalidOutput as error:  # the model saw for itself that it is no answer
             tried = _spoilt(rungs[rung], error)
@@ -84,6 +85,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 retries, purpose = retries + 1, "retry"
                 asked = request if tried.readable or tried.ours else _with_complaint(request, tried)
             case "escalate":
+                drafts.append(tried.answer.usage.output_tokens)
                 rung, retries, purpose, asked = rung + 1, 0, "escalation", request
                 step.escalated = True
                 step.tell("escalated", model=rungs[rung].name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
 from agentbudget.estimate import CallEstimate
 from agentbudget.holding import START_TOKENS, Fixed, Quantile, WorstCase
@@ -17,38 +19,71 @@ if TYPE_CHECKING:
     from agentbudget.step.engine import Engine
     from agentbudget.verify import Verdict
 
+STREAM_LEVEL: Final = 0.9
+"""The share of streams that end within what they begin on, unless the skill says: another costs an extension."""
+
+BODY_LEVEL: Final = 0.99
+"""The share of calls for which a step with a body has room before it begins, unless the skill says."""
+
 
 async def size_call(
-    engine: Engine, skill: Skill[Any, Any], model: Model, request: Request, *, whole: bool = False
+    engine: Engine,
+    skill: Skill[Any, Any],
+    model: Model,
+    request: Request,
+    *,
+    whole: bool = False,
+    drafts: Sequence[int] = (),
 ) -> CallEstimate:
     """What a call holds, and the caps that it gets for it. `whole` leaves out what was learned: all that it may use.
 
-    Raises `BudgetExceeded` where a fixed hold is too small for the input, `ContextTooLong`.
+    `drafts` are the output tokens of what weaker models said to the same. Raises `BudgetExceeded` where a fixed hold
+    is too small for the input, `ContextTooLong`.
     """
-    policy, estimator = skill.holding, engine.estimator
-    if isinstance(policy, Quantile):
-        return await estimator.call(skill.name, model, request, trust_history=not whole, level=policy.level)
-    estimate = await estimator.call(skill.name, model, request, trust_history=False)
-    if isinstance(policy, WorstCase):
-        return estimate
-    cap = _affordable(engine, skill, model, estimate, policy.budget)
-    if cap == request.max_output_tokens:
-        return estimate
-    return await estimator.call(skill.name, model, replace(request, max_output_tokens=cap), trust_history=False)
+    policy, call = skill.holding, partial(engine.estimator.call, skill.name, model, drafts=drafts)
+    match policy:
+        case Quantile():
+            return await call(request, trust_history=not whole, level=None if whole else policy.level)
+        case WorstCase():
+            return await call(request, trust_history=False)
+        case Fixed(budget):
+            estimate = await call(request, trust_history=False)
+            cap = _affordable(engine, skill, model, estimate, budget)
+            if cap == request.max_output_tokens:
+                return estimate
+            estimate = await call(replace(request, max_output_tokens=cap), trust_history=False)
+            return replace(estimate, asked_tokens=request.max_output_tokens)
+        case _:
+            assert_never(policy)
 
 
-def start_of_stream(engine: Engine, skill: Skill[Any, Any], model: Model, estimate: CallEstimate) -> int:
-    """Output tokens for which a stream holds when it begins; `estimate` is of the whole call."""
-    lead, cap, policy = model.stream_lead_tokens, estimate.output_cap, skill.holding
+async def size_stream(
+    engine: Engine, skill: Skill[Any, Any], model: Model, request: Request
+) -> tuple[CallEstimate, int]:
+    """A stream as a whole, and the output tokens for which it holds when it begins."""
+    lead, policy = model.stream_lead_tokens, skill.holding
     if lead is None or not isinstance(policy, Quantile):
-        return cap  # of a fixed hold too: it has lowered the request's cap
-    learned = engine.estimator.upper(skill.name, model, level=policy.level)
-    return min(cap, (learned or policy.start_tokens or START_TOKENS) + lead)
+        estimate = await size_call(engine, skill, model, request, whole=True)
+        return estimate, estimate.output_cap  # of a fixed hold too: it has lowered the request's cap
+    level = policy.level or STREAM_LEVEL
+    estimate = await engine.estimator.call(skill.name, model, request, level=level, grows=True)
+    learned = estimate.hold_tokens < estimate.output_cap
+    tokens = estimate.hold_tokens if learned else policy.start_tokens or START_TOKENS
+    return estimate, min(estimate.output_cap, tokens + lead)
 
 
 def size_body(engine: Engine, skill: Skill[Any, Any], model: Model) -> Amount:
     """What a step holds on one rung where its prompts are not known beforehand: one call of the skill's size."""
-    return _sized(engine, skill, model, skill.max_input_tokens, _body_output(engine, skill, model))
+    policy, input_tokens, most = skill.holding, skill.max_input_tokens, skill.max_output_tokens
+    if not isinstance(policy, Quantile):
+        return _sized(engine, skill, model, input_tokens, most)
+    level = policy.level or BODY_LEVEL
+    sized = partial(engine.estimator.sized, skill.name, model, input_tokens=input_tokens)
+    amount = sized(output_tokens=most, level=level)
+    learned = amount.tokens < input_tokens + most
+    if learned or policy.start_tokens is None:
+        return amount
+    return sized(output_tokens=min(most, policy.start_tokens))
 
 
 def worst_case(engine: Engine, skill: Skill[Any, Any], input_tokens: int) -> Amount:
@@ -79,18 +114,6 @@ def capped(amount: Amount, budget: Budget) -> Amount:
     return Amount(
         least(amount.usd_nano, budget.usd_nano), least(amount.tokens, budget.tokens), least(amount.calls, budget.calls)
     )
-
-
-def _body_output(engine: Engine, skill: Skill[Any, Any], model: Model) -> int:
-    policy, most = skill.holding, skill.max_output_tokens
-    match policy:
-        case WorstCase() | Fixed():
-            return most
-        case Quantile():
-            learned = engine.estimator.upper(skill.name, model, level=policy.level)
-            return min(most, learned or policy.start_tokens or most)
-        case _:
-            assert_never(policy)
 
 
 def _sized(engine: Engine, skill: Skill[Any, Any], model: Model, input_tokens: int, output_tokens: int) -> Amount:

@@ -20,7 +20,7 @@ from agentbudget.money import Amount
 from agentbudget.skills import Output
 from agentbudget.step.calls import Attempt, answer_keys, book_free, kept, pause
 from agentbudget.step.reply import Reply
-from agentbudget.step.sizing import size_call, start_of_stream
+from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ class ReplyStream:
     async def _begin(self) -> tuple[Attempt, Growth]:
         """Reserve what the stream begins on."""
         step, model = self._step, self._model
-        estimate = await size_call(step.engine, step.skill, model, self._request, whole=True)
-        tokens = start_of_stream(step.engine, step.skill, model, estimate)
+        estimate, tokens = await size_stream(step.engine, step.skill, model, self._request)
         bound = partial(_bound, step, model, estimate)
         try:
             attempt = Attempt(step, model, estimate, bound(tokens))
