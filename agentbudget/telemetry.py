@@ -168,6 +168,11 @@ class Span:
             self._current = False
         return self
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: what is costly to find out need not be told otherwise."""
+        return self._otel is not None and self._otel.is_recording()
+
     def __enter__(self) -> Self:
         if self._backend is not None:
             self._start(self._backend)
@@ -215,7 +220,7 @@ class Span:
         self._otel.set_status(StatusCode.ERROR)
 
     def _set(self, values: Values) -> None:
-        if self._otel is not None and self._otel.is_recording():
+        if self.is_heard:
             self._later.update(_known(values))
 
 

@@ -154,10 +154,9 @@ class Step:
         with telemetry.settlement(self.hold.id) as span:
             record = self.hold.settle(detail=detail)
             span.closed(record)
-            span.balance(
-                self.engine.ledger.balance(f"run/{self.scope.run_id}"),
-                elapsed_s=(time.time_ns() - self.scope.started_ns) / 1e9,
-            )
+            if span.is_heard:
+                elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
+                span.balance(self.engine.ledger.balance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
         self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
