@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ _CPU_DEVICE: Final = 0
 _ACCELERATOR: Final = 3
 """A library for the CPU (BLAS, AMX): no memory of its own."""
 _ERROR_LEVEL: Final = 4
+_CPUINFO: Final = Path("/proc/cpuinfo")
+_GCC: Final = re.compile(rb"GCC: \([^)]*\) ([0-9]+)\.([0-9]+)")
 _complaints: deque[str] = deque(maxlen=4)
 
 
@@ -87,6 +91,7 @@ def open_model(path: Path, *, vocabulary_only: bool = False, gpu_layers: int = 0
     params = api.llama_model_default_params()
     params.vocab_only = vocabulary_only
     params.n_gpu_layers = gpu_layers
+    params.use_extra_bufts = not has_broken_amx()
     forget_complaints()
     model = api.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
@@ -95,6 +100,28 @@ def open_model(path: Path, *, vocabulary_only: bool = False, gpu_layers: int = 0
             "it is broken or too new: fetch it anew (agentbudget models pull NAME --force)"
         )
     return model
+
+
+@cache
+def has_broken_amx() -> bool:
+    """Whether this build would end the process at its first matrix product on processors with AMX.
+
+    GCC before 12.4 and 13.3 forgets most of what the instruction that sets the tiles up reads (its bug 114098). Without
+    the buffers that AMX needs, llama.cpp computes with AVX-512: right, and a prompt takes longer.
+    """
+    api = library()
+    if b"AMX_INT8 = 1" not in api.llama_print_system_info() or not _has_amx():
+        return False
+    path = Path(api.__file__).parent / "lib" / "libggml-cpu.so"
+    found = _GCC.search(path.read_bytes()) if path.is_file() else None
+    if found is None:
+        return False
+    major, minor = int(found[1]), int(found[2])
+    return (major, minor) < (12, 4) or (major == 13 and minor < 3)
+
+
+def _has_amx() -> bool:
+    return _CPUINFO.is_file() and " amx_int8" in _CPUINFO.read_text()
 
 
 @dataclass(frozen=True, slots=True)

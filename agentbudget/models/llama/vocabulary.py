@@ -17,8 +17,9 @@ from agentbudget.models.llama.template import ChatTemplate, Piece
 
 _F16_BYTES: Final = 2
 _FIRST: Final = 1024
-"""Among so many tokens at the beginning, most vocabularies have those of a single byte."""
+"""Among so many tokens at the beginning, most vocabularies have those of a single byte: no need to look on."""
 _NOT_IN_UTF8: Final = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+_UTF8_BYTES: Final = 256 - len(_NOT_IN_UTF8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +110,17 @@ class Vocabulary:
 
     @cached_property
     def bytes(self) -> tuple[int, ...]:
-        """A token for every byte that UTF-8 text can have; none at all if one is missing."""
-        found: dict[int, int] = {}
-        wanted = 256 - len(_NOT_IN_UTF8)
+        """A token for each byte that the text of this model can have next; none at all where some have no token."""
+        alone: dict[int, int] = {}
+        first: set[int] = set()
         for token in range(self.size):
-            if token == _FIRST and len(found) < wanted // 2:  # not a vocabulary of bytes
+            if token >= _FIRST and len(alone) == _UTF8_BYTES:
                 break
-            piece = self.piece(token)
-            if len(piece) == 1 and piece[0] not in _NOT_IN_UTF8:
-                found.setdefault(piece[0], token)
-                if len(found) == wanted:
-                    return tuple(found[byte] for byte in sorted(found))
-        return ()
+            if piece := self.piece(token):
+                first.add(piece[0])
+                if len(piece) == 1 and piece[0] not in _NOT_IN_UTF8:
+                    alone.setdefault(piece[0], token)
+        return tuple(alone.values()) if first <= alone.keys() | _NOT_IN_UTF8 else ()
 
     def check_grammar(self, gbnf: str) -> None:
         """Raise `SchemaUnsupported` if llama.cpp does not take this grammar."""
