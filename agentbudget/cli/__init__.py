@@ -1,4 +1,4 @@
-"""The command line: ``agentbudget run | demo | resume | statement | index | models | ledger | eval``.
+"""The command line: ``agentbudget run | demo | resume | statement | index | models | budget | ledger | eval``.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -12,6 +12,7 @@ import click
 
 from agentbudget import __version__
 from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail, print_json
+from agentbudget.cli.budget import budget
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
@@ -33,7 +34,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, evaluate, models, ledger):
+for command in (run, demo, resume, statement, index, evaluate, models, budget, ledger):
     cli.add_command(command)
 
 

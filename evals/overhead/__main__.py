@@ -118,13 +118,13 @@ def telemetry(*, on: bool) -> Iterator[None]:
         from opentelemetry import metrics, trace
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-        from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+        from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
         class Nowhere(SpanExporter):
             def export(self, spans: object) -> SpanExportResult:
                 """Drop them."""
-                assert isinstance(spans, list | tuple) and all(isinstance(span, ReadableSpan) for span in spans)
+                assert isinstance(spans, list | tuple)
                 return SpanExportResult.SUCCESS
 
         tracers = TracerProvider()

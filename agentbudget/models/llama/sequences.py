@@ -79,9 +79,7 @@ class Sequences:
         params.n_threads = params.n_threads_batch = self._processors.threads
         params.kv_unified = False
         # On processors its sums depend on how a prompt is cut.
-        params.flash_attn_type = (
-            api.LLAMA_FLASH_ATTN_TYPE_AUTO if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
+        params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_AUTO if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
         forget_complaints()
         self._context = api.llama_init_from_model(model, params)
@@ -176,7 +174,9 @@ class Sequences:
 
     def _forget_after(self, slot: Slot, count: int) -> None:
         api = library()
-        if not api.llama_memory_seq_rm(self._memory, slot.number, count, -1):  # a recurrent model forgets all or nothing
+        if not api.llama_memory_seq_rm(
+            self._memory, slot.number, count, -1
+        ):  # a recurrent model forgets all or nothing
             api.llama_memory_seq_rm(self._memory, slot.number, -1, -1)
             count = 0
         slot.keep(count)

@@ -37,7 +37,9 @@ class StateFiles:
         try:
             with path.open("rb") as file:
                 magic, size, checksum, count = _HEADER.unpack(file.read(_HEADER.size))
-                data = bytearray(size) if (magic, count) == (_MAGIC, len(tokens)) and size <= self._limit else bytearray()
+                data = (
+                    bytearray(size) if (magic, count) == (_MAGIC, len(tokens)) and size <= self._limit else bytearray()
+                )
                 whole = file.readinto(data) == size and zlib.crc32(data) == checksum
             if whole:
                 os.utime(path)

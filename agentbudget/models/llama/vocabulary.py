@@ -180,5 +180,3 @@ class Vocabulary:
             )
         begin: int = library().llama_vocab_bos(self.pointer)
         return ChatTemplate(source, begin=self._name(begin), end=self._name(self.end))
-
-
