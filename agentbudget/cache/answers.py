@@ -34,7 +34,7 @@ def answer_key(request: Request, model: Model, *, tenant: str, skill_version: st
 
     The output cap is left out: an answer that ended by itself is the same under any cap that it fits.
     """
-    parts = {
+    parts: dict[str, object] = {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "messages": [_told(message) for message in request.messages],

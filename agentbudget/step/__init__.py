@@ -3,6 +3,7 @@
 from agentbudget.step.context import Context
 from agentbudget.step.engine import Engine, Event, Phase, Scope
 from agentbudget.step.reply import Reply
+from agentbudget.step.streams import ReplyStream
 from agentbudget.step.transaction import Step
 
-__all__ = ["Context", "Engine", "Event", "Phase", "Reply", "Scope", "Step"]
+__all__ = ["Context", "Engine", "Event", "Phase", "Reply", "ReplyStream", "Scope", "Step"]

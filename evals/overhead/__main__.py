@@ -17,7 +17,7 @@ import pstats
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ async def _timed(
 
 
 @contextmanager
-def telemetry(*, on: bool) -> Iterator[None]:
+def telemetry(*, on: bool) -> Generator[None]:
     """Providers as a program installs them: batches of spans, metrics read once a minute, exported to nowhere."""
     if on:
         from opentelemetry import metrics, trace

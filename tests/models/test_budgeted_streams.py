@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def model_of(provider: Provider, url: str, lead: int | None) -> Model:
 @asynccontextmanager
 async def provider(
     name: Provider, spoil: Callable[[Played], Played] = lambda played: played, *, lead: int | None = LEAD
-) -> AsyncIterator[tuple[Model, ProviderServer]]:
+) -> AsyncGenerator[tuple[Model, ProviderServer]]:
     """A model of `name` and the server behind it, which says two hundred words, a word every millisecond."""
     play = played(DIALECTS[name])
     async with ProviderServer(play=lambda received: spoil(play(received).slowly(0.001))) as server:
