@@ -45,6 +45,9 @@ FRONTIER: Final = (
 COLD_SAFETY: Final = 6
 """How much longer than on the machine of the catalog's figures a call may take before this one is measured."""
 
+STATES: Final = "prompts"
+"""The folder of a home where what llama.cpp computed of fixed prompts is kept."""
+
 UNMEASURED: Final = (100.0, 15.0)
 """Prefill and decode tokens a second assumed of a GGUF that is not in the catalog."""
 
@@ -145,9 +148,11 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         if not path.is_file():
             raise UnknownModel(f"there is no file {rest!r}")
         sha256 = catalog.file_sha256(path)
-        return LlamaCppModel(name, path, price=local_price(settings, sha256), fingerprint=sha256)
+        price = local_price(settings, sha256)
+        return LlamaCppModel(name, path, price=price, fingerprint=sha256, states=settings.home / STATES)
     entry = catalog.entry(rest)
     if entry.kind != "gguf":
         raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
     known = (entry.prefill_tokens_per_s, entry.decode_tokens_per_s)
-    return LlamaCppModel.from_catalog(rest, price=local_price(settings, entry.sha256, known=known))
+    price = local_price(settings, entry.sha256, known=known)
+    return LlamaCppModel.from_catalog(rest, price=price, states=settings.home / STATES)
