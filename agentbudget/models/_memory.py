@@ -30,5 +30,7 @@ def _container() -> int:
     """What the container's limit leaves, files' pages that can be dropped not counted."""
     if not _LIMIT.is_file() or (limit := _LIMIT.read_text().strip()) == "max":
         return 1 << 62
-    droppable = next((int(line.split()[1]) for line in _STAT.read_text().splitlines() if line.startswith("inactive_file ")), 0)
+    droppable = next(
+        (int(line.split()[1]) for line in _STAT.read_text().splitlines() if line.startswith("inactive_file ")), 0
+    )
     return max(0, int(limit) - int(_CURRENT.read_text()) + droppable)

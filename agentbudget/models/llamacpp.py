@@ -48,9 +48,9 @@ class LlamaCppModel:
     Calls run beside each other, up to ``parallel`` of them in one batch, and each is charged for its share of the time.
     Two models of this process never compute at the same time. Models made of the same file share one copy of it.
 
-    With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is alone;
-    beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the other one
-    may be chosen.
+    With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is
+    alone; beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the
+    other one may be chosen.
 
     A request's schema becomes a grammar; it does not stand in the prompt, so the prompt should say what is asked for.
     """
@@ -384,8 +384,8 @@ class LlamaCppModel:
             _vocabularies.release(self._vocabulary_key)
 
 
-_vocabularies: Final["Shared[Vocabulary]"] = Shared()
-_engines: Final["Shared[Engine]"] = Shared()
+_vocabularies: Final[Shared[Vocabulary]] = Shared()
+_engines: Final[Shared[Engine]] = Shared()
 
 
 def _identity(path: Path) -> tuple[object, ...]:

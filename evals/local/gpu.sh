@@ -9,6 +9,7 @@
 #
 # It takes nvcc, cmake, ninja or make, a C++ compiler, and a Python ≥ 3.11 ($PYTHON, else python3) with numpy and jinja2.
 # llama-cpp-python's other requirements (diskcache, typing_extensions) may be wheels or folders on PYTHONPATH.
+# CORES (such as 0,1) asks for the same measurements once more without the GPU, on these processors alone.
 # BUILD is where llama.cpp is compiled (else ./build-gpu) and used again; JOBS is how many compilers run at once.
 # It compiles for the GPU that is there: some minutes on 16 processors. The measurements take about two.
 set -eu
@@ -58,4 +59,6 @@ ln -sfn "$build/llama.cpp/bin" "$source/llama_cpp/lib"
 export LD_LIBRARY_PATH="$build/llama.cpp/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$root:$source${PYTHONPATH:+:$PYTHONPATH}"
 cd "$root"
-exec "$python" -m evals.local "$@" --gpu --model "$weights" --bin "$build/llama.cpp/bin" --rounds "${ROUNDS:-3}"
+common="--bin $build/llama.cpp/bin --rounds ${ROUNDS:-3}"
+"$python" -m evals.local "$@" --gpu --model "$weights" $common
+[ -z "${CORES:-}" ] || CUDA_VISIBLE_DEVICES="" taskset -c "$CORES" "$python" -m evals.local "$@" --model "$weights" $common

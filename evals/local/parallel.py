@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from agentbudget.models._processors import processors
 from evals.local.setup import ALL_LAYERS, WINDOW, Setup, ask
 from evals.local.tables import table
-from agentbudget.models._processors import processors
 
 AT_ONCE = 8
 TOKENS = 64
@@ -39,7 +39,9 @@ async def measure(setup: Setup) -> str:
                 answers = await asyncio.gather(*(ask(model, SYSTEM, q, tokens=TOKENS) for q in questions))
                 taken["ours"].append(sum(a.usage.output_tokens for a in answers) / (time.perf_counter() - began))
             began = time.perf_counter()
-            tokens = sum(await asyncio.to_thread(lambda q=questions: list(pool.map(lambda one: complete(address, one), q))))
+            tokens = sum(
+                await asyncio.to_thread(lambda q=questions: list(pool.map(lambda one: complete(address, one), q)))
+            )
             taken["server"].append(tokens / (time.perf_counter() - began))
             began = time.perf_counter()
             answer = await ask(model, SYSTEM, f"Tell of lake {number}.", tokens=TOKENS)

@@ -107,6 +107,7 @@ def ask_plain(model: Llama, system: str, question: str, *, tokens: int, **others
 def skill(name: str) -> str:
     """A fixed prompt of about 650 tokens, different for each `name`."""
     rules = " ".join(
-        f"Rule {n} of the {name} desk: a message that speaks of case {n} goes to shelf {n * 7 % 13}." for n in range(1, 28)
+        f"Rule {n} of the {name} desk: a message that speaks of case {n} goes to shelf {n * 7 % 13}."
+        for n in range(1, 28)
     )
     return f"You work at the {name} desk. Answer in one short sentence. {rules}"

@@ -88,7 +88,7 @@ class Vocabulary:
         return buffer[:count]
 
     def spell(self, data: bytes) -> list[int]:
-        """Tokens that stand for exactly these bytes, as few as the tokenizer makes of them; none where it makes others."""
+        """The tokenizer's tokens for exactly these bytes, or for the first of them; none where it makes others."""
         tokens = self.tokenize(data.decode("utf-8", "ignore"))
         whole = b"".join(map(self.piece, tokens))
         return tokens if data.startswith(whole) else []
@@ -180,5 +180,3 @@ class Vocabulary:
             )
         begin: int = library().llama_vocab_bos(self.pointer)
         return ChatTemplate(source, begin=self._name(begin), end=self._name(self.end))
-
-
