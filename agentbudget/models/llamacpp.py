@@ -263,7 +263,8 @@ class LlamaCppModel:
         required = request.tools and request.tool_choice == "required"
         if request.schema is None and not required:
             return None
-        key = json.dumps([tool.parameters | {"": tool.name} for tool in request.tools] if required else request.schema)
+        asked = [[tool.name, tool.parameters] for tool in request.tools] if required else request.schema
+        key = json.dumps(asked)
         if key not in self._grammars:
             gbnf = self._written_grammar(request, request.schema)
             (await self._open_vocabulary()).check_grammar(gbnf)
