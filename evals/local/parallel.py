@@ -39,9 +39,8 @@ async def measure(setup: Setup) -> str:
                 answers = await asyncio.gather(*(ask(model, SYSTEM, q, tokens=TOKENS) for q in questions))
                 taken["ours"].append(sum(a.usage.output_tokens for a in answers) / (time.perf_counter() - began))
             began = time.perf_counter()
-            tokens = sum(
-                await asyncio.to_thread(lambda q=questions: list(pool.map(lambda one: complete(address, one), q)))
-            )
+            loop = asyncio.get_running_loop()
+            tokens = sum(await asyncio.gather(*(loop.run_in_executor(pool, complete, address, q) for q in questions)))
             taken["server"].append(tokens / (time.perf_counter() - began))
             began = time.perf_counter()
             answer = await ask(model, SYSTEM, f"Tell of lake {number}.", tokens=TOKENS)

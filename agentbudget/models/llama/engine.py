@@ -1,6 +1,6 @@
 """A model in memory and the one thread that computes with it: several answers at once, which come and go at any token.
 
-Prompts are evaluated one at a time, chunk by chunk; between chunks, all who write get one token more, in one evaluation.
+Prompts are evaluated one at a time, chunk by chunk; between chunks all who write get a token more, in one evaluation.
 The time of each evaluation is divided among those it was for, so that nothing is charged for twice.
 """
 
