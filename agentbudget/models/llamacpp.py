@@ -302,13 +302,15 @@ class LlamaCppModel:
         """What llama.cpp in this process, or the model's template, cannot do."""
         if any(message.images for message in request.messages):
             raise self._rejected("it reads text only: send pictures to a model that sees")
-        if (request.tools or any(message.calls for message in request.messages)) and not vocabulary.template.knows_tools:
+        if (
+            request.tools or any(message.calls for message in request.messages)
+        ) and not vocabulary.template.knows_tools:
             raise self._rejected(
                 "its chat template knows no tools (as <tool_call> blocks): use a model that was trained for them, "
                 "such as qwen2.5, or give its template"
             )
         if request.tools and request.tool_choice == "required" and request.schema is not None:
-            raise self._rejected("an answer cannot be held to a schema and be the call of a tool: ask for one of them")
+            raise self._rejected("an answer cannot be held to a schema and be a tool's call: ask for one of them")
 
     def _rejected(self, why: str) -> RequestRejected:
         return RequestRejected(f"{self._name}: {why}", model=self._name, sent=False)

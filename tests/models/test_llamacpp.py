@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ from agentbudget.models.base import Completion, Image, JsonSchema, Message, Mete
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
-from agentbudget.prices import ComputePrice
+from tests.models.llama import PRICE, TEMPLATE
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-PRICE = ComputePrice(Decimal("0.10"), 370, 160)
 LONG = " ".join(f"The number after {n} is {n + 1}." for n in range(300))
 
 
@@ -524,15 +522,6 @@ async def test_a_model_can_be_closed_while_a_stream_waits_for_its_reader(smollm2
 
 # --- tools and pictures
 
-TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\nTools:{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\nCall one as "
-    '<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call><|im_end|>\n{% endif %}'
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>'
-    "{% endfor %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 WEATHER = Tool(
     "weather",
     "The weather in a city",
