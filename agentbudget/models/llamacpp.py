@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -48,9 +49,9 @@ class LlamaCppModel:
     Calls run beside each other, up to ``parallel`` of them in one batch, and each is charged for its share of the time.
     Two models of this process never compute at the same time. Models made of the same file share one copy of it.
 
-    With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is alone;
-    beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the other one
-    may be chosen.
+    With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is
+    alone; beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the
+    other one may be chosen.
 
     A request's schema becomes a grammar; it does not stand in the prompt, so the prompt should say what is asked for.
     """
@@ -203,7 +204,7 @@ class LlamaCppModel:
                 engine.submit(job)
                 async for text, usage in _events(told):
                     meter.used(usage)
-                    if cut := not meter.may_go_on(self._ahead(engine, usage)):
+                    if cut := not meter.may_go_on(self._ahead(engine, job, usage)):
                         break
                     if text:
                         sent += len(text)
@@ -223,14 +224,15 @@ class LlamaCppModel:
         await asyncio.to_thread(self._close)
 
     @staticmethod
-    def _ahead(engine: Engine, usage: Usage) -> Usage:
-        """What will have been used at most when the reader is asked again."""
-        lead_ns = int(engine.seconds_of(STREAM_LEAD_TOKENS) * 1e9)
-        return usage + Usage(output_tokens=STREAM_LEAD_TOKENS, compute_ns=lead_ns)
+    def _ahead(engine: Engine, job: Job, usage: Usage) -> Usage:
+        """What will have been used at most when the reader is asked again: the whole prompt, and the lead."""
+        lead = min(STREAM_LEAD_TOKENS, job.request.max_output_tokens - usage.output_tokens)
+        rest = len(job.prompt.tokens) - usage.input_tokens
+        return usage + Usage(rest, lead, compute_ns=int(engine.seconds_of(lead) * 1e9))
 
     def _completion(self, job: Job, finish: Finish) -> Completion:
         text, calls = job.text, tuple[ToolCall, ...]()
-        if job.request.tools and job.request.tool_choice != "none":
+        if job.hidden:
             from agentbudget.models.llama.calls import parse
 
             text, calls = parse(text, job.request.messages)
@@ -255,6 +257,8 @@ class LlamaCppModel:
         from agentbudget.models.llama import calls
         from agentbudget.models.llama.job import Job
 
+        if request.tools and request.tool_choice == "none":  # the tools stay in the prompt, as they are in its cache
+            request = replace(request, stop=(*request.stop, calls.BEGIN))
         hidden = calls.BEGIN if request.tools and request.tool_choice != "none" else None
         return Job(prompt, request, await self._grammar(request), hidden=hidden)
 
@@ -263,7 +267,8 @@ class LlamaCppModel:
         required = request.tools and request.tool_choice == "required"
         if request.schema is None and not required:
             return None
-        key = json.dumps([tool.parameters | {"": tool.name} for tool in request.tools] if required else request.schema)
+        asked = [[tool.name, tool.parameters] for tool in request.tools] if required else request.schema
+        key = json.dumps(asked)
         if key not in self._grammars:
             gbnf = self._written_grammar(request, request.schema)
             (await self._open_vocabulary()).check_grammar(gbnf)
@@ -283,10 +288,8 @@ class LlamaCppModel:
         self._refuse(request, vocabulary)
         from jinja2 import TemplateError
 
-        tools = () if request.tool_choice == "none" else request.tools
-
         def prompt() -> Prompt:
-            return vocabulary.prompt(request.messages, tools=tools, fixed=request.fixed)
+            return vocabulary.prompt(request.messages, tools=request.tools, fixed=request.fixed)
 
         try:
             if sum(len(message.text) for message in request.messages) <= _INLINE_CHARACTERS:
@@ -299,14 +302,15 @@ class LlamaCppModel:
         """What llama.cpp in this process, or the model's template, cannot do."""
         if any(message.images for message in request.messages):
             raise self._rejected("it reads text only: send pictures to a model that sees")
-        tools = request.tools and request.tool_choice != "none"
-        if (tools or any(message.calls for message in request.messages)) and not vocabulary.template.knows_tools:
+        if (
+            request.tools or any(message.calls for message in request.messages)
+        ) and not vocabulary.template.knows_tools:
             raise self._rejected(
                 "its chat template knows no tools (as <tool_call> blocks): use a model that was trained for them, "
                 "such as qwen2.5, or give its template"
             )
-        if tools and request.tool_choice == "required" and request.schema is not None:
-            raise self._rejected("an answer cannot be held to a schema and be the call of a tool: ask for one of them")
+        if request.tools and request.tool_choice == "required" and request.schema is not None:
+            raise self._rejected("an answer cannot be held to a schema and be a tool's call: ask for one of them")
 
     def _rejected(self, why: str) -> RequestRejected:
         return RequestRejected(f"{self._name}: {why}", model=self._name, sent=False)
@@ -384,8 +388,8 @@ class LlamaCppModel:
             _vocabularies.release(self._vocabulary_key)
 
 
-_vocabularies: Final["Shared[Vocabulary]"] = Shared()
-_engines: Final["Shared[Engine]"] = Shared()
+_vocabularies: Final[Shared[Vocabulary]] = Shared()
+_engines: Final[Shared[Engine]] = Shared()
 
 
 def _identity(path: Path) -> tuple[object, ...]:

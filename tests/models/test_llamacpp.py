@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ from agentbudget.models.base import Completion, Image, JsonSchema, Message, Mete
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
-from agentbudget.prices import ComputePrice
+from tests.models.llama import PRICE, TEMPLATE
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-PRICE = ComputePrice(Decimal("0.10"), 370, 160)
 LONG = " ".join(f"The number after {n} is {n + 1}." for n in range(300))
 
 
@@ -220,8 +218,8 @@ async def test_chance_follows_the_seed(model: LlamaCppModel) -> None:
 
 
 async def test_the_beginning_that_prompts_share_is_computed_once(model: LlamaCppModel) -> None:
-    first = await complete(model, ask(LONG[:900] + " First question?", tokens=2))
-    second = await complete(model, ask(LONG[:900] + " Another question?", tokens=2))
+    first = await complete(model, ask(LONG[:700] + " First question?", tokens=2))
+    second = await complete(model, ask(LONG[:700] + " Another question?", tokens=2))
     assert first.usage.cached_tokens == 0
     assert second.usage.cached_tokens >= second.usage.input_tokens - 2 * CHUNK
     assert second.usage.cached_tokens % CHUNK == 0
@@ -397,7 +395,7 @@ async def test_a_closed_model_opens_again(model: LlamaCppModel) -> None:
 # --- prompts that are computed once
 
 
-SKILLS = [f"You are clerk {n}. " + LONG[: 900 + 50 * n] for n in range(3)]
+SKILLS = [f"You are clerk {n}. " + LONG[: 560 + 50 * n] for n in range(3)]
 
 
 def asked_of(skill: str, question: str, *, schema: JsonSchema | None = None) -> Request:
@@ -417,7 +415,7 @@ async def test_with_one_slot_fixed_prompts_are_read_from_disk(smollm2: Path, tmp
     model = model_of(smollm2, parallel=1, states=tmp_path)
     first = [await complete(model, asked_of(skill, "First?")) for skill in SKILLS]
     again = [await complete(model, asked_of(skill, "First?")) for skill in SKILLS]
-    assert all(c.usage.cached_tokens > 200 for c in again)
+    assert all(c.usage.cached_tokens > 128 for c in again)
     assert [(c.text, c.confidence) for c in again] == [(c.text, c.confidence) for c in first]
     await model.aclose()
 
@@ -429,13 +427,13 @@ async def test_fixed_prompts_survive_a_restart(smollm2: Path, tmp_path: Path) ->
     after = model_of(smollm2, states=tmp_path)
     again = await complete(after, asked_of(SKILLS[0], "First?"))
     assert (first.usage.cached_tokens, first.text) == (0, again.text)
-    assert again.usage.cached_tokens > 200
+    assert again.usage.cached_tokens > 128
     await after.aclose()
 
 
 async def test_only_what_is_called_fixed_goes_to_disk(smollm2: Path, tmp_path: Path) -> None:
     model = model_of(smollm2, states=tmp_path)
-    await complete(model, ask(LONG[:900], tokens=1))
+    await complete(model, ask(LONG[:700], tokens=1))
     assert not list(tmp_path.rglob("*.state"))
     await model.aclose()
 
@@ -454,7 +452,7 @@ async def test_a_broken_state_is_computed_anew(smollm2: Path, tmp_path: Path) ->
 
 
 async def test_calls_at_once_with_one_prompt_compute_it_once(model: LlamaCppModel) -> None:
-    answers = await asyncio.gather(*(complete(model, ask(LONG[:900] + f" {n}?", tokens=2)) for n in range(3)))
+    answers = await asyncio.gather(*(complete(model, ask(LONG[:700] + f" {n}?", tokens=2)) for n in range(3)))
     evaluated = [c.usage.input_tokens - c.usage.cached_tokens for c in answers]
     assert sorted(evaluated)[1] < CHUNK * 2 < max(evaluated)
 
@@ -524,14 +522,6 @@ async def test_a_model_can_be_closed_while_a_stream_waits_for_its_reader(smollm2
 
 # --- tools and pictures
 
-TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\nTools:{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\nCall one as "
-    '<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call><|im_end|>\n{% endif %}'
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 WEATHER = Tool(
     "weather",
     "The weather in a city",
@@ -570,13 +560,13 @@ async def test_one_of_several_tools_is_chosen(smollm2: Path) -> None:
     await model.aclose()
 
 
-async def test_tools_count_as_input_unless_none_may_be_called(smollm2: Path) -> None:
+async def test_tools_count_as_input_whether_or_not_one_may_be_called(smollm2: Path) -> None:
     model = model_of(smollm2, template=TEMPLATE)
     question = (Message("user", "Is it sunny in Rome?"),)
     plain = await model.count_input(Request(question, 60))
     offered = await model.count_input(Request(question, 60, tools=(WEATHER,)))
     forbidden = await model.count_input(Request(question, 60, tools=(WEATHER,), tool_choice="none"))
-    assert offered.tokens > plain.tokens == forbidden.tokens
+    assert offered.tokens == forbidden.tokens > plain.tokens
     await model.aclose()
 
 
@@ -661,8 +651,8 @@ async def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
     from agentbudget.models.llama import engine
 
     monkeypatch.setattr(engine, "available_bytes", lambda: 300_000_000)
-    model, meter = model_of(smollm2, parallel=8), Meter()
-    with pytest.raises(WeightsTooLarge, match=r"needs about 1\.\d GB.*0\.3 GB are free") as caught:
+    model, meter = model_of(smollm2, n_ctx=3000, parallel=8), Meter()  # no other model's copy will do
+    with pytest.raises(WeightsTooLarge, match=r"needs about [01]\.\d GB.*0\.3 GB are free") as caught:
         await model.complete(ask("Hello"), meter)
     assert caught.value.needed_bytes > caught.value.available_bytes == 300_000_000
     assert not meter.sent

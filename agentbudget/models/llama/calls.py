@@ -1,4 +1,4 @@
-"""How a model writes that it wants a tool: ``<tool_call>{"name": …, "arguments": …}</tool_call>``, as Qwen and Hermes do."""
+"""How a model writes that it wants a tool: ``<tool_call>{"name": …, "arguments": …}</tool_call>``, as Qwen does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _an_object(tool: Tool) -> dict[str, Any]:
 
 
 def parse(text: str, before: Sequence[Message]) -> tuple[str, tuple[ToolCall, ...]]:
-    """What `text` says up to its first call, and the calls; `before` is the conversation, whose calls are numbered on."""
+    """What `text` says up to its first call, and the calls; those of the conversation `before` are numbered on."""
     number = sum(len(message.calls) for message in before)
     found = [call for block in _BLOCK.findall(text) if (call := _call(block)) is not None]
     if not found:

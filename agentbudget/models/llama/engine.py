@@ -1,7 +1,7 @@
-"""A model in memory and the one thread that computes with it: several answers at once, which join and leave at any token.
+"""A model in memory and the one thread that computes with it: several answers at once, which come and go at any token.
 
-Prompts are evaluated one at a time, chunk by chunk; between chunks, everybody who writes gets one token more, all of them
-in one evaluation. The time of each evaluation is divided among those it was for, so that nothing is charged for twice.
+Prompts are evaluated one at a time, chunk by chunk; between chunks all who write get a token more, in one evaluation.
+The time of each evaluation is divided among those it was for, so that nothing is charged for twice.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Engine:
         job.tell()
 
     def _begin(self, job: Job) -> bool:
-        """What the answer must begin with is evaluated with the prompt; whether that is all of it, so nothing is asked."""
+        """Evaluate what the answer must begin with with the prompt; whether that is all of it, so nothing is asked."""
         job.sampler = Sampler(self._vocabulary, job.request, job.gbnf)
         self._follow(job)
         if job.finish_found:
@@ -307,13 +307,13 @@ class Engine:
             job.finish, job.finish_found = "length", True
 
     def _keep(self, job: Job, slot: Slot) -> None:
-        """Keep what was computed of the fixed prompt for after the slot has been given to another, or after a restart."""
+        """Keep what was computed of the fixed prompt: the slot may be given to another, the process restarted."""
         fixed = job.prompt.tokens[: job.prompt.fixed]
         if self._states is not None and not self._states.has(fixed):
             self._states.write(fixed, self._sequences.state(slot))
 
     def _restore(self, job: Job, slot: Slot, tokens: Sequence[int], ends: Sequence[int]) -> None:
-        """Read the fixed prompt's state, if it was kept and that is faster than to compute what the slot lacks of it."""
+        """Read the fixed prompt's state, if it was kept and that is faster than to compute what the slot lacks."""
         fixed, there = job.prompt.fixed, len(slot.tokens)
         if self._states is None or fixed <= there or fixed >= len(tokens):
             return

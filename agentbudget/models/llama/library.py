@@ -113,11 +113,16 @@ def has_broken_amx() -> bool:
     if b"AMX_INT8 = 1" not in api.llama_print_system_info() or not _has_amx():
         return False
     path = Path(api.__file__).parent / "lib" / "libggml-cpu.so"
-    found = _GCC.search(path.read_bytes()) if path.is_file() else None
+    return path.is_file() and breaks_amx(path.read_bytes())
+
+
+def breaks_amx(binary: bytes) -> bool:
+    """Whether a library was compiled by a GCC with that bug, by what it says of its compiler."""
+    found = _GCC.search(binary)
     if found is None:
         return False
-    major, minor = int(found[1]), int(found[2])
-    return (major, minor) < (12, 4) or (major == 13 and minor < 3)
+    version = (int(found[1]), int(found[2]))
+    return version < (12, 4) or (13,) <= version < (13, 3)
 
 
 def _has_amx() -> bool:

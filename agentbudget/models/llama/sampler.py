@@ -1,4 +1,4 @@
-"""Which token comes next: the likeliest or one by chance, within a grammar if any; and what follows without a choice."""
+"""Which token comes next: the likeliest or one by chance, within a grammar if any; what follows without a choice."""
 
 from __future__ import annotations
 

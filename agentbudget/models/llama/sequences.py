@@ -1,4 +1,4 @@
-"""The cache of keys and values, divided into slots: each holds one sequence, and keeps it for the next that begins alike.
+"""The cache of keys and values, divided into slots: each holds a sequence, and keeps it for the next that begins alike.
 
 A slot has a window of its own, so what one computes does not depend on what stands in the others.
 """
@@ -65,7 +65,7 @@ class Sequences:
     """A llama.cpp context with its slots. One thread at a time may use it."""
 
     def __init__(self, model: Any, *, n_ctx: int, slots: int, chunk: int, flash: bool, vocabulary_size: int) -> None:
-        """`n_ctx` tokens fit each slot; `flash` attention is faster on GPUs. Raises `WeightsError` for want of memory."""
+        """`n_ctx` tokens fit each slot; ``flash`` attention is faster on GPUs. Raises `WeightsError` without memory."""
         api = library()
         self.chunk = chunk
         self.slots = [Slot(number) for number in range(slots)]
@@ -156,7 +156,7 @@ class Sequences:
         return memoryview(buffer).cast("B")[:size]
 
     def restore(self, slot: Slot, state: bytearray, tokens: Sequence[int], ends: Sequence[int]) -> bool:
-        """Put a state of `tokens`, which were cut at `ends`, in place of what `slot` holds; whether llama.cpp took it."""
+        """Put a state of `tokens`, cut at `ends`, in place of what `slot` holds; whether llama.cpp took it."""
         self._forget_after(slot, 0)
         buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
         if not library().llama_state_seq_set_data(self._context, buffer, len(state), slot.number):

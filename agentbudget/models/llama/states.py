@@ -1,8 +1,8 @@
 """What llama.cpp computed of fixed prompts, kept in files: read again faster than computed, after a restart too.
 
-A file holds the keys and values of the prompt's tokens, and thus, in a form that can be read back, the prompt. Only what
-a request calls fixed (a skill's own words) is kept. Files are written whole or not at all, checked when they are read,
-and the longest unused go first when the folder has grown beyond its limit.
+A file holds the keys and values of a prompt's tokens, from which the prompt could be guessed. Only what a request calls
+fixed (a skill's own words) is kept. Files are written whole or not at all, checked when they are read, and the longest
+unused go first when the folder has grown beyond its limit.
 """
 
 from __future__ import annotations

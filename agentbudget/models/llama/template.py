@@ -46,12 +46,8 @@ class ChatTemplate:
             extensions=[Jinja2ChatFormatter.IgnoreGenerationTags, loopcontrols],
         )
         environment.filters["tojson"] = _mark_json
-        environment.globals |= {
-            "raise_exception": _refuse,
-            "strftime_now": lambda style: datetime.now().strftime(style),
-            "bos_token": begin,
-            "eos_token": end,
-        }
+        known: dict[str, Any] = {"raise_exception": _refuse, "strftime_now": _now, "bos_token": begin, "eos_token": end}
+        environment.globals.update(known)
         self._template: jinja2.Template = environment.from_string(source)
         names = meta.find_undeclared_variables(environment.parse(source))
         self.knows_tools = "tools" in names and calls.BEGIN in source
@@ -128,6 +124,10 @@ def _arguments(written: str) -> object:
 def _mark_json(value: object, *, ensure_ascii: bool = False, indent: int | None = None, **others: Any) -> str:
     """The filter ``tojson``, as transformers has it; what it writes is text, in which nothing is a control token."""
     return _rendering.get().json(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **others))
+
+
+def _now(style: str) -> str:
+    return datetime.now().strftime(style)
 
 
 def _refuse(message: str) -> None:

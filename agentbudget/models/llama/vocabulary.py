@@ -88,7 +88,7 @@ class Vocabulary:
         return buffer[:count]
 
     def spell(self, data: bytes) -> list[int]:
-        """Tokens that stand for exactly these bytes, as few as the tokenizer makes of them; none where it makes others."""
+        """The tokenizer's tokens for exactly these bytes, or for the first of them; none where it makes others."""
         tokens = self.tokenize(data.decode("utf-8", "ignore"))
         whole = b"".join(map(self.piece, tokens))
         return tokens if data.startswith(whole) else []
