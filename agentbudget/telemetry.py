@@ -150,15 +150,22 @@ class Span:
     """
 
     kind: ClassVar[Literal["INTERNAL", "CLIENT"]] = "INTERNAL"
-    __slots__ = ("_attributes", "_backend", "_name", "_otel", "_started", "_token")
+    __slots__ = ("_attributes", "_backend", "_current", "_name", "_otel", "_started", "_token")
 
     def __init__(self, backend: _Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         self._backend = backend
+        self._current = True
         self._name = name
         self._attributes: Values = attributes or {}
         self._otel: OtelSpan | None = None
         self._token: Token[Context] | None = None
         self._started = 0.0
+
+    def aside(self) -> Self:
+        """The span without being the current one: for a generator, whose body runs amid its reader's."""
+        if self._backend is not None:
+            self._current = False
+        return self
 
     def __enter__(self) -> Self:
         if self._backend is not None:
@@ -168,14 +175,15 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._backend is None or self._otel is None or self._token is None:
+        if self._backend is None or self._otel is None:
             return
         from opentelemetry.context import detach
 
         if error is not None and not _is_control_flow(error):
             self._fail(error)
         self._ending(self._backend, error)
-        detach(self._token)
+        if self._token is not None:
+            detach(self._token)
         self._otel.end()
 
     def _start(self, backend: _Backend) -> None:
@@ -185,7 +193,8 @@ class Span:
         self._otel = backend.tracer.start_span(
             self._name, kind=SpanKind[self.kind], attributes=_known(self._attributes)
         )
-        self._token = attach(self._context(set_span_in_context(self._otel)))
+        if self._current:
+            self._token = attach(self._context(set_span_in_context(self._otel)))
         self._started = time.perf_counter()
 
     def _context(self, context: Context) -> Context:

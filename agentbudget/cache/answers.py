@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from agentbudget.errors import SchemaMismatch, StoreUnavailable
-from agentbudget.models.base import Completion, Model, Request
+from agentbudget.models.base import Completion, Message, Model, Request, ToolCall
 from agentbudget.usage import Usage
 
 SCHEMA_VERSION: Final = 1
@@ -35,7 +35,7 @@ def answer_key(request: Request, model: Model, *, tenant: str, skill_version: st
     parts = {
         "model": model.name,
         "fingerprint": model.fingerprint,
-        "messages": [[m.role, m.text] for m in request.messages],
+        "messages": [_told(message) for message in request.messages],
         "schema": request.schema,
         "temperature": request.temperature,
         "seed": request.seed,
@@ -43,6 +43,13 @@ def answer_key(request: Request, model: Model, *, tenant: str, skill_version: st
         "tenant": tenant,
         "skill": skill_version,
     }
+    if request.tools:
+        parts["tools"] = [
+            request.tool_choice,
+            *([tool.name, tool.description, tool.parameters] for tool in request.tools),
+        ]
+    if request.reasoning_tokens is not None:
+        parts["reasoning"] = request.reasoning_tokens
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
@@ -93,7 +100,8 @@ class Answers:
                 f"the answer {key} in the cache {self._path} cannot be read: {error}", location=str(self._path)
             ) from error
         tokens = completion.usage.output_tokens
-        same = tokens <= max_output_tokens if completion.finish == "stop" else tokens == max_output_tokens
+        whole = completion.finish in ("stop", "tools")
+        same = tokens <= max_output_tokens if whole else tokens == max_output_tokens
         return CachedAnswer(completion, row[1]) if same else None
 
     def put(self, key: str, completion: Completion, *, cost_usd_nano: int) -> None:
@@ -124,6 +132,16 @@ class Answers:
         self.close()
 
 
+def _told(message: Message) -> list[object]:
+    """A message as it counts in a key: texts as they were before there was anything else, so that old answers stay."""
+    told: list[object] = [message.role, message.text]
+    if message.images:
+        told.append([[hashlib.blake2b(i.data).hexdigest(), i.media_type, i.detail] for i in message.images])
+    if message.calls or message.answers is not None:
+        told.append([message.answers, [[call.id, call.name, call.arguments] for call in message.calls]])
+    return told
+
+
 def _encode(completion: Completion) -> str:
     return json.dumps(
         {
@@ -132,6 +150,7 @@ def _encode(completion: Completion) -> str:
             "usage": completion.usage.to_dict(),
             "served_by": completion.served_by,
             "confidence": completion.confidence,
+            "calls": [[call.id, call.name, call.arguments] for call in completion.calls],
         }
     )
 
@@ -144,4 +163,5 @@ def _decode(text: str) -> Completion:
         usage=Usage.from_dict(data["usage"]),
         served_by=data["served_by"],
         confidence=data["confidence"],
+        calls=tuple(ToolCall(*call) for call in data.get("calls", ())),
     )

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from agentbudget.errors import UnknownModel
+from agentbudget.errors import UnknownModel, UnknownPrice
 from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
-from agentbudget.prices import ComputePrice
+from agentbudget.models.remote import is_loopback
+from agentbudget.models.servers import PROFILES, Profile
+from agentbudget.prices import ComputePrice, price_of
 from agentbudget.settings import Settings
 
 __all__ = [
@@ -64,12 +66,15 @@ def make_ladder(models: Sequence[str | Model] | None, settings: Settings) -> Lad
 def make_model(name: str, settings: Settings) -> Model:
     """The model that `name` stands for.
 
-    ``llamacpp:<catalog name or path of a .gguf>``, ``anthropic:<model>``, ``openai:<model>``, and
-    ``openai:<model>@<base url>`` for a server that speaks OpenAI's protocol.
+    ``llamacpp:<catalog name or path of a .gguf>``, ``anthropic:<model>``, ``openai:<model>``;
+    ``<server>:<model>[@<base url>]`` for a kind of server with a profile (`agentbudget.models.servers`), such as
+    ``vllm`` or ``llama-server``; and ``openai:<model>@<base url>`` for any other that speaks OpenAI's protocol.
     """
     provider, _, rest = name.partition(":")
     if not rest:
         raise UnknownModel(f"{name!r} names no provider: write 'llamacpp:…', 'anthropic:…' or 'openai:…'")
+    if provider in PROFILES:
+        return _served(name, PROFILES[provider], rest, settings)
     if provider == "llamacpp":
         return _local(name, rest, settings)
     if provider == "anthropic":
@@ -81,12 +86,28 @@ def make_model(name: str, settings: Settings) -> Model:
 
         model, _, address = rest.partition("@")
         return OpenAIModel(model, base_url=address or None, name=name)
-    raise UnknownModel(f"unknown provider {provider!r} in {name!r}: use llamacpp, anthropic or openai")
+    known = ", ".join(("llamacpp", "anthropic", "openai", *PROFILES))
+    raise UnknownModel(f"unknown provider {provider!r} in {name!r}: known are {known}")
 
 
 def machine_price(settings: Settings) -> ComputePrice:
     """What a second of this machine costs, whatever it computes."""
     return ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
+
+
+def _served(name: str, profile: Profile, rest: str, settings: Settings) -> Model:
+    """A model behind a server of a known kind. On this machine it is paid for by the second, unless it has a price."""
+    from agentbudget.models.openai import OpenAIModel
+
+    model, _, given = rest.partition("@")
+    address = given or profile.address
+    if address is None or not is_loopback(address):
+        return OpenAIModel(model, base_url=address, profile=profile, name=name)
+    try:
+        price: Price = price_of(profile.name, model)
+    except UnknownPrice:
+        price = machine_price(settings)
+    return OpenAIModel(model, base_url=address, profile=profile, price=price, name=name)
 
 
 def _local(name: str, rest: str, settings: Settings) -> Model:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentbudget.errors import InvalidOutput, OutcomeUnknown, SchemaUnsupported, UnknownModel, UnknownPrice
-from agentbudget.models.anthropic import STREAM_ABOVE_TOKENS, AnthropicModel
+from agentbudget.models.anthropic import AnthropicModel
+from agentbudget.models.anthropic.model import STREAM_ABOVE_TOKENS
 from agentbudget.models.base import Completion, Message, Meter, Request
 from agentbudget.usage import Usage
 from tests.models.provider_server import Json, ProviderServer, Reply
