@@ -8,13 +8,16 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from agentbudget.models.base import Finish
-from agentbudget.models.langchain.known import Known
 from agentbudget.models.langchain.messages import text_of
 from agentbudget.models.langchain.usage import usage_of
-from agentbudget.models.tokens import text_tokens
+from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.usage import Usage
 
 FINISHES: Final[Mapping[str, Finish]] = {
+    "budget": "budget",
+    "cut": "cut",
+    "refused": "refused",
+    "tools": "tools",
     "length": "length",
     "max_tokens": "length",
     "max_output_tokens": "length",
@@ -24,7 +27,7 @@ FINISHES: Final[Mapping[str, Finish]] = {
     "tool_calls": "tools",
     "tool_use": "tools",
 }
-"""Why an answer ended, in the providers' words, in small letters; any other word is an ordinary end."""
+"""Why an answer ended, in the providers' words, and our own, in small letters; any other word is an ordinary end."""
 
 REASONS: Final = ("finish_reason", "stop_reason", "done_reason", "status")
 """Where integrations keep it."""
@@ -50,10 +53,13 @@ def finish_of(message: AIMessage) -> Finish:
 class Arrived:
     """The pieces of one stream, added up. ``lead`` tokens may have been made beyond what arrived."""
 
-    def __init__(self, known: Known, input_tokens: int, lead: int) -> None:
-        self._known = known
+    def __init__(
+        self, input_tokens: int, *, lead: int = 0, encoding: Encoding | None = None, provider: str = ""
+    ) -> None:
         self._input = input_tokens
         self._lead = lead
+        self._encoding: Encoding | None = encoding
+        self._says_when_it_ends = provider in ALWAYS_SAY
         self._output = 0
         self.message: AIMessageChunk | None = None
 
@@ -64,7 +70,7 @@ class Arrived:
         text = text_of(piece) + arguments
         thoughts = str(piece.additional_kwargs.get("reasoning_content") or "")
         if text or thoughts:
-            self._output += max(1, text_tokens(self._known.encoding, text + thoughts))
+            self._output += max(1, text_tokens(self._encoding, text + thoughts))
 
     @property
     def text(self) -> str:
@@ -82,4 +88,4 @@ class Arrived:
     def ended(self) -> bool:
         """Whether the provider said that this was the end."""
         said = self.message is not None and reason_of(self.message) is not None
-        return said or self._known.provider not in ALWAYS_SAY
+        return said or not self._says_when_it_ends

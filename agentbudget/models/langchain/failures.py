@@ -21,6 +21,10 @@ UNCONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout",
 """What HTTP clients raise before a request could leave, whichever client an integration uses."""
 
 
+INTERRUPTED: Final = ("Timeout", "Connection", "ReadError", "WriteError", "ProtocolError", "ConnectError")
+"""What the names of errors have in them that tell of a connection that broke off."""
+
+
 def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetError:
     """The error of our tree that stands for `error`.
 
@@ -37,7 +41,10 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
     if any(type(cause).__name__ in UNCONNECTED for cause in _causes(error)):
         return ModelUnavailable(f"{model}: no connection ({type(error).__name__})", model=model, sent=False)
     what = f"{model}: no complete answer came ({type(error).__name__}); the call is presumed spent"
-    return OutcomeUnknown(what, model=model)
+    unknown = OutcomeUnknown(what, model=model)
+    # What an integration says of itself, such as an answer that it cannot read, comes again with the next try.
+    unknown.retryable = any(word in name for name in _names(error) for word in INTERRUPTED)
+    return unknown
 
 
 def _refused(error: BaseException, status: int, model: str) -> ModelError:
@@ -79,6 +86,11 @@ def _headers(error: BaseException) -> Mapping[str, str]:
     if not isinstance(headers, Mapping):
         return {}
     return {str(name).lower(): str(value) for name, value in cast("Mapping[Any, Any]", headers).items()}
+
+
+def _names(error: BaseException) -> Iterator[str]:
+    """The names of the classes of an error and of what it came from."""
+    return (base.__name__ for cause in _causes(error) for base in type(cause).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,8 +12,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from agentbudget.errors import Mistake, UnknownModel, UnknownPrice
-from agentbudget.models.base import InputCount, Price
-from agentbudget.models.langchain.messages import from_langchain, tool_of
+from agentbudget.models.base import Image, InputCount, Price, Request
+from agentbudget.models.images import any_image_tokens, openai_image_tokens
+from agentbudget.models.langchain.arrived import Arrived
+from agentbudget.models.langchain.messages import COUNTED, request_of
 from agentbudget.models.tokens import (
     BOUND_PER_SCHEMA,
     TOKENS_PER_SCHEMA,
@@ -41,6 +43,8 @@ PUBLIC: Final[Mapping[str, str]] = {
 
 CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
 """What integrations call the most tokens of an answer."""
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 REBUILT: Final = ("_client", "_async_client", "_client_params")
 """Clients that an integration makes anew from its fields when they are missing (Anthropic's)."""
@@ -135,30 +139,50 @@ class Known:
 
         ``asked`` are the keywords of the call. Raises `Mistake` for what nobody can count or bound.
         """
-        ours = from_langchain(messages, thoughts=True)
-        bound = bytes_bound(ours, None) if self.encoding is None else openai_bound(self.encoding, ours, None)
-        calls = sum(self._text(call.name + call.arguments + call.id) for message in ours for call in message.calls)
-        named = sum(self._text(message.name or "") for message in messages)
-        return InputCount(bound + calls + named + self._structures(asked), exact=False)
-
-    def _structures(self, asked: Mapping[str, Any]) -> int:
-        """Tools, schemas and whatever else is sent as JSON beside the messages."""
         made_with = cast("Mapping[str, Any]", getattr(self.chat, "model_kwargs", None) or {})
-        total = 0
-        for name, value in {**made_with, **asked}.items():
-            if name in ("tools", "functions") and isinstance(value, Sequence):
-                specs = cast("Sequence[Mapping[str, Any]]", value)
-                total += sum(self._structure(spec) for spec in specs if tool_of(spec))
-            elif isinstance(value, dict | list):
-                total += self._structure(cast("object", value))
-        return total
+        return InputCount(self.bound(request_of(messages, {**made_with, **asked}, tokens=1), asked), exact=False)
+
+    def bound(self, request: Request, asked: Mapping[str, Any] = _NOTHING) -> int:
+        """The most input tokens of a request of ours, and of the structures among the keywords of a call."""
+        if self.encoding is None:
+            text = bytes_bound(request.messages, request.schema, tools=request.tools)
+        else:
+            text = openai_bound(self.encoding, request.messages, request.schema, tools=request.tools)
+        pictures = sum(self._picture(image) for message in request.messages for image in message.images)
+        return text + pictures + sum(self._structure(value) for name, value in asked.items() if name not in COUNTED)
 
     def _structure(self, value: object) -> int:
+        """Whatever else is sent as JSON beside the messages."""
+        if not isinstance(value, dict | list):
+            return 0
         frame = BOUND_PER_SCHEMA if self.encoding is None else TOKENS_PER_SCHEMA
-        return frame + self._text(json.dumps(value, indent=2, default=str))
+        return frame + text_tokens(self.encoding, json.dumps(value, indent=2, default=str))
 
-    def _text(self, text: str) -> int:
-        return text_tokens(self.encoding, text)
+    def _picture(self, image: Image) -> int:
+        if self.encoding is not None:
+            return openai_image_tokens(self.model_id, image)
+        if self.provider == "anthropic" and self.address is None:
+            from agentbudget.models.anthropic.bound import picture_tokens
+            from agentbudget.models.anthropic.families import family_of
+
+            return picture_tokens(family_of(self.model_id), image)
+        return any_image_tokens(image)
+
+    def arrived(self, input_tokens: int, lead: int) -> Arrived:
+        """What will have arrived of a stream."""
+        provider = self.provider if self.address is None else ""
+        return Arrived(input_tokens, lead=lead, encoding=self.encoding, provider=provider)
+
+    def asks_for_usage(self, asked: Mapping[str, Any]) -> bool:
+        """Whether a stream says what it used only if it is told to, and nobody has said that it must not."""
+        if "stream_usage" in asked or getattr(self.chat, "stream_usage", True) is not None:
+            return False
+        responses: Any = getattr(self.chat, "_use_responses_api", None)  # which say it always, and know no such keyword
+        return responses is None or not responses(dict(asked))
+
+    def answers(self, asked: Mapping[str, Any]) -> int:
+        """How many answers a call asks for: each may be as long as the cap."""
+        return _positive(asked.get("n")) or _positive(getattr(self.chat, "n", None)) or 1
 
     def capped(self, asked: Mapping[str, Any], tokens: int) -> tuple[BaseChatModel, dict[str, Any]]:
         """The chat model and the keywords that make it answer with at most `tokens` tokens."""

@@ -19,7 +19,17 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from agentbudget.errors import Mistake
-from agentbudget.models.base import Image, ImageType, JsonSchema, Message, Role, Tool, ToolCall
+from agentbudget.models.base import (
+    Image,
+    ImageType,
+    JsonSchema,
+    Message,
+    Request,
+    Role,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 
 OPAQUE: Final = frozenset({"audio", "input_audio", "file", "document", "video", "media"})
 """Blocks whose tokens cannot be told from what stands in them."""
@@ -50,6 +60,35 @@ def from_langchain(messages: Sequence[BaseMessage], *, thoughts: bool = False) -
     is counted. Raises `Mistake` on what cannot be counted: sound, files, pictures by address.
     """
     return tuple(_read(message, thoughts) for message in messages)
+
+
+COUNTED: Final = frozenset({"tools", "functions", "response_format", "tool_choice"})
+"""Keywords of a call that a request of ours has a place for."""
+
+_CHOICES: Final[Mapping[str, ToolChoice]] = {"any": "required", "required": "required", "none": "none", "auto": "auto"}
+
+
+def request_of(
+    messages: Sequence[BaseMessage], asked: Mapping[str, Any], *, tokens: int, thoughts: bool = True
+) -> Request:
+    """A call of a chat model as a request of ours, as far as there are words for it: enough to count and estimate it."""
+    tools = tuple(tool_of(spec) for name in ("tools", "functions") for spec in asked.get(name) or ())
+    return Request(
+        from_langchain(messages, thoughts=thoughts),
+        max_output_tokens=tokens,
+        schema=schema_of(asked.get("response_format")),
+        tools=tools,
+        tool_choice=_CHOICES.get(str(asked.get("tool_choice")), "auto"),
+    )
+
+
+def schema_of(response_format: object) -> JsonSchema | None:
+    """The JSON schema in an OpenAI-like ``response_format``; None if it names none."""
+    if not isinstance(response_format, Mapping):
+        return None
+    told = cast("Mapping[str, Any]", response_format)
+    inner = cast("Mapping[str, Any]", told.get("json_schema", told))
+    return cast("JsonSchema | None", inner.get("schema"))
 
 
 def tool_of(spec: Mapping[str, Any]) -> Tool:

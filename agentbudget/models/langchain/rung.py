@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -84,10 +85,8 @@ class LangChainModel:
     async def count_input(self, request: Request) -> InputCount:
         """A bound, as for the provider's own client; see `Model.count_input`."""
         structure = self._structure(request.schema)
-        asked: dict[str, Any] = {"tools": [spec_of(tool) for tool in request.tools]}
-        if structure is not None:
-            asked["schema"] = structure.schema
-        return self._known.count(to_langchain(request.messages), asked)
+        sent = replace(request, schema=structure.schema if structure else None)
+        return InputCount(self._known.bound(sent), exact=False)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
         """Answer `request` in one call of the chat model; see `Model.complete`."""
@@ -112,7 +111,7 @@ class LangChainModel:
         structure = self._structure(request.schema)
         ready = self._ready(request, structure)
         bound = await self.count_input(request)
-        arrived = Arrived(self._known, bound.tokens, self.stream_lead_tokens or 0)
+        arrived = self._known.arrived(bound.tokens, self.stream_lead_tokens or 0)
         meter.leaving()
         failed: AgentBudgetError | None = None
         cut = False
