@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict
 
 from agentbudget.errors import Mistake
@@ -200,7 +201,7 @@ class ChatModel(BaseChatModel):
         asked = self.bind(
             response_format={"type": "json_schema", "json_schema": named}, ls_structured_output_format=told, **kwargs
         )
-        typed = isinstance(schema, type) and issubclass(schema, BaseModel)
+        typed = isinstance(schema, type) and is_basemodel_subclass(schema)
         parser: Any = PydanticOutputParser(pydantic_object=schema) if typed else JsonOutputParser()
         if not include_raw:
             return asked | parser
