@@ -27,6 +27,8 @@ class Growth:
     costs with so many output tokens, of which there may be ``cap``. ``extend`` raises the hold to an amount; what it
     raises ends the stream and is kept in ``refusal``. Each time the room for output doubles; when that is refused it
     grows by little, then by what is needed, then not at all.
+
+    What comes next cannot be sent back: the hold always has room for one more piece as large as the largest so far.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Growth:
         self._bound = bound
         self._extend = extend
         self._scarce = False
+        self._last: int | None = None
+        self._largest = 0
         self._asking = threading.Lock()
 
     def allows(self, so_far: Usage) -> bool:
@@ -56,9 +60,16 @@ class Growth:
         with self._asking:
             if self.refusal is not None:
                 return False
-            output_tokens = min(so_far.output_tokens, self._cap)
+            output_tokens = min(so_far.output_tokens + self._next_piece(so_far.output_tokens), self._cap)
             need = self._need(so_far, output_tokens)
             return not need.minus(self._held) or self._grow(need, output_tokens)
+
+    def _next_piece(self, output_tokens: int) -> int:
+        """How much the stream may grow by before it asks again."""
+        if self._last is not None:
+            self._largest = max(self._largest, output_tokens - self._last)
+        self._last = output_tokens
+        return self._largest
 
     def _need(self, so_far: Usage, output_tokens: int) -> Amount:
         """What the stream has used, in the dearest case; where time is paid for, with the time until it asks again."""

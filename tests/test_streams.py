@@ -111,7 +111,7 @@ async def test_a_refused_extension_cuts_the_stream_and_says_who_refused(ledger: 
     assert not reply.accepted
     assert isinstance(reply.refusal, BudgetExceeded)
     assert reply.refusal.account == "run/r"
-    assert reply.text == "".join(seen.pieces) == "word " * 146
+    assert reply.text == "".join(seen.pieces) == "word " * 145
     balance = ledger.balance("run/r")
     assert balance.posted.tokens <= 150
     assert balance.posted.tokens >= 4 + len(seen.pieces)
@@ -158,7 +158,7 @@ async def test_a_skills_own_budget_cuts_its_stream(ledger: Ledger) -> None:
         assert "budget of skill 'tell'" in str(reply.refusal)
         return reply.text
 
-    assert len((await tell(context(ledger, ScriptedModel([LONG])), what="x")).split()) == 96
+    assert len((await tell(context(ledger, ScriptedModel([LONG])), what="x")).split()) == 95
 
 
 async def test_a_fixed_hold_caps_a_stream_and_does_not_grow(ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-POWERS: Final = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.0)
+POWERS: Final = (1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0)
 """How far a bound may follow its prediction: 1 in proportion, 0 not at all."""
 
 

@@ -14,7 +14,7 @@ from agentbudget.estimate.ridge import Ridge
 ENOUGH: Final = 20
 """Settled calls from which lengths are learned; below it the skill's own cap stands."""
 
-WINDOW: Final = 400
+WINDOW: Final = 450
 """The most calls that a bound is calibrated on: the newest."""
 
 WIDEST: Final = 2.0
@@ -31,16 +31,17 @@ class Lengths:
     """Learns from calls in the order in which they ended, and bounds the next one.
 
     Each call is first predicted, then learned from: what is kept to calibrate on are predictions of calls that the
-    regression had not seen (the newer half of them, made when it had seen the older half). All in log(1 + tokens).
+    regression had not seen (the newer three quarters of them). All in log(1 + tokens).
     """
 
     def __init__(self) -> None:
         self._ridge = Ridge(SIZE)
         self._kinds = Kinds()
-        self._pairs: deque[tuple[float, float]] = deque(maxlen=2 * WINDOW)
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW * 4 // 3)
         self._range = (math.inf, -math.inf)
         self._levels: dict[float, Level] = {}
         self._bounds: dict[float, tuple[int, float, float]] = {}
+        self._spread = (0, 1.0)
         self._learned = 0
 
     def learn(self, features: Sequence[float], tokens: int) -> None:
@@ -61,9 +62,13 @@ class Lengths:
         """The mean length of such answers; None before any was seen."""
         if not self._learned:
             return None
-        recent = self._recent() or [(0.0, 0.0)]
-        spread = sum(math.exp(actual - predicted) for predicted, actual in recent) / len(recent)
-        return max(0, round(math.exp(self._predict(features)) * min(spread, WIDEST) - 1))
+        made, spread = self._spread
+        if self._learned - made > self._learned // 25:
+            recent = self._recent() or [(0.0, 0.0)]
+            mean = sum(math.exp(actual - predicted) for predicted, actual in recent) / len(recent)
+            spread = min(mean, WIDEST)
+            self._spread = (self._learned, spread)
+        return max(0, round(math.exp(self._predict(features)) * spread - 1))
 
     def upper(self, features: Sequence[float], level: float, *, roomy: bool = False) -> int | None:
         """What the answer's length stays below with a probability of `level`; None as long as that is not known.
@@ -103,4 +108,4 @@ class Lengths:
 
     def _recent(self) -> list[tuple[float, float]]:
         pairs = list(self._pairs)
-        return pairs[-min(WINDOW, max(ENOUGH, len(pairs) // 2)) :]
+        return pairs[-min(WINDOW, max(ENOUGH, 3 * len(pairs) // 4)) :]

@@ -43,6 +43,9 @@ FRONTIER: Final = (
 COLD_SAFETY: Final = 6
 """How much longer than on the machine of the catalog's figures a call may take before this one is measured."""
 
+STATES: Final = "prompts"
+"""The folder of a home where what llama.cpp computed of fixed prompts is kept."""
+
 UNMEASURED: Final = (100.0, 15.0)
 """Prefill and decode tokens a second assumed of a GGUF that is not in the catalog."""
 
@@ -119,7 +122,9 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         if not path.is_file():
             raise UnknownModel(f"there is no file {rest!r}")
         price = ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
-        return LlamaCppModel(name, path, price=price, fingerprint=catalog.file_sha256(path))
+        return LlamaCppModel(
+            name, path, price=price, fingerprint=catalog.file_sha256(path), states=settings.home / STATES
+        )
     entry = catalog.entry(rest)
     if entry.kind != "gguf":
         raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
@@ -129,4 +134,4 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         entry.decode_tokens_per_s or UNMEASURED[1],
         safety=COLD_SAFETY,
     )
-    return LlamaCppModel.from_catalog(rest, price=price)
+    return LlamaCppModel.from_catalog(rest, price=price, states=settings.home / STATES)

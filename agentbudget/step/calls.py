@@ -50,14 +50,16 @@ async def ask(
     `drafts` are the output tokens of what weaker models said to the same.
     """
     keys = answer_keys(step, model, kept_under)
-    for key in keys:
-        found = kept(step, key, request.max_output_tokens)
-        if found is not None:
-            replayed = key == keys[0]
-            book_free(step, model, purpose, found.completion, found.cost_usd_nano, replayed=replayed)
-            return found.completion, request.max_output_tokens
+    found = kept(step, keys, request.max_output_tokens)
+    if found is not None:
+        book_free(step, model, purpose, found.completion, found.cost_usd_nano, replayed=found.key == keys[0])
+        return found.completion, request.max_output_tokens
     for number in itertools.count(1):
-        estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history, drafts=drafts)
+        estimate = None
+        if trust_history and request is kept_under and not drafts:  # as the step itself was estimated a moment ago
+            estimate = step.estimates.pop(model.name, None)
+        if estimate is None:
+            estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history, drafts=drafts)
         attempt = Attempt(step, model, estimate, estimate.hold, purpose)
         try:
             return await attempt.complete(output, keys), estimate.output_cap
@@ -81,9 +83,10 @@ def answer_keys(step: Step, model: Model, request: Request) -> tuple[str, ...]:
     return (own, shared) if step.engine.share_answers else (own,)
 
 
-def kept(step: Step, key: str, max_output_tokens: int) -> CachedAnswer | None:
+def kept(step: Step, keys: tuple[str, ...], max_output_tokens: int) -> CachedAnswer | None:
+    """An answer under the first of these keys that has one."""
     try:
-        return step.engine.answers.get(key, max_output_tokens=max_output_tokens)
+        return step.engine.answers.first(keys, max_output_tokens=max_output_tokens)
     except StoreError as error:
         _log.warning("answers already paid for cannot be read, so this one is bought: %s", error)
         return None
@@ -98,8 +101,7 @@ def keep(step: Step, answer: Completion, output: Output, keys: tuple[str, ...], 
     if not (whole or answer.finish == "length") or not (answer.calls or output.reads(answer.text)):
         return
     try:
-        for key in keys if whole else keys[:1]:
-            step.engine.answers.put(key, answer, cost_usd_nano=cost_usd_nano)
+        step.engine.answers.put_under(keys if whole else keys[:1], answer, cost_usd_nano=cost_usd_nano)
     except StoreError as error:
         _log.warning("an answer that was paid for cannot be kept: %s", error)
 

@@ -41,8 +41,11 @@ class Funds:
         """Reserve inside this step, raising the step's own hold where it falls short and its budget allows."""
         kind = str(meta["kind"])
         with telemetry.reservation(hold_id, held=amount, kind=kind, within=self.id) as span, _growing:
-            self._make_room(amount)
-            hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
+            try:
+                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
+            except BudgetExceeded:  # most often there is room: it is not looked for first
+                self._make_room(amount)
+                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
             if hold.replayed:
                 raise HoldConflict(
                     f"hold {hold_id!r} is taken by another call: two steps must not share a hold",

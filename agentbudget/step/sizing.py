@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
 from agentbudget.estimate import CallEstimate
+from agentbudget.growing import LEAST_TOKENS
 from agentbudget.holding import START_TOKENS, Fixed, Quantile, WorstCase
 from agentbudget.ledger import limits, require_room, units
 from agentbudget.models.base import Model, Request
@@ -68,7 +69,7 @@ async def size_stream(
     level = policy.level or STREAM_LEVEL
     estimate = await engine.estimator.call(skill.name, model, request, level=level, grows=True)
     learned = estimate.hold_tokens < estimate.output_cap
-    tokens = estimate.hold_tokens if learned else policy.start_tokens or START_TOKENS
+    tokens = estimate.hold_tokens + LEAST_TOKENS if learned else policy.start_tokens or START_TOKENS
     return estimate, min(estimate.output_cap, tokens + lead)
 
 

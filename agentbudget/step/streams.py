@@ -81,15 +81,14 @@ class ReplyStream:
     async def _run(self) -> AsyncGenerator[str, None]:
         step, model, request = self._step, self._model, self._request
         keys = answer_keys(step, model, request)
-        for key in keys:
-            found = kept(step, key, request.max_output_tokens)
-            if found is not None:
-                book_free(step, model, "draft", found.completion, found.cost_usd_nano, replayed=key == keys[0])
-                for piece in _WORDS.findall(found.completion.text):
-                    self.text += piece
-                    yield piece
-                self._conclude(found.completion)
-                return
+        found = kept(step, keys, request.max_output_tokens)
+        if found is not None:
+            book_free(step, model, "draft", found.completion, found.cost_usd_nano, replayed=found.key == keys[0])
+            for piece in _WORDS.findall(found.completion.text):
+                self.text += piece
+                yield piece
+            self._conclude(found.completion)
+            return
         for number in itertools.count(1):
             attempt, growth = await self._begin()
             try:

@@ -23,6 +23,7 @@ from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
 if TYPE_CHECKING:
+    from agentbudget.estimate import CallEstimate
     from agentbudget.step.context import Context
     from agentbudget.step.streams import ReplyStream
 
@@ -47,6 +48,7 @@ class Step:
         self.accepted = True
         self.rejected: list[dict[str, str]] = []
         self.streams: list[ReplyStream] = []
+        self.estimates: dict[str, CallEstimate] = {}
         self._numbers = itertools.count(1)
         self._funds: Funds | None = None
 
@@ -121,6 +123,7 @@ class Step:
             else:
                 request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
                 estimate = await size_call(self.engine, self.skill, model, request)
+                self.estimates[model.name] = estimate
                 call, likely = estimate.bound, estimate.expected
             checks = checks_bound(self.engine, self.skill)
             bound = bound + call + checks
@@ -151,10 +154,9 @@ class Step:
         with telemetry.settlement(self.hold.id) as span:
             record = self.hold.settle(detail=detail)
             span.closed(record)
-            span.balance(
-                self.engine.ledger.balance(f"run/{self.scope.run_id}"),
-                elapsed_s=(time.time_ns() - self.scope.started_ns) / 1e9,
-            )
+            if span.is_heard:
+                elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
+                span.balance(self.engine.ledger.balance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
         self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:

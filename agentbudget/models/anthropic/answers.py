@@ -86,7 +86,9 @@ class Block(BaseModel):
     data: str = ""
     id: str = ""
     name: str = ""
-    input: Mapping[str, Any] | None = None
+    input: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    written: str = Field(default="", exclude=True)
+    """A call's arguments as they came in a stream: perhaps no JSON, if the model was cut short."""
 
     def echoed(self) -> dict[str, str]:
         """A block of thinking as it was, to be brought back with a tool's result."""
@@ -111,7 +113,7 @@ class Answer(BaseModel):
     def calls(self) -> tuple[ToolCall, ...]:
         """The tools that are asked for."""
         return tuple(
-            ToolCall(block.id, block.name, json.dumps(block.input or {}, ensure_ascii=False))
+            ToolCall(block.id, block.name, block.written or json.dumps(block.input, ensure_ascii=False))
             for block in self.content
             if block.type == "tool_use"
         )
@@ -185,7 +187,6 @@ class Heard:
     lead: int | None
     answer: Answer | None = None
     blocks: dict[int, Block] = field(default_factory=dict[int, Block])
-    arguments: dict[int, str] = field(default_factory=dict[int, str])
     size: int = 0
 
     @property
@@ -219,7 +220,7 @@ class Heard:
         """The answer, whole or cut. Raises `InvalidOutput` if it is none."""
         if self.answer is None:
             raise ValueError("a stream without a message")
-        whole = self.answer.model_copy(update={"content": self._content()})
+        whole = self.answer.model_copy(update={"content": [block for _, block in sorted(self.blocks.items())]})
         if cut:
             return Completion(whole.text, "cut", usage, served_by=whole.model)
         return self.reader.completion(whole, whole.stop_reason or "", usage)
@@ -232,7 +233,7 @@ class Heard:
         block.text += delta.text
         block.thinking += delta.thinking
         block.signature += delta.signature
-        self.arguments[index] = self.arguments.get(index, "") + delta.partial_json
+        block.written += delta.partial_json
         held_back = self.reader.structure is not None and self.reader.structure.wrapped
         return "" if held_back else delta.text
 
@@ -245,18 +246,3 @@ class Heard:
     def _with_output(self, output_tokens: int) -> Usage | None:
         said = self.answer.usage.model_copy(update={"output_tokens": output_tokens}) if self.answer else None
         return said.model_copy(update={"output_tokens_details": None}).ours() if said else None
-
-    def _content(self) -> list[Block]:
-        return [
-            block.model_copy(update={"input": _parsed(self.arguments.get(index, "")) or block.input})
-            for index, block in sorted(self.blocks.items())
-        ]
-
-
-def _parsed(written: str) -> Mapping[str, Any] | None:
-    """Arguments of a call that has ended; None if there are none, or they are no object (an answer that was cut)."""
-    try:
-        value: object = json.loads(written)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None

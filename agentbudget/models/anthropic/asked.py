@@ -138,7 +138,10 @@ def _least(way: Way, request: Request, effort: Effort | None) -> Thought:
 
 
 def _effort(most: int) -> Effort:
-    return next((effort for under, effort in EFFORTS if most < under), "high")
+    for under, effort in EFFORTS:
+        if most < under:
+            return effort
+    return "high"
 
 
 def _output(structure: Structure | None, effort: Effort | None) -> OutputConfigParam:
@@ -239,7 +242,7 @@ def _arguments(written: str) -> Mapping[str, object]:
         value: object = json.loads(written or "{}")
     except ValueError:
         return {"unreadable": written}
-    return value if isinstance(value, dict) else {"value": value}
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {"value": value}
 
 
 def echo_of(model_id: str, blocks: list[Block]) -> str:
