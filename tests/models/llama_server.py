@@ -40,7 +40,8 @@ WINDOW: Final = 2048
 OPTIONS: Final = (
     *("--host", "127.0.0.1", "--port", "0", "--alias", NAME, "--offline", "--no-ui"),
     *("--ctx-size", str(2 * WINDOW), "--parallel", "2", "--no-kv-unified", "--cache-ram", "0"),
-    *("--threads", "2", "--threads-batch", "2", "--threads-http", "4", "--no-warmup", "--jinja", "--metrics", "--slots"),
+    # One thread: two wait for each other in a loop, for ever so long where others are at work too.
+    *("--threads", "1", "--threads-batch", "1", "--threads-http", "4", "--no-warmup", "--jinja", "--metrics", "--slots"),
     # Repacked weights are what it multiplies with AMX, where the processor says that it has it: virtual machines whose
     # host keeps those registers from them end it with SIGILL.
     "--no-repack",
