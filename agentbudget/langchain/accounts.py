@@ -23,9 +23,15 @@ _FORMATTER: Final = string.Formatter()
 
 def checked(accounts: Accounts) -> dict[str, Budget | None]:
     """The accounts with their limits. Raises `Mistake` if there are none: what nobody pays for is not held."""
-    named = accounts if isinstance(accounts, Mapping) else dict.fromkeys([accounts] if isinstance(accounts, str) else accounts)
+    named = (
+        accounts
+        if isinstance(accounts, Mapping)
+        else dict.fromkeys([accounts] if isinstance(accounts, str) else accounts)
+    )
     if not named:
-        raise Mistake("name the accounts that pay, as in accounts=['user/42'] or accounts={'run/{thread_id}': Budget(…)}")
+        raise Mistake(
+            "name the accounts that pay, as in accounts=['user/42'] or accounts={'run/{thread_id}': Budget(…)}"
+        )
     return dict(named)
 
 
@@ -67,3 +73,8 @@ def _open(ledger: Ledger, name: str, limit: Budget | None) -> None:
         ledger.balance(name)
     except UnknownAccount:
         ledger.account(name, limit=limit)
+
+
+def run_of(accounts: Sequence[str]) -> str:
+    """What begins the ids of holds on these accounts: the run that pays along, so that its statement shows them."""
+    return next((name.removeprefix("run/") for name in accounts if name.startswith("run/")), "langchain")

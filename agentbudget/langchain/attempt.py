@@ -18,7 +18,7 @@ from agentbudget.growing import Growth
 from agentbudget.langchain.sizing import Sized
 from agentbudget.langchain.terms import Terms
 from agentbudget.ledger import Hold, HoldRecord
-from agentbudget.models.base import Completion, Finish, Meter, Model, Price
+from agentbudget.models.base import Completion, Finish, Meter, Price
 from agentbudget.models.langchain.arrived import Arrived, finish_of
 from agentbudget.models.langchain.failures import failure
 from agentbudget.models.langchain.usage import usage_of

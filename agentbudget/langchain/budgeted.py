@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from agentbudget.errors import Mistake
 from agentbudget.estimate import tag
-from agentbudget.langchain.accounts import Accounts, checked, opened
+from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.attempt import Attempt
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.chat import ChatModel
@@ -189,9 +189,7 @@ class BudgetedChatModel(BaseChatModel):
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """The wrapped model's structured output, asked of this one."""
-        return rehomed(
-            self.inner.with_structured_output(schema, include_raw=include_raw, **kwargs), self.inner, self
-        )
+        return rehomed(self.inner.with_structured_output(schema, include_raw=include_raw, **kwargs), self.inner, self)
 
     # --- a call knows its config: who pays may stand there
 
@@ -203,9 +201,7 @@ class BudgetedChatModel(BaseChatModel):
         one._config = known
         return one, known
 
-    def invoke(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AIMessage:
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """See `BaseChatModel`. Raises `BudgetExceeded`, with nothing sent, if the call does not fit its accounts."""
         one, known = self._for(config)
         return BaseChatModel.invoke(one, input, known, **kwargs)
@@ -344,9 +340,7 @@ class BudgetedChatModel(BaseChatModel):
                 sized = await self._sized(terms, await terms.acounted(*asked.told), asked, whole=whole)
                 with self._reserved(terms, sized, asked, attempt.retry_state.attempt_number, whole=whole) as call:
                     chat, sent = call.ready()
-                    result = await chat._agenerate(
-                        asked.messages, stop=asked.stop, run_manager=asked.manager, **sent
-                    )
+                    result = await chat._agenerate(asked.messages, stop=asked.stop, run_manager=asked.manager, **sent)
                     return result, call.answered(result)
         raise AssertionError("unreachable: the loop above returns or raises")
 
@@ -446,9 +440,8 @@ class _Asked:
 
 def _hold_id(accounts: Sequence[str], label: str, run_id: UUID | str, number: int, *, whole: bool) -> str:
     """The call's run id, which no other call has; under the run's id where a run pays, so that its statement shows it."""
-    run = next((name.removeprefix("run/") for name in accounts if name.startswith("run/")), "langchain")
     again = ("+whole" if whole else "") + (f"~{number}" if number > 1 else "")
-    return f"{run}/{label}.{run_id}{again}"
+    return f"{run_of(accounts)}/{label}.{run_id}{again}"
 
 
 def _cut(call: Attempt) -> ChatGenerationChunk:

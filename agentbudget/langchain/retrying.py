@@ -27,7 +27,12 @@ def aretrying(attempts: int) -> AsyncRetrying:
 
 
 def _policy(attempts: int) -> dict[str, Any]:
-    return {"stop": stop_after_attempt(attempts), "retry": retry_if_exception(_may_pass), "wait": _wait, "reraise": True}
+    return {
+        "stop": stop_after_attempt(attempts),
+        "retry": retry_if_exception(_may_pass),
+        "wait": _wait,
+        "reraise": True,
+    }
 
 
 def _may_pass(error: BaseException) -> bool:

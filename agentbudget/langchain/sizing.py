@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 from agentbudget.estimate import CallEstimate, Estimator
 from agentbudget.growing import Growth

@@ -68,9 +68,7 @@ class Terms(Protocol):
         """The call as a request of ours."""
         ...
 
-    def counted(
-        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]
-    ) -> Counted:
+    def counted(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]) -> Counted:
         """The call with its input counted."""
         ...
 
@@ -124,9 +122,7 @@ class Hosted:
     ) -> Request:
         return request_of(messages, asked, tokens=tokens)
 
-    def counted(
-        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]
-    ) -> Counted:
+    def counted(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]) -> Counted:
         try:
             window = self._known.context_window
         except UnknownModel:
@@ -181,9 +177,7 @@ class Ours:
     ) -> Request:
         return replace(self._chat.request(messages, stop, asked), max_output_tokens=tokens)
 
-    def counted(
-        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]
-    ) -> Counted:
+    def counted(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, asked: Mapping[str, Any]) -> Counted:
         return background.run(self.acounted(messages, stop, asked))
 
     async def acounted(

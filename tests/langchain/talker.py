@@ -34,7 +34,9 @@ def value_of(schema: Mapping[str, Any], root: Mapping[str, Any], text: str) -> A
         return value_of(schema["anyOf"][0], root, text)
     if schema.get("type") == "object":
         required = schema.get("required", list(schema.get("properties", {})))
-        return {name: value_of(part, root, text) for name, part in schema.get("properties", {}).items() if name in required}
+        return {
+            name: value_of(part, root, text) for name, part in schema.get("properties", {}).items() if name in required
+        }
     if schema.get("type") == "array":
         return [value_of(schema["items"], root, text)]
     return _PLAIN.get(schema.get("type", "string"), text)

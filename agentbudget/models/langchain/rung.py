@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, cast
@@ -12,7 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable
 
-from agentbudget.errors import AgentBudgetError, InvalidOutput, ModelError, OutcomeUnknown, SchemaUnsupported
+from agentbudget.errors import AgentBudgetError, InvalidOutput, Mistake, ModelError, OutcomeUnknown, SchemaUnsupported
 from agentbudget.models.base import (
     Completion,
     Delta,
@@ -55,6 +55,8 @@ class LangChainModel:
         name: str | None = None,
         stream_lead_tokens: int | None = None,
     ) -> None:
+        if hasattr(chat, "books"):
+            raise Mistake(f"{name or 'this chat model'} is budgeted already, and steps pay: give it as it was made")
         self.chat: Final = without_retries(chat)
         self._known = Known.of(self.chat, price=price, context_window=context_window)
         self.name = name or self._known.name
