@@ -1,4 +1,4 @@
-"""Embedding models behind an API: each request is paid for by whoever asks for the vectors, in batches that it admits."""
+"""Embedding models behind an API: whoever asks for vectors pays for each request."""
 
 from __future__ import annotations
 

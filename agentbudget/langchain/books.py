@@ -35,7 +35,7 @@ class Books:
         return self
 
     def __reduce__(self) -> tuple[type[Books], tuple[str]]:
-        if self.location == "memory:":
+        if self.location in ("memory", "memory:"):
             raise Mistake("a ledger in memory cannot be sent to another process: give the path or address of one")
         return Books, (self.location,)
 

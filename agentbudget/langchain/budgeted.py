@@ -58,8 +58,8 @@ def budgeted(
     ``ledger`` is a `Ledger`, its path or address; None: the one of the environment (``AGENTBUDGET_LEDGER``).
 
     ``price`` is looked up by provider and model unless given. ``label`` names what is asked for here, in statements and
-    for what is learned. ``hold`` is how much a call sets aside, see `Holding`. ``attempts`` are billable ones, each with
-    its own hold; None: as many as `model` made by itself, which it no longer does. ``stream_lead_tokens`` says that the
+    for what is learned. ``hold`` is how much a call sets aside, see `Holding`. ``attempts`` are billable, each has its
+    own hold; None: as many as `model` made by itself, which it no longer does. ``stream_lead_tokens`` says that the
     provider stops (and charges no more) when a stream is left, and how many tokens it may be ahead: then streams begin
     on a small hold, which grows. Our own models say it themselves.
 
@@ -417,10 +417,8 @@ class BudgetedChatModel(BaseChatModel):
         hold_id = _hold_id(accounts, self.label, run_id, number, whole=whole)
         marked = tag(self.label, terms.name)
         hold = self.books.reserve(hold_id, sized.amount, accounts=accounts, tag=marked, meta=meta)
-        call = Attempt(
-            terms, sized, hold, estimator=self.books.estimator, label=self.label, asked=asked.keywords, streams=streams
-        )
-        return call
+        estimator = self.books.estimator
+        return Attempt(terms, sized, hold, estimator=estimator, label=self.label, asked=asked.keywords, streams=streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +437,7 @@ class _Asked:
 
 
 def _hold_id(accounts: Sequence[str], label: str, run_id: UUID | str, number: int, *, whole: bool) -> str:
-    """The call's run id, which no other call has; under the run's id where a run pays, so that its statement shows it."""
+    """The call's run id, which no other call has, under the run that pays for it."""
     again = ("+whole" if whole else "") + (f"~{number}" if number > 1 else "")
     return f"{run_of(accounts)}/{label}.{run_id}{again}"
 

@@ -45,9 +45,9 @@ def budgeted_embeddings(
 ) -> BudgetedEmbeddings:
     """`embeddings`, which from now on reserve on `accounts` before each batch, and settle what it used after it.
 
-    ``accounts`` and ``ledger`` are those of `budgeted`. ``name`` (``"openai:text-embedding-3-small"``) and ``price`` are
-    found for OpenAI's and given for others: a token price, or a `ComputePrice` for a model on this machine, which is
-    paid for by the seconds that it takes. Raises `UnknownPrice`, and `Mistake` where retries cannot be switched off.
+    ``accounts`` and ``ledger`` are those of `budgeted`. ``name``, as in ``"openai:text-embedding-3-small"``, and
+    ``price`` are found for OpenAI's and given for others: a token price, or a `ComputePrice` for a model on this machine, paid for
+    by the seconds that it takes. Raises `UnknownPrice`, and `Mistake` where retries cannot be switched off.
     """
     return BudgetedEmbeddings(
         _without_retries(embeddings),
@@ -187,7 +187,7 @@ class _Metered:
 
 
 def _name_of(embeddings: Embeddings) -> str:
-    """Provider and model, of OpenAI's integration; of another, its class and model, which have no price by themselves."""
+    """OpenAI's provider and model; another integration's class and model, which have no price by themselves."""
     module = type(embeddings).__module__
     provider = "openai" if module.startswith("langchain_openai") else type(embeddings).__name__.lower()
     model: object = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", None)

@@ -1,4 +1,4 @@
-"""One middleware for `create_agent`: model calls and tool calls that pay, and an end with grace when nothing is left."""
+"""One middleware for `create_agent`: model and tool calls that pay, and an end with grace when nothing is left."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 self._settle(hold)
 
     def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
-        """The model of this call, which pays. It is kept beside its wrapper, as another may take its place in memory."""
+        """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""
         if isinstance(model, BudgetedChatModel):
             return model
         found = self._paying.get(id(model))

@@ -1,4 +1,4 @@
-"""Billable attempts at one call, each with its own hold; what may pass is tried again, after the wait that was asked."""
+"""Billable attempts at one call, each with its own hold: what may pass is tried again."""
 
 from __future__ import annotations
 

@@ -16,9 +16,11 @@ from agentbudget.money import Amount
 from agentbudget.step.sizing import STREAM_LEVEL
 
 Holding = Literal["worst", "grow", "quantile"]
-"""``"worst"``: all that a call may use. ``"grow"``: the same, but a stream begins on what such streams use, and its hold
+"""What a call sets aside.
+
+``"worst"``: all that it may use. ``"grow"``: the same, but a stream begins on what such streams use, and its hold
 grows, where its provider is known to stop when it is left. ``"quantile"``: likewise, and a call is capped at what 99 of
-100 such calls use and a quarter more, once enough of them are known; one that this cuts is made again, at its whole cap.
+100 such calls use and a quarter more, once enough are known; one that this cuts is made again, at its whole cap.
 """
 
 

@@ -1,4 +1,4 @@
-"""What is known of a LangChain chat model: who serves it, what it costs, how its output is capped, how it is counted."""
+"""What is known of a LangChain chat model: who serves it, what it costs, how it is counted and capped."""
 
 from __future__ import annotations
 

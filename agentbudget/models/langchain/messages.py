@@ -71,7 +71,7 @@ _CHOICES: Final[Mapping[str, ToolChoice]] = {"any": "required", "required": "req
 def request_of(
     messages: Sequence[BaseMessage], asked: Mapping[str, Any], *, tokens: int, thoughts: bool = True
 ) -> Request:
-    """A call of a chat model as a request of ours, as far as there are words for it: enough to count and estimate it."""
+    """A call of a chat model as a request of ours, as far as it has words for it: enough to count it."""
     tools = tuple(tool_of(spec) for name in ("tools", "functions") for spec in asked.get(name) or ())
     return Request(
         from_langchain(messages, thoughts=thoughts),
@@ -92,7 +92,7 @@ def schema_of(response_format: object) -> JsonSchema | None:
 
 
 def tool_of(spec: Mapping[str, Any]) -> Tool:
-    """A tool as OpenAI, Anthropic or JSON schema describe it. Raises `Mistake` for one that the provider itself runs."""
+    """A tool as OpenAI, Anthropic or a schema describes it. Raises `Mistake` for one that the provider runs."""
     function: Mapping[str, Any] = spec.get("function", spec)
     parameters = function.get("parameters", function.get("input_schema"))
     if "name" not in function or parameters is None:

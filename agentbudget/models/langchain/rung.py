@@ -43,7 +43,7 @@ class LangChainModel:
     What it costs, and how much context it takes, is looked up by its provider and model name unless given. Its own
     retries are switched off: attempts are made by the step, one hold each. What an answer used comes from its
     ``usage_metadata``; an answer without one is presumed spent (`OutcomeUnknown`). Sampling (temperature, seed) stays
-    as the chat model was made. Raises `UnknownPrice`, `UnknownModel`, and `Mistake` where retries cannot be switched off.
+    as the chat model was made. Raises `UnknownPrice`, `UnknownModel`, `Mistake` if retries cannot be switched off.
     """
 
     def __init__(
