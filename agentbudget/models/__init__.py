@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentbudget.errors import UnknownModel, UnknownPrice
 from agentbudget.models import speeds
@@ -15,6 +15,9 @@ from agentbudget.models.remote import is_loopback
 from agentbudget.models.servers import PROFILES, Profile
 from agentbudget.prices import ComputePrice, price_of
 from agentbudget.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 __all__ = [
     "Completion",
@@ -62,10 +65,19 @@ def default_names(settings: Settings) -> tuple[str, ...]:
     return LOCAL
 
 
-def make_ladder(models: Sequence[str | Model] | None, settings: Settings) -> Ladder:
+def make_ladder(models: Sequence[str | Model | BaseChatModel] | None, settings: Settings) -> Ladder:
     """A ladder of `models`, or of `default_names`. Nothing is loaded yet. Raises `UnknownModel`, `UnknownPrice`."""
     chosen = default_names(settings) if models is None else models
-    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else m for m in chosen))
+    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else _rung(m) for m in chosen))
+
+
+def _rung(given: Model | BaseChatModel) -> Model:
+    """A model as it is; a chat model of LangChain's behind our protocol."""
+    if isinstance(given, Model):
+        return given
+    from agentbudget.models.langchain import LangChainModel
+
+    return LangChainModel(given)
 
 
 def make_model(name: str, settings: Settings) -> Model:
