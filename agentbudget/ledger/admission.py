@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
-from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, plus
+from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, new_tuple, plus
 from agentbudget.ledger.store import Transaction
 from agentbudget.money import MAX, Amount, format_usd
 
@@ -14,31 +14,51 @@ from agentbudget.money import MAX, Amount, format_usd
 def admit_on(
     tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int, *, reserved_ns: int | None = None
 ) -> list[Account]:
-    """The accounts of `lineage`, if `more` fits on each of them in every window.
+    """The accounts of `lineage` as they are with `more` held, if it fits on each of them in every window.
 
     ``reserved_ns`` is when the hold that asks for more was reserved; None for a new one.
-    Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`.
+    Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`, `InvalidAmount`.
     """
     accounts: list[Account] = []
+    m_usd, m_tokens, m_calls = more
     for name in lineage:
-        account = required(tx, name)
-        if account.frozen is not None:
+        account = tx.account(name) or required(tx, name)
+        _, parent, limits, windows, posted, held, frozen = account
+        if frozen is not None:
             raise AccountFrozen(
-                f"account {name!r} is frozen ({account.frozen or 'no reason given'}): nothing may be reserved on it "
+                f"account {name!r} is frozen ({frozen or 'no reason given'}): nothing may be reserved on it "
                 f"until it is unfrozen",
                 account=name,
             )
-        usd, tokens, calls = account.limits
-        held, posted = account.held_units, account.posted_units
+        usd, tokens, calls = limits
+        h_usd, h_tokens, h_calls = held
+        h_usd, h_tokens, h_calls = h_usd + m_usd, h_tokens + m_tokens, h_calls + m_calls
         if (
-            (usd is not None and held[0] + posted[0] + more[0] > usd)
-            or (tokens is not None and held[1] + posted[1] + more[1] > tokens)
-            or (calls is not None and held[2] + posted[2] + more[2] > calls)
+            (usd is not None and h_usd + posted[0] > usd)
+            or (tokens is not None and h_tokens + posted[1] > tokens)
+            or (calls is not None and h_calls + posted[2] > calls)
         ):
-            require_room(name, more, limit=account.limits, used=plus(held, posted))
-        for limit in account.windows:
+            require_room(name, more, limit=limits, used=plus(held, posted))
+        for limit in windows:
             _admit_in_window(tx, name, limit, more, now_ns, reserved_ns)
-        accounts.append(account)
+        if h_usd > MAX or h_tokens > MAX or h_calls > MAX:
+            shift(held, more)
+        accounts.append(new_tuple(Account, (name, parent, limits, windows, posted, (h_usd, h_tokens, h_calls), None)))
+    return accounts
+
+
+def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units) -> list[Account]:
+    """The accounts as they are after a change. Raises `InvalidAmount` if a balance is more than any store holds."""
+    accounts: list[Account] = []
+    h_usd, h_tokens, h_calls = held
+    for name in names:
+        account = tx.account(name) or required(tx, name)
+        _, parent, limits, windows, was_posted, was_held, frozen = account
+        now_held = (was_held[0] + h_usd, was_held[1] + h_tokens, was_held[2] + h_calls)
+        if now_held[0] > MAX or now_held[1] > MAX or now_held[2] > MAX:
+            shift(was_held, held)
+        now_posted = was_posted if posted == NOTHING else shift(was_posted, posted)
+        accounts.append(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
     return accounts
 
 
