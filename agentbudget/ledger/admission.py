@@ -47,19 +47,32 @@ def admit_on(
     return accounts
 
 
-def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units) -> list[Account]:
-    """The accounts as they are after a change. Raises `InvalidAmount` if a balance is more than any store holds."""
-    accounts: list[Account] = []
+def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units, created_ns: int) -> None:
+    """Apply a change to the accounts that a hold weighs on, in the periods in which it was reserved (`created_ns`).
+
+    Raises `InvalidAmount` if a balance is more than any store can hold.
+    """
     h_usd, h_tokens, h_calls = held
     for name in names:
-        account = tx.account(name) or required(tx, name)
-        _, parent, limits, windows, was_posted, was_held, frozen = account
+        _, parent, limits, windows, was_posted, was_held, frozen = tx.account(name) or required(tx, name)
         now_held = (was_held[0] + h_usd, was_held[1] + h_tokens, was_held[2] + h_calls)
         if now_held[0] > MAX or now_held[1] > MAX or now_held[2] > MAX:
             shift(was_held, held)
-        now_posted = was_posted if posted == NOTHING else shift(was_posted, posted)
-        accounts.append(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
-    return accounts
+        now_posted = was_posted if posted is NOTHING else shift(was_posted, posted)
+        tx.put_account(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
+        for window, _ in windows:
+            tx.shift(name, window.text, window.start(created_ns), held, posted)
+
+
+def weigh_within(tx: Transaction, above: HoldRecord, held: Units, posted: Units, opened: int = 0) -> None:
+    """Apply a change to the hold that another weighs on; `opened` counts that one in (1) or out (-1)."""
+    tx.put_hold(
+        above._replace(
+            reserved_units=shift(above.reserved_units, held),
+            spent_units=shift(above.spent_units, posted),
+            children=above.children + opened,
+        )
+    )
 
 
 def _admit_in_window(

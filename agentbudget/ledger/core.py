@@ -18,7 +18,7 @@ from agentbudget.errors import (
     InvalidArgument,
     UnknownAccount,
 )
-from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift, weigh
+from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift, weigh, weigh_within
 from agentbudget.ledger.arguments import (
     check_account_name,
     check_accounts,
@@ -379,7 +379,7 @@ class Ledger:
                 if existing is None:
                     raise
                 return Hold(self, _same(tx, existing, more, lineage, within), True)
-            said = {} if meta is None else dict(meta)
+            said = dict(meta) if meta else EMPTY
             record = opened(tx.next_seq(), hold_id, within, lineage, more, self._owner.name, tag, said, now)
             if not tx.add_hold(record):
                 return Hold(self, _same(tx, required_hold(tx, hold_id), more, lineage, within), True)
@@ -387,9 +387,12 @@ class Ledger:
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
             if above is None:
-                _put_accounts(tx, held, more, NOTHING, now)
+                for account in held:
+                    tx.put_account(account)
+                    for window, _ in account[3]:
+                        tx.shift(account[0], window.text, window.start(now), more, NOTHING)
             else:
-                _weigh_within(tx, above, more, NOTHING, 1)
+                weigh_within(tx, above, more, NOTHING, 1)
             tx.append(
                 "reserve",
                 hold_id,
@@ -611,7 +614,7 @@ class Ledger:
             detail = {**detail, "presumed": True}
         now = self._clock() if self._clock is not None else tx.now_ns()
         after = closed(record, state, total, tx.next_seq(), now, detail, presumed=presumed)
-        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail=detail, at_ns=now, opened=-1)
+        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail, at_ns=now, opened=-1)
         tx.put_hold(after)
         if after.parent is not None:
             self._cover(tx, after.parent)
@@ -678,8 +681,8 @@ class Ledger:
         record: HoldRecord,
         held: Units,
         posted: Units,
+        detail: Detail = EMPTY,
         *,
-        detail: Detail | None = None,
         at_ns: int | None = None,
         opened: int = 0,
     ) -> None:
@@ -687,11 +690,11 @@ class Ledger:
         at_ns = self._now(tx) if at_ns is None else at_ns
         names = record.accounts
         if record.parent is None:
-            _put_accounts(tx, weigh(tx, names, held, posted), held, posted, record.created_ns)
+            weigh(tx, names, held, posted, record.created_ns)
         else:
-            _weigh_within(tx, required_hold(tx, record.parent), held, posted, opened)
+            weigh_within(tx, required_hold(tx, record.parent), held, posted, opened)
         targets = names or (f"hold:{record.parent}",)
-        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail or EMPTY)
+        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail)
 
     def _note(self, tx: Transaction, kind: EntryKind, subject: str, detail: Detail) -> int:
         """Write an entry that changes no balance."""
@@ -871,28 +874,6 @@ def open_store(location: str | Path) -> Store:
     from agentbudget.ledger.sqlite import SqliteStore
 
     return SqliteStore(Path(location))
-
-
-def _put_accounts(tx: Transaction, accounts: Sequence[Account], held: Units, posted: Units, created_ns: int) -> None:
-    """Keep accounts after a change of what a hold weighs on them, in the periods in which it was reserved.
-
-    With `_weigh_within` the only place where balances change.
-    """
-    for account in accounts:
-        tx.put_account(account)
-        for window, _ in account.windows:
-            tx.shift(account.name, window.text, window.start(created_ns), held, posted)
-
-
-def _weigh_within(tx: Transaction, above: HoldRecord, held: Units, posted: Units, opened: int) -> None:
-    """Apply a change to the hold that another weighs on."""
-    tx.put_hold(
-        above._replace(
-            reserved_units=shift(above.reserved_units, held),
-            spent_units=shift(above.spent_units, posted),
-            children=above.children + opened,
-        )
-    )
 
 
 def _opening(tag: str, meta: Detail) -> Detail:

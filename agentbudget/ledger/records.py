@@ -245,7 +245,7 @@ def closed(
     hold: HoldRecord, state: HoldState, total: Units, number: int, at_ns: int, detail: Detail, *, presumed: bool = False
 ) -> HoldRecord:
     """A hold as it ends, by entry `number`."""
-    return new_tuple(HoldRecord, (*hold[:5], state, *hold[6:14], total, presumed, number, at_ns, detail))
+    return new_tuple(HoldRecord, hold[:5] + (state,) + hold[6:14] + (total, presumed, number, at_ns, detail))
 
 
 class Entry(NamedTuple):
