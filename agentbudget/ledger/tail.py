@@ -1,0 +1,345 @@
+"""Rows in SQL whose tables lag behind the journal: a reservation writes one entry, and the tables follow by the dozen.
+
+The tables are those of entry ``applied``. What entries after it changed, the tail, is kept in memory beside them: by
+whoever wrote it, and by whoever reads it from the journal. Only one process writes a tail; another one that comes to
+write brings the tables up to date first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+from agentbudget.ledger.admission import required_hold, weigh, weigh_within
+from agentbudget.ledger.fold import meta_of
+from agentbudget.ledger.records import (
+    NOTHING,
+    Account,
+    Detail,
+    Entry,
+    EntryKind,
+    HoldRecord,
+    HoldState,
+    Units,
+    closed,
+    opened,
+    plus,
+)
+from agentbudget.ledger.sql import (
+    ADD_ENTRY,
+    ENTRY_COLUMNS,
+    HOLD_FIELDS,
+    PUT_ACCOUNT,
+    PUT_BALANCE,
+    SHIFT,
+    Cursor,
+    Execute,
+    Row,
+    SqlTransaction,
+    account_row,
+    read_entry,
+)
+from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
+
+LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "reduce", "settle", "void"})
+"""The entries that may be written before the tables follow: `replay` knows what each of them changed."""
+LONGEST: Final = 128
+"""Entries in a tail before the tables follow."""
+
+CLAIM: Final = (
+    f"INSERT INTO entries ({ENTRY_COLUMNS}) SELECT ?,?,?,?,?,?,?,?,?,?,?,?,? "
+    "WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id = ?)"
+)
+"""The entry of a new hold, unless its id is taken."""
+HEAD: Final = (
+    "SELECT h.applied, h.owner, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+)
+_PUT_HEAD: Final = "UPDATE head SET applied = ?, owner = ? WHERE id = 1"
+_AFTER: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
+_FOLLOWED: Final = 500
+"""More news than so many are not worth following: what they are about is read anew."""
+_HAS: Final = "SELECT 1 FROM holds WHERE id = ?"
+_PUT: Final = (
+    f"INSERT INTO holds ({', '.join(HOLD_FIELDS)}) VALUES ({','.join('?' * len(HOLD_FIELDS))}) "
+    "ON CONFLICT (number) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in HOLD_FIELDS[3:])
+)
+
+
+class Database(Protocol):
+    """What a tail asks of its connection."""
+
+    def execute(self, sql: str, values: Row = ..., /) -> Cursor: ...
+
+    def executemany(self, sql: str, values: Iterable[Row], /) -> object: ...
+
+
+class TailTransaction(SqlTransaction):
+    """A `Transaction` that keeps what it changes in memory, on top of what the tables say.
+
+    Whoever enters it tells it where the journal stands (`learn`) if it may have changed; whoever leaves it writes
+    ``lines``, the new entries, and sometimes what they changed (`flush`). What it knows can be forgotten at any time
+    but between the two: it stands in the journal.
+    """
+
+    def __init__(self, db: Database, read: Execute | None = None) -> None:
+        super().__init__(read or db.execute)
+        self._db = db
+        self.applied = -1
+        """The entry that the tables, as far as this transaction knows, are of."""
+        self.owner = ""
+        """Who reserved what was reserved in the tail: entries do not say."""
+        self.lines: list[Row] = []
+        self.claim: str | None = None
+        """The id of a new hold that may be taken."""
+        self.sure = True
+        """Whether nobody else writes meanwhile, so that what is read is so."""
+        self.heavy = False
+        """Whether the tables have to follow at once."""
+        self.changed = False
+        self._new_accounts: dict[str, bool] = {}
+        """Those that changed since; whether more than a balance did."""
+        self._new_holds: dict[str, HoldRecord] = {}
+        self._new_periods: dict[tuple[str, str], dict[int, tuple[Units, Units]]] = {}
+
+    # --- where it stands
+
+    def forget(self) -> None:
+        super().forget()
+        self.applied = -1
+        self.start()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._new_accounts.clear()
+        self._new_holds.clear()
+        self._new_periods.clear()
+
+    def start(self) -> None:
+        """Nothing is changed yet."""
+        self.lines.clear()
+        self.claim, self.heavy, self.changed = None, False, False
+
+    @property
+    def light(self) -> bool:
+        """Whether what was done is one entry that the tables may follow later."""
+        return len(self.lines) == 1 and not self.heavy and self._seq - self.applied < LONGEST
+
+    def learn(self, head: Row) -> bool:
+        """Learn what others wrote. ``head`` is the row that `HEAD` gives; False if there was nothing to learn."""
+        applied, self.owner, seq, last_hash = head
+        seq, last_hash = (0, GENESIS) if seq is None else (seq, last_hash)
+        if self.fresh and (applied, seq, last_hash) == (self.applied, self._seq, self._hash):
+            return False
+        known, follow = self._seq, self.fresh and applied != self.applied and applied == seq
+        rows = list(self._db.execute(f"{_AFTER} LIMIT {_FOLLOWED}", (known,))) if follow else []
+        if follow and len(rows) == seq - known and (rows[-1][12] if rows else self._hash) == last_hash:
+            self._clear()
+            for row in rows:
+                self._follow_entry(row)
+        else:
+            if not self.fresh or applied != self.applied:
+                self.forget()
+                self._seq = applied
+            self.applied = applied
+            for row in list(self._db.execute(_AFTER, (self._seq,))):
+                replay(self, read_entry(row), self.owner)
+            self.start()
+        self.applied, self._seq, self._hash = applied, max(seq, applied), last_hash
+        return True
+
+    def _follow_entry(self, row: Row) -> None:
+        self._holds.pop(row[3], None)
+        self._accounts.pop(row[3], None)
+        held, posted = (row[5], row[6], row[7]), (row[8], row[9], row[10])
+        for target in json.loads(row[4]):
+            self._follow(target, held, posted)
+
+    def flush(self) -> None:
+        """Write the new entries, and bring the tables to the last of them."""
+        db = self._db
+        db.executemany(ADD_ENTRY, self.lines)
+        self.lines.clear()
+        whole = [account_row(self._accounts[name]) for name, is_whole in self._new_accounts.items() if is_whole]
+        balances = [name for name, is_whole in self._new_accounts.items() if not is_whole]
+        if whole:
+            db.executemany(PUT_ACCOUNT, whole)
+        db.executemany(PUT_BALANCE, [(*(a := self._accounts[n])[4], *a[5], n) for n in balances])
+        db.executemany(_PUT, [hold_row(hold) for hold in self._new_holds.values()])
+        for (account, window), periods in self._new_periods.items():
+            db.executemany(SHIFT, [(account, window, start, *h, *p) for start, (h, p) in periods.items()])
+        if self.applied != self._seq or self.heavy:
+            db.execute(_PUT_HEAD, (self._seq, self.owner))
+
+    def flushed(self) -> None:
+        """What `flush` wrote is there for good."""
+        self.applied = self._seq
+        self._clear()
+        self.start()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the tables have to follow something."""
+        return bool(self.lines or self._new_holds or self._new_accounts or self._new_periods)
+
+    # --- accounts and windows
+
+    def accounts(self, *, prefix: str = "") -> list[Account]:
+        return [self._accounts[a.name] if a.name in self._new_accounts else a for a in self._all_accounts(prefix)]
+
+    def _all_accounts(self, prefix: str) -> list[Account]:
+        found = {account.name: account for account in super().accounts(prefix=prefix)}
+        for name in self._new_accounts:
+            if name.startswith(prefix):
+                found[name] = self._accounts[name]
+        return [found[name] for name in sorted(found)]
+
+    def put_account(self, account: Account) -> None:
+        name = account[0]
+        before = self._accounts.get(name)
+        if before is None or before[1:4] != account[1:4] or before[6] != account[6]:
+            self._new_accounts[name] = self.heavy = True
+        elif name not in self._new_accounts:
+            self._new_accounts[name] = False
+        self.changed = True
+        self._accounts[name] = account
+
+    def used(self, account: str, window: str, since_ns: int) -> Units:
+        total = super().used(account, window, since_ns)
+        for start, (held, posted) in self._new_periods.get((account, window), {}).items():
+            if start >= since_ns:
+                total = plus(total, plus(held, posted))
+        return total
+
+    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+        found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns)}
+        for start, (held, posted) in self._new_periods.get((account, window), {}).items():
+            if start >= since_ns:
+                before = found.get(start, (NOTHING, NOTHING))
+                found[start] = (plus(before[0], held), plus(before[1], posted))
+        return [(start, *found[start]) for start in sorted(found)]
+
+    def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
+        periods = self._new_periods.setdefault((account, window), {})
+        before = periods.get(start_ns)
+        periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
+        self.changed = True
+
+    def forget_periods(self, account: str, window: str) -> None:
+        self.heavy = self.changed = True
+        super().forget_periods(account, window)
+        self._new_periods.pop((account, window), None)
+
+    # --- holds
+
+    def hold(self, hold_id: str) -> HoldRecord | None:
+        return self._holds.get(hold_id) or self._new_holds.get(hold_id) or super().hold(hold_id)
+
+    def add_hold(self, hold: HoldRecord) -> bool:
+        hold_id = hold[1]
+        if hold_id in self._holds or hold_id in self._new_holds:
+            return False
+        if not self.sure:
+            self.claim = hold_id
+        elif self._execute(_HAS, (hold_id,)).fetchone() is not None:
+            return False
+        if hold[7] != self.owner:
+            self.owner, self.heavy = hold[7], True
+        self._new_holds[hold_id] = self._holds[hold_id] = hold
+        self.changed = True
+        return True
+
+    def put_hold(self, hold: HoldRecord) -> None:
+        hold_id = hold[1]
+        self._new_holds[hold_id] = hold
+        if hold[5] == "open":
+            self._holds[hold_id] = hold
+        else:
+            self._holds.pop(hold_id, None)
+        self.changed = True
+
+    def holds_within(self, parent: str) -> list[HoldRecord]:
+        return self._merged(super().holds_within(parent), (h for h in self._new_holds.values() if h.parent == parent))
+
+    def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
+        new = (hold for hold in self._new_holds.values() if hold.id.startswith(prefix))
+        found = self._merged(super().holds(prefix=prefix, state=state), new)
+        return [hold for hold in found if state is None or hold.state == state]
+
+    def _merged(self, kept: list[HoldRecord], new: Iterable[HoldRecord]) -> list[HoldRecord]:
+        found = {hold.id: hold for hold in (*kept, *new)}
+        return sorted(found.values(), key=lambda hold: hold.number)
+
+    def history(self, tag: str, limit: int) -> list[HoldRecord]:
+        kept = [hold for hold in super().history(tag, limit) if hold.id not in self._new_holds]
+        new = [h for h in self._new_holds.values() if h.tag == tag and h.state == "settled" and not h.presumed]
+        return sorted((*kept, *new), key=lambda hold: hold.closed or 0, reverse=True)[: max(0, limit)]
+
+    # --- the journal
+
+    def append(
+        self,
+        kind: EntryKind,
+        subject: str,
+        *,
+        at_ns: int,
+        targets: tuple[str, ...],
+        held: Units,
+        posted: Units,
+        detail: Detail,
+    ) -> int:
+        seq, target, text = self._seq + 1, targets_text(targets), canonical(detail) if detail else "{}"
+        digest = chain_hash(self._hash, seq, at_ns, kind, subject, target, held, posted, text)
+        self.lines.append((seq, at_ns, kind, subject, target, *held, *posted, text, digest))
+        self._seq, self._hash = seq, digest
+        if kind not in LIGHT:
+            self.heavy = True
+        self.changed = True
+        return seq
+
+    def entry(self, seq: int) -> Entry | None:
+        return next((read_entry(line) for line in self.lines if line[0] == seq), None) or super().entry(seq)
+
+    def entries(self, *, after: int = 0) -> Iterator[Entry]:
+        yield from super().entries(after=after)
+        yield from [read_entry(line) for line in self.lines if line[0] > after]
+
+
+def hold_row(hold: HoldRecord) -> Row:
+    """A hold as its table has it, in the order of `HOLD_FIELDS`."""
+    number, hold_id, parent, _, amount, state, sent, owner, tag, _, _, reserved, spent, children = hold[:14]
+    settled = hold[14] or (None, None, None)
+    begun = (number, hold_id, parent, *amount, state, sent, owner, tag or None)
+    return (*begun, *reserved, *spent, children, *settled, hold[15], hold[16])
+
+
+_ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
+
+
+def replay(tx: TailTransaction, entry: Entry, owner: str) -> None:
+    """Do again what an entry of the tail says was done. Raises `ValueError` for one that cannot be in a tail."""
+    seq, at_ns, kind, subject, targets, held, posted, detail, _ = entry
+    within = targets[0].removeprefix("hold:") if targets and targets[0].startswith("hold:") else None
+    change = 0
+    if kind == "reserve":
+        accounts = () if within is not None else targets
+        tag: str = detail.get("tag", "")
+        record = opened(seq, subject, within, accounts, held, owner, tag, meta_of(detail), at_ns)
+        change = 1
+    else:
+        record = required_hold(tx, subject)
+        if kind == "sent":
+            tx.put_hold(record._replace(sent=True))
+            return
+        if kind in ("extend", "reduce"):
+            record = record._replace(amount_units=plus(record.amount_units, held))
+        elif kind in _ENDS:
+            record = closed(record, _ENDS[kind], posted, seq, at_ns, detail, presumed=bool(detail.get("presumed")))
+            change = -1
+        else:
+            raise ValueError(f"entry {seq}, {kind!r}, was written before the tables followed")
+    tx.put_hold(record)
+    if within is None:
+        weigh(tx, targets, held, posted, record.created_ns)
+    else:
+        weigh_within(tx, required_hold(tx, within), held, posted, change)
