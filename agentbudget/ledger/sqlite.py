@@ -29,7 +29,7 @@ from agentbudget.errors import (
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.schema import Dialect, migrate, tables
-from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Row
+from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
 from agentbudget.ledger.tail import CLAIM, HEAD, TailTransaction
 from agentbudget.ledger.turn import Turn
 
@@ -293,12 +293,14 @@ class _Writer(_Connection):
         self._locked = False
         self._rivals = 0
         """For how many transactions others are taken to be about."""
-        self._deadline = 0.0
+        self._write: Execute = _NoDatabase().execute
+        """For single statements: one cursor serves all."""
 
     def connect(self) -> None:
         """Open the file."""
         self._turn = Turn(self._path)
         super().connect()
+        self._write = self._connected().cursor().execute
 
     def _open(self, timeout_s: float | None = None) -> sqlite3.Connection:
         return super()._open(0.0)  # whoever waits, waits in `_begin`
@@ -311,12 +313,12 @@ class _Writer(_Connection):
     def __enter__(self) -> TailTransaction:
         tx = self._tx
         try:
-            if not self._lock.acquire(timeout=self._timeout_s):
+            if not (self._lock.acquire(False) or self._lock.acquire(timeout=self._timeout_s)):
                 raise sqlite3.OperationalError("database is locked")
             if self._inside:
                 self._interrupted()
             self._inside = True
-            if self._rivals or self._closed or not tx.fresh:
+            if self._rivals or tx.applied < 0:
                 self._usable()
                 self._lock_file()
                 return self._tx
@@ -376,7 +378,10 @@ class _Writer(_Connection):
         done = False
         try:
             if kind is None:
-                self._finish()
+                if self._locked or not self._tx.light:
+                    self._finish()
+                else:
+                    self._write_line()
                 done = True
             elif not self._locked and isinstance(error, AgentBudgetError) and self._data_version() != self._version:
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
@@ -385,27 +390,39 @@ class _Writer(_Connection):
         finally:
             try:
                 if not done:
-                    if self._tx.changed:
-                        self._tx.forget()
-                    self._roll_back()
+                    self._abandon()
                 if self._locked:
                     self._unlock()
             finally:
                 self._inside = False
                 self._lock.release()
-        faulty = self._faulty(error)
-        if faulty is not None:
+        if error is not None and (faulty := self._faulty(error)) is not None:
             raise faulty from error
 
+    def _write_line(self) -> None:
+        """Write the one entry, unless its number or the new hold's id is taken."""
+        tx = self._tx
+        claim, line = tx.claim, tx.lines[0]
+        try:
+            if claim is None:
+                self._write(ADD_ENTRY, line)
+            elif self._write(CLAIM, (*line, claim)).rowcount != 1:
+                raise self._overtaken()
+        except sqlite3.IntegrityError:
+            raise self._overtaken() from None
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                raise self._overtaken() from None
+            raise
+        tx.start()
+
     def _finish(self) -> None:
+        """End a transaction that is more than one entry, or none, or has the file locked."""
         tx = self._tx
         if not self._locked:
             if not tx.changed:
                 if self._data_version() != self._version:
                     raise self._overtaken()
-                return
-            if tx.light:
-                self._write_line()
                 return
             self._lock_file(late=True)
         db = self._connected()
@@ -416,22 +433,10 @@ class _Writer(_Connection):
         if behind:
             tx.flushed()
 
-    def _write_line(self) -> None:
-        """Write the one entry, unless its number or the new hold's id is taken."""
-        tx, db = self._tx, self._connected()
-        (line,) = tx.lines
-        try:
-            if tx.claim is None:
-                db.execute(ADD_ENTRY, line)
-            elif db.execute(CLAIM, (*line, tx.claim)).rowcount != 1:
-                raise self._overtaken()
-        except sqlite3.IntegrityError:
-            raise self._overtaken() from None
-        except sqlite3.OperationalError as error:
-            if _is_busy(error):
-                raise self._overtaken() from None
-            raise
-        tx.start()
+    def _abandon(self) -> None:
+        if self._tx.changed:
+            self._tx.forget()
+        self._roll_back()
 
     def _overtaken(self) -> StoreInterrupted:
         """What was worked out is no longer so: the operation is asked for again, and locks the file first."""
@@ -485,6 +490,7 @@ class _Writer(_Connection):
                     if not self._locked:
                         self._lock_file(late=True)
             super().close()
+            self._tx.forget()
             if self._turn is not None:
                 self._turn.close()
 

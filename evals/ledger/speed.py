@@ -107,6 +107,7 @@ def _record(path: Path, accounts: int, pairs: int) -> list[Statement]:
         writer = cast(Any, store.write())  # listened to, not changed
         listener = _Listener(writer._db)
         writer._db = writer._tx._db = listener
+        writer._write = listener.execute
         _rate(ledger, accounts, pairs)
         return listener.heard
 
