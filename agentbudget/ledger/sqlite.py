@@ -141,16 +141,14 @@ class _Connection:
         """Open the file."""
         while _inherited:
             _inherited.pop().close()
-        self._db = self._open()
+        self._db = sqlite3.connect(
+            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._tx = TailTransaction(self._db, self._execute)
         self._version = -1
-
-    def _open(self, timeout_s: float | None = None) -> sqlite3.Connection:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         """What the transaction reads with."""
@@ -195,6 +193,10 @@ class _Connection:
         refuse_inside(self._tx)
         self._tx.forget()
         self._roll_back()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        """Let go of what a transaction keeps from others."""
 
     def close(self) -> None:
         """Close it for good, once nobody is inside."""
@@ -300,10 +302,8 @@ class _Writer(_Connection):
         """Open the file."""
         self._turn = Turn(self._path)
         super().connect()
+        self._connected().execute("PRAGMA busy_timeout = 0")  # whoever waits, waits in `_begin`
         self._write = self._connected().cursor().execute
-
-    def _open(self, timeout_s: float | None = None) -> sqlite3.Connection:
-        return super()._open(0.0)  # whoever waits, waits in `_begin`
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         if not self._locked:
@@ -457,10 +457,6 @@ class _Writer(_Connection):
                 self._turn.give()  # an interrupt must not keep other processes out
                 raise
 
-    def _interrupted(self) -> None:
-        super()._interrupted()
-        self._unlock()
-
     def is_current(self) -> bool:
         """Whether the file is this version's: then nobody who writes keeps it from being opened."""
         return self._tables.version() == VERSION
@@ -489,6 +485,7 @@ class _Writer(_Connection):
                 with suppress(AgentBudgetError), self:  # what is not brought up now is by whoever writes next
                     if not self._locked:
                         self._lock_file(late=True)
+            self._write = _NoDatabase().execute  # its last statement would keep the file open
             super().close()
             self._tx.forget()
             if self._turn is not None:
@@ -498,6 +495,7 @@ class _Writer(_Connection):
         super().after_fork(child=child)
         if child:
             self._locked = False
+            self._write = _NoDatabase().execute
             if self._turn is not None:
                 self._turn.close()  # the parent's lock, should it hold it, stays its own
             self._turn = None

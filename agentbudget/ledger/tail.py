@@ -198,13 +198,13 @@ class TailTransaction(SqlTransaction):
         return [found[name] for name in sorted(found)]
 
     def put_account(self, account: Account) -> None:
+        self.changed = True
         name = account[0]
         before = self._accounts.get(name)
         if before is None or before[2:4] != account[2:4] or before[6] != account[6]:
             self._new_accounts[name] = self.heavy = True
         elif name not in self._new_accounts:
             self._new_accounts[name] = False
-        self.changed = True
         self._accounts[name] = account
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
@@ -223,10 +223,10 @@ class TailTransaction(SqlTransaction):
         return [(start, *found[start]) for start in sorted(found)]
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
+        self.changed = True
         periods = self._new_periods.setdefault((account, window), {})
         before = periods.get(start_ns)
         periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
-        self.changed = True
 
     def forget_periods(self, account: str, window: str) -> None:
         self.heavy = self.changed = True
@@ -246,20 +246,20 @@ class TailTransaction(SqlTransaction):
             self.claim = hold_id
         elif self._execute(_HAS, (hold_id,)).fetchone() is not None:
             return False
+        self.changed = True
         if hold[7] != self.owner:
             self.owner, self.heavy = hold[7], True
         self._new_holds[hold_id] = self._holds[hold_id] = hold
-        self.changed = True
         return True
 
     def put_hold(self, hold: HoldRecord) -> None:
+        self.changed = True
         hold_id = hold[1]
         self._new_holds[hold_id] = hold
         if hold[5] == "open":
             self._holds[hold_id] = hold
         else:
             self._holds.pop(hold_id, None)
-        self.changed = True
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
         return self._merged(super().holds_within(parent), (h for h in self._new_holds.values() if h.parent == parent))
@@ -291,6 +291,7 @@ class TailTransaction(SqlTransaction):
         posted: Units,
         detail: Detail,
     ) -> int:
+        self.changed = True
         # `chain_hash` in one piece with the row: half of what a reservation costs here is spent in these lines.
         seq, target, text = self._seq + 1, targets_text(targets), canonical(detail) if detail else "{}"
         h0, h1, h2 = held
@@ -301,7 +302,6 @@ class TailTransaction(SqlTransaction):
         self._seq, self._hash = seq, digest
         if kind not in LIGHT:
             self.heavy = True
-        self.changed = True
         return seq
 
     def entry(self, seq: int) -> Entry | None:

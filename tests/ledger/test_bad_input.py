@@ -31,7 +31,7 @@ from agentbudget.errors import (
     UnknownHold,
 )
 from agentbudget.ledger import Ledger
-from agentbudget.ledger.schema import VERSION
+from agentbudget.ledger.sqlite import VERSION
 from agentbudget.ledger.sqlite import SqliteStore
 from agentbudget.money import MAX, Amount, Budget
 
