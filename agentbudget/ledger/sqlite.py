@@ -61,8 +61,11 @@ PAUSE_S: Final = 2e-4
 """How long a writer waits for a lock that no turn keeps: SQLite's, in the hands of another program."""
 PATIENCE: Final = 32
 """For so many transactions without any news, others are still taken to be about."""
-CHECKPOINT_PAGES: Final = 4000
-"""The write-ahead log is copied into the file every 16 MB."""
+CHECKPOINT: Final = 4096
+"""Entries after which the write-ahead log is copied into the file, by whoever writes the last of them: once its turn
+is over, so that nobody waits for that."""
+CHECKPOINT_PAGES: Final = 16_000
+"""At 64 MB SQLite copies it by itself."""
 
 
 class SqliteStore:
@@ -292,7 +295,9 @@ class _Writer(_Connection):
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         super().__init__(path, busy_timeout_s)
         self._turn: Turn | None = None
-        self._locked = False
+        self._has_turn = self._locked = False
+        self._due = False
+        """Whether the log is to be copied into the file."""
         self._rivals = 0
         """For how many transactions others are taken to be about."""
         self._write: Execute = _NoDatabase().execute
@@ -319,10 +324,9 @@ class _Writer(_Connection):
                 self._interrupted()
             self._inside = True
             if self._rivals or tx.applied < 0:
-                self._usable()
-                self._lock_file()
-                return self._tx
-            tx.sure = False
+                tx = self._begin_beside_others()
+            else:
+                tx.sure = False
         except Mistake:
             raise  # the transaction around goes on
         except BaseException as error:
@@ -333,16 +337,29 @@ class _Writer(_Connection):
             raise
         return tx
 
+    def _begin_beside_others(self) -> TailTransaction:
+        self._usable()
+        if self._take_turn() or self._tx.applied < 0:
+            self._lock_file()
+        self._tx.sure = self._locked
+        return self._tx
+
+    def _take_turn(self) -> bool:
+        """Wait for the turn; False if nobody else had it since this process did."""
+        if self._turn is None or self._has_turn:
+            return True
+        first = self._turn.take(time.monotonic() + self._timeout_s)
+        self._has_turn = True
+        return first
+
     def _lock_file(self, *, late: bool = False) -> None:
         """Keep others from writing until the end. ``late`` is in the middle of an operation, which may then have seen
         what is no longer so."""
         db = self._connected()
-        deadline = time.monotonic() + self._timeout_s
-        if self._turn is not None:
-            self._turn.take(deadline)
+        self._take_turn()
         if db.in_transaction:
             self._roll_back()
-        self._begin(db, deadline)
+        self._begin(db, time.monotonic() + self._timeout_s)
         self._locked = self._tx.sure = True
         version = self._data_version()
         if late:
@@ -391,8 +408,10 @@ class _Writer(_Connection):
             try:
                 if not done:
                     self._abandon()
-                if self._locked:
+                if self._locked or self._has_turn:
                     self._unlock()
+                if self._due:
+                    self._checkpoint()
             finally:
                 self._inside = False
                 self._lock.release()
@@ -415,6 +434,13 @@ class _Writer(_Connection):
                 raise self._overtaken() from None
             raise
         tx.start()
+        self._due = line[0] % CHECKPOINT == 0
+
+    def _checkpoint(self) -> None:
+        self._due = False
+        # What cannot be copied now, for a reader in the way or a full disk, stays in the log: the next one copies it.
+        with suppress(sqlite3.Error):
+            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _finish(self) -> None:
         """End a transaction that is more than one entry, or none, or has the file locked."""
@@ -428,6 +454,7 @@ class _Writer(_Connection):
         db = self._connected()
         behind = tx.behind
         if behind:
+            self._due = any(line[0] % CHECKPOINT == 0 for line in tx.lines)
             tx.flush()
         db.execute("COMMIT")
         if behind:
@@ -449,7 +476,7 @@ class _Writer(_Connection):
         )
 
     def _unlock(self) -> None:
-        self._locked = False
+        self._locked = self._has_turn = False
         if self._turn is not None and not self._closed:
             try:
                 self._turn.give()
@@ -494,7 +521,7 @@ class _Writer(_Connection):
     def after_fork(self, *, child: bool) -> None:
         super().after_fork(child=child)
         if child:
-            self._locked = False
+            self._locked = self._has_turn = False
             self._write = _NoDatabase().execute
             if self._turn is not None:
                 self._turn.close()  # the parent's lock, should it hold it, stays its own
