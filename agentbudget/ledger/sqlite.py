@@ -29,8 +29,8 @@ from agentbudget.errors import (
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.schema import Dialect, migrate, tables
-from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
-from agentbudget.ledger.tail import CLAIM, HEAD, TailTransaction
+from agentbudget.ledger.sql import Cursor, Execute, Row
+from agentbudget.ledger.tail import ADD_LINE, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -49,11 +49,8 @@ IMMUTABLE: Final = (
     "BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
     "CREATE TRIGGER entries_stay BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
 )
-TABLE_HEAD: Final = (
-    "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL, owner TEXT NOT NULL) STRICT"
-)
 VERSION: Final = 3
-"""Schema 3 is the shared tables and their head."""
+"""Schema 3 is the shared tables and what `tail.EXTRA` adds."""
 UNREADABLE: Final = (Mistake, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 BUSY_TIMEOUT_S: Final = 10.0
@@ -137,8 +134,6 @@ class _Connection:
         """Why it can be used no more."""
         self._db: sqlite3.Connection | None = None
         self._tx = _nowhere()
-        self._version = -1
-        """SQLite's own count of what other connections wrote, as it was when the tables were last looked at."""
 
     def connect(self) -> None:
         """Open the file."""
@@ -151,7 +146,6 @@ class _Connection:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._tx = TailTransaction(self._db, self._execute)
-        self._version = -1
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         """What the transaction reads with."""
@@ -169,10 +163,6 @@ class _Connection:
     def _connected(self) -> sqlite3.Connection:
         assert self._db is not None
         return self._db
-
-    def _data_version(self) -> int:
-        (version,) = self._connected().execute("PRAGMA data_version").fetchone()
-        return version
 
     def _faulty(self, error: BaseException | None) -> Exception | None:
         """What SQLite or Python said of what is written, as an error of the tree; None if it is one, or another's."""
@@ -233,6 +223,13 @@ class _Reader(_Connection):
         super().__init__(path, busy_timeout_s)
         self._trouble: SchemaMismatch | None = None
         """Why the end of the journal cannot be followed."""
+        self._version = -1
+        """SQLite's own count of what other connections wrote, as it was when the journal was last looked at."""
+
+    def connect(self) -> None:
+        """Open the file."""
+        super().connect()
+        self._version = -1
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         if self._trouble is not None:
@@ -249,7 +246,7 @@ class _Reader(_Connection):
             if db.in_transaction:
                 self._roll_back()
             db.execute("BEGIN")
-            version = self._data_version()
+            (version,) = db.execute("PRAGMA data_version").fetchone()
             if version != self._version or self._trouble is not None or not self._tx.fresh:
                 self._version, self._trouble = -1, None
                 self._learn(db)
@@ -284,6 +281,10 @@ class _Reader(_Connection):
             raise faulty from error
 
 
+class _NeedsTables(Exception):
+    """What others wrote is about something that this process does not know."""
+
+
 class _Writer(_Connection):
     """Writes, with the file to itself or in the hope of it.
 
@@ -296,6 +297,7 @@ class _Writer(_Connection):
         super().__init__(path, busy_timeout_s)
         self._turn: Turn | None = None
         self._has_turn = self._locked = False
+        self._following = False
         self._due = False
         """Whether the log is to be copied into the file."""
         self._rivals = 0
@@ -312,6 +314,8 @@ class _Writer(_Connection):
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         if not self._locked:
+            if self._following:
+                raise _NeedsTables
             self._lock_file(late=True)
         return self._connected().execute(sql, values)
 
@@ -338,11 +342,34 @@ class _Writer(_Connection):
         return tx
 
     def _begin_beside_others(self) -> TailTransaction:
-        self._usable()
-        if self._take_turn() or self._tx.applied < 0:
+        db = self._usable()
+        first = self._take_turn()
+        if self._tx.applied < 0:
             self._lock_file()
+        elif first:
+            self._follow(db)
         self._tx.sure = self._locked
         return self._tx
+
+    def _follow(self, db: sqlite3.Connection) -> None:
+        """Learn what others wrote in their turns."""
+        news = db.execute(NEWS, (self._tx.seq,)).fetchall()
+        if not news:
+            self._rivals -= 1
+            return
+        self._rivals = PATIENCE
+        if any(line[2] not in LIGHT for line in news):
+            self._lock_file()  # the tables followed
+            return
+        self._following = True
+        try:
+            self._tx.follow(news)
+        except _NeedsTables:
+            self._tx.forget()
+        finally:
+            self._following = False
+        if self._tx.applied < 0:
+            self._lock_file()
 
     def _take_turn(self) -> bool:
         """Wait for the turn; False if nobody else had it since this process did."""
@@ -361,17 +388,14 @@ class _Writer(_Connection):
             self._roll_back()
         self._begin(db, time.monotonic() + self._timeout_s)
         self._locked = self._tx.sure = True
-        version = self._data_version()
+        head = db.execute(HEAD).fetchone()
+        known = self._tx.seq - len(self._tx.lines)
+        if (head[1] or 0) == known and self._tx.rebase(head[0]):
+            return
         if late:
-            if version != self._version:
-                raise self._overtaken()
-        elif version != self._version or not self._tx.fresh:
-            self._rivals = PATIENCE
-            self._version = -1
-            self._learn(db)
-            self._version = version
-        elif self._rivals:
-            self._rivals -= 1
+            raise self._overtaken()
+        self._rivals = PATIENCE
+        self._learn(head)
 
     def _begin(self, db: sqlite3.Connection, deadline: float) -> None:
         while True:
@@ -383,11 +407,17 @@ class _Writer(_Connection):
                     raise
                 time.sleep(PAUSE_S)
 
-    def _learn(self, db: sqlite3.Connection) -> None:
+    def _learn(self, head: Row) -> None:
         try:
-            self._tx.learn(db.execute(HEAD).fetchone())
+            self._tx.learn(head)
         except UNREADABLE as error:
+            self._tx.forget()
             raise unreadable(self._path, error) from error
+
+    def _is_late(self) -> bool:
+        """Whether others wrote since this transaction began, which did not lock the file."""
+        (seq,) = self._connected().execute(LAST_SEQ).fetchone()
+        return (seq or 0) != self._tx.seq - len(self._tx.lines)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -400,7 +430,7 @@ class _Writer(_Connection):
                 else:
                     self._write_line()
                 done = True
-            elif not self._locked and isinstance(error, AgentBudgetError) and self._data_version() != self._version:
+            elif not self._locked and isinstance(error, AgentBudgetError) and self._is_late():
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
         except sqlite3.Error as failed:
             raise fault(self._path, failed, "write") from failed
@@ -424,7 +454,7 @@ class _Writer(_Connection):
         claim, line = tx.claim, tx.lines[0]
         try:
             if claim is None:
-                self._write(ADD_ENTRY, line)
+                self._write(ADD_LINE, line)
             elif self._write(CLAIM, (*line, claim)).rowcount != 1:
                 raise self._overtaken()
         except sqlite3.IntegrityError:
@@ -447,7 +477,7 @@ class _Writer(_Connection):
         tx = self._tx
         if not self._locked:
             if not tx.changed:
-                if self._data_version() != self._version:
+                if self._is_late():
                     raise self._overtaken()
                 return
             self._lock_file(late=True)
@@ -597,8 +627,8 @@ class _Tables:
 
     def _add_head(self) -> None:
         """Schema 3 says up to which entry the tables are: in schema 2 it was always the last."""
-        self._db.execute(TABLE_HEAD)
-        self._db.execute("INSERT INTO head (id, applied, owner) SELECT 1, coalesce(max(seq), 0), '' FROM entries")
+        for statement in EXTRA:
+            self._db.execute(statement)
 
 
 def _keep(path: Path, suffix: str) -> None:

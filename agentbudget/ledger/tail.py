@@ -1,20 +1,21 @@
 """Rows in SQL whose tables lag behind the journal: a reservation writes one entry, and the tables follow by the dozen.
 
 The tables are those of entry ``applied``. What entries after it changed, the tail, is kept in memory beside them: by
-whoever wrote it, and by whoever reads it from the journal. Only one process writes a tail; another one that comes to
-write brings the tables up to date first.
+whoever wrote it, and by whoever reads it from the journal. Whoever makes it too long brings the tables up to date.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
 
 from agentbudget.ledger.admission import required_hold, weigh, weigh_within
 from agentbudget.ledger.fold import meta_of
 from agentbudget.ledger.records import (
+    EMPTY,
     NOTHING,
     Account,
     Detail,
@@ -28,8 +29,8 @@ from agentbudget.ledger.records import (
     plus,
 )
 from agentbudget.ledger.sql import (
-    ADD_ENTRY,
     ENTRY_COLUMNS,
+    GET_HOLDS,
     HOLD_FIELDS,
     PUT_ACCOUNT,
     PUT_BALANCE,
@@ -40,6 +41,7 @@ from agentbudget.ledger.sql import (
     SqlTransaction,
     account_row,
     read_entry,
+    read_hold,
 )
 from agentbudget.ledger.store import GENESIS, canonical, targets_text
 
@@ -48,18 +50,28 @@ LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "re
 LONGEST: Final = 128
 """Entries in a tail before the tables follow."""
 
+LINE_COLUMNS: Final = f"{ENTRY_COLUMNS}, owner"
+"""What stands in the journal: the entry, and for a new hold the number of its owner, which no hash covers."""
+ADD_LINE: Final = f"INSERT INTO entries ({LINE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 CLAIM: Final = (
-    f"INSERT INTO entries ({ENTRY_COLUMNS}) SELECT ?,?,?,?,?,?,?,?,?,?,?,?,? "
+    f"INSERT INTO entries ({LINE_COLUMNS}) SELECT ?,?,?,?,?,?,?,?,?,?,?,?,?,? "
     "WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id = ?)"
 )
 """The entry of a new hold, unless its id is taken."""
-HEAD: Final = (
-    "SELECT h.applied, h.owner, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+HEAD: Final = "SELECT h.applied, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+NEWS: Final = f"SELECT {LINE_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
+LAST_SEQ: Final = "SELECT max(seq) FROM entries"
+EXTRA: Final = (
+    "ALTER TABLE entries ADD COLUMN owner INTEGER",
+    "CREATE TABLE owners (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL) STRICT",
+    "INSERT INTO head (id, applied) SELECT 1, coalesce(max(seq), 0) FROM entries",
 )
-_PUT_HEAD: Final = "UPDATE head SET applied = ?, owner = ? WHERE id = 1"
-_AFTER: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
-_FOLLOWED: Final = 500
-"""More news than so many are not worth following: what they are about is read anew."""
+"""What the shared tables lack."""
+_PUT_HEAD: Final = "UPDATE head SET applied = ? WHERE id = 1"
+_IN_FLIGHT: Final = f"{GET_HOLDS}WHERE h.state = 'open' ORDER BY h.number DESC LIMIT 100"
+"""Holds that somebody is likely to settle soon."""
+_NUMBER: Final = "SELECT number FROM owners WHERE name = ?"
 _HAS: Final = "SELECT 1 FROM holds WHERE id = ?"
 _PUT: Final = (
     f"INSERT INTO holds ({', '.join(HOLD_FIELDS)}) VALUES ({','.join('?' * len(HOLD_FIELDS))}) "
@@ -88,8 +100,6 @@ class TailTransaction(SqlTransaction):
         self._db = db
         self.applied = -1
         """The entry that the tables, as far as this transaction knows, are of."""
-        self.owner = ""
-        """Who reserved what was reserved in the tail: entries do not say."""
         self.lines: list[Row] = []
         self.claim: str | None = None
         """The id of a new hold that may be taken."""
@@ -98,6 +108,10 @@ class TailTransaction(SqlTransaction):
         self.heavy = False
         """Whether the tables have to follow at once."""
         self.changed = False
+        self._owner: int | None = None
+        """The number of the owner of a hold whose entry follows."""
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
         self._new_accounts: dict[str, bool] = {}
         """Those that changed since; whether more than a balance did."""
         self._new_holds: dict[str, HoldRecord] = {}
@@ -119,47 +133,75 @@ class TailTransaction(SqlTransaction):
     def start(self) -> None:
         """Nothing is changed yet."""
         self.lines.clear()
-        self.claim, self.heavy, self.changed = None, False, False
+        self.claim = self._owner = None
+        self.heavy = self.changed = False
 
     @property
     def light(self) -> bool:
         """Whether what was done is one entry that the tables may follow later."""
         return not self.heavy and len(self.lines) == 1 and self._seq - self.applied < LONGEST
 
-    def learn(self, head: Row) -> bool:
-        """Learn what others wrote. ``head`` is the row that `HEAD` gives; False if there was nothing to learn."""
-        applied, self.owner, seq, last_hash = head
-        seq, last_hash = (0, GENESIS) if seq is None else (seq, last_hash)
-        if self.fresh and (applied, seq, last_hash) == (self.applied, self._seq, self._hash):
-            return False
-        known, follow = self._seq, self.fresh and applied != self.applied and applied == seq
-        rows = list(self._db.execute(f"{_AFTER} LIMIT {_FOLLOWED}", (known,))) if follow else []
-        if follow and len(rows) == seq - known and (rows[-1][12] if rows else self._hash) == last_hash:
-            self._clear()
-            for row in rows:
-                self._follow_entry(row)
-        else:
-            if not self.fresh or applied != self.applied:
-                self.forget()
-                self._seq = applied
+    def learn(self, head: Row) -> None:
+        """Learn what others wrote. ``head`` is the row that `HEAD` gives; what is read with it is of the same moment."""
+        applied, seq, last_hash = head
+        if self._seq < applied or not self.rebase(applied):
+            self.forget()
+            self._seq = self.applied = applied
+            self._holds = {hold.id: hold for hold in map(read_hold, self._db.execute(_IN_FLIGHT))}
+        self.follow(self._db.execute(NEWS, (self._seq,)))
+        if seq is None or seq < applied:  # some are missing
+            seq, last_hash = applied, last_hash or GENESIS
+        self._seq, self._hash = seq, last_hash
+
+    def rebase(self, applied: int) -> bool:
+        """Learn that another brought the tables to an entry that is known; False if that makes what is kept wrong."""
+        if applied != self.applied:
+            if self.applied < 0 or self._new_periods:  # what changed since; the rest is what it came to
+                return False
+            self._new_holds = {i: h for i, h in self._new_holds.items() if h.closed is None or h.closed > applied}
             self.applied = applied
-            for row in list(self._db.execute(_AFTER, (self._seq,))):
-                replay(self, read_entry(row), self.owner)
-            self.start()
-        self.applied, self._seq, self._hash = applied, max(seq, applied), last_hash
         return True
 
-    def _follow_entry(self, row: Row) -> None:
-        self._holds.pop(row[3], None)
-        self._accounts.pop(row[3], None)
-        held, posted = (row[5], row[6], row[7]), (row[8], row[9], row[10])
-        for target in json.loads(row[4]):
-            self._follow(target, held, posted)
+    def follow(self, news: Iterable[Row]) -> None:
+        """Do again what others did, in entries after those that are known."""
+        for line in news:
+            replay(self, line)
+            self._seq, self._hash = line[0], line[12]
+        self.start()
+
+    @property
+    def seq(self) -> int:
+        """The last entry that is known, or is about to be written."""
+        return self._seq
+
+    def owner_of(self, line: Row) -> str:
+        """Who reserved a hold."""
+        number: int = line[13]
+        name = self._names.get(number)
+        if name is None:
+            (name,) = self._db.execute("SELECT name FROM owners WHERE number = ?", (number,)).fetchone() or (None,)
+            if name is None:
+                raise LookupError(f"entry {line[0]} has no owner")
+            self._names[number] = name
+        return name
+
+    def _number_of(self, owner: str) -> int:
+        known = self._numbers.get(owner)
+        if known is not None:
+            return known
+        found = self._execute(_NUMBER, (owner,)).fetchone()
+        if found is not None:
+            self._numbers[owner] = found[0]
+            return found[0]
+        self.changed = self.heavy = True
+        self._execute("INSERT INTO owners (name) VALUES (?)", (owner,))
+        (number,) = self._execute(_NUMBER, (owner,)).fetchone() or (0,)
+        return number  # not kept in mind: this transaction may come to nothing
 
     def flush(self) -> None:
         """Write the new entries, and bring the tables to the last of them."""
         db = self._db
-        db.executemany(ADD_ENTRY, self.lines)
+        db.executemany(ADD_LINE, self.lines)
         self.lines.clear()
         whole = [account_row(self._accounts[name]) for name, is_whole in self._new_accounts.items() if is_whole]
         balances = [name for name, is_whole in self._new_accounts.items() if not is_whole]
@@ -169,8 +211,7 @@ class TailTransaction(SqlTransaction):
         db.executemany(_PUT, [hold_row(hold) for hold in self._new_holds.values()])
         for (account, window), periods in self._new_periods.items():
             db.executemany(SHIFT, [(account, window, start, *h, *p) for start, (h, p) in periods.items()])
-        if self.applied != self._seq or self.heavy:
-            db.execute(_PUT_HEAD, (self._seq, self.owner))
+        db.execute(_PUT_HEAD, (self._seq,))
 
     def flushed(self) -> None:
         """What `flush` wrote is there for good."""
@@ -246,9 +287,8 @@ class TailTransaction(SqlTransaction):
             self.claim = hold_id
         elif self._execute(_HAS, (hold_id,)).fetchone() is not None:
             return False
+        self._owner = self._numbers.get(hold[7]) or self._number_of(hold[7])
         self.changed = True
-        if hold[7] != self.owner:
-            self.owner, self.heavy = hold[7], True
         self._new_holds[hold_id] = self._holds[hold_id] = hold
         return True
 
@@ -298,7 +338,8 @@ class TailTransaction(SqlTransaction):
         p0, p1, p2 = posted
         line = f"{seq}|{at_ns}|{kind}|{subject}|{target}|{h0},{h1},{h2}|{p0},{p1},{p2}|{text}"
         digest = blake2b(self._hash + line.encode(), digest_size=16).digest()
-        self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, digest))
+        self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, digest, self._owner))
+        self._owner = None
         self._seq, self._hash = seq, digest
         if kind not in LIGHT:
             self.heavy = True
@@ -323,14 +364,17 @@ def hold_row(hold: HoldRecord) -> Row:
 _ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
 
 
-def replay(tx: TailTransaction, entry: Entry, owner: str) -> None:
+def replay(tx: TailTransaction, line: Row) -> None:
     """Do again what an entry of the tail says was done. Raises `ValueError` for one that cannot be in a tail."""
-    seq, at_ns, kind, subject, targets, held, posted, detail, _ = entry
+    seq, at_ns, kind, subject, text = line[:5]
+    held, posted = line[5:8], line[8:11]
+    detail: Detail = EMPTY if line[11] == "{}" else json.loads(line[11])
+    targets = read_targets(text)
     within = targets[0].removeprefix("hold:") if targets and targets[0].startswith("hold:") else None
     change = 0
     if kind == "reserve":
         accounts = () if within is not None else targets
-        tag: str = detail.get("tag", "")
+        owner, tag = tx.owner_of(line), detail.get("tag", "")
         record = opened(seq, subject, within, accounts, held, owner, tag, meta_of(detail), at_ns)
         change = 1
     else:
@@ -350,3 +394,9 @@ def replay(tx: TailTransaction, entry: Entry, owner: str) -> None:
         weigh(tx, targets, held, posted, record.created_ns)
     else:
         weigh_within(tx, required_hold(tx, within), held, posted, change)
+
+
+@lru_cache(maxsize=4096)
+def read_targets(text: str) -> tuple[str, ...]:
+    """The targets of an entry, as `targets_text` wrote them."""
+    return tuple(json.loads(text))
