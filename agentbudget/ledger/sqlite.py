@@ -249,6 +249,8 @@ class _Reader(_Connection):
             (version,) = db.execute("PRAGMA data_version").fetchone()
             if version != self._version or self._trouble is not None or not self._tx.fresh:
                 self._version, self._trouble = -1, None
+                if self._tx.changed:  # an interrupt came while it learned
+                    self._tx.forget()
                 self._learn(db)
                 self._version = version
         except Mistake:
@@ -327,6 +329,8 @@ class _Writer(_Connection):
             if self._inside:
                 self._interrupted()
             self._inside = True
+            if tx.changed or self._locked or self._has_turn:
+                self._mend()
             if self._rivals or tx.applied < 0:
                 tx = self._begin_beside_others()
             else:
@@ -375,9 +379,8 @@ class _Writer(_Connection):
         """Wait for the turn; False if nobody else had it since this process did."""
         if self._turn is None or self._has_turn:
             return True
-        first = self._turn.take(time.monotonic() + self._timeout_s)
-        self._has_turn = True
-        return first
+        self._has_turn = True  # before it is so: an interrupt may come between
+        return self._turn.take(time.monotonic() + self._timeout_s)
 
     def _lock_file(self, *, late: bool = False) -> None:
         """Keep others from writing until the end. ``late`` is in the middle of an operation, which may then have seen
@@ -386,8 +389,8 @@ class _Writer(_Connection):
         self._take_turn()
         if db.in_transaction:
             self._roll_back()
-        self._begin(db, time.monotonic() + self._timeout_s)
         self._locked = self._tx.sure = True
+        self._begin(db, time.monotonic() + self._timeout_s)
         head = db.execute(HEAD).fetchone()
         known = self._tx.seq - len(self._tx.lines)
         if (head[1] or 0) == known and self._tx.rebase(head[0]):
@@ -481,6 +484,8 @@ class _Writer(_Connection):
                     raise self._overtaken()
                 return
             self._lock_file(late=True)
+        if tx.claim_fails():
+            raise self._overtaken()
         db = self._connected()
         behind = tx.behind
         if behind:
@@ -489,6 +494,12 @@ class _Writer(_Connection):
         db.execute("COMMIT")
         if behind:
             tx.flushed()
+
+    def _mend(self) -> None:
+        """Undo what is left of a transaction whose end an interrupt cut off."""
+        self._tx.forget()
+        self._roll_back()
+        self._unlock()
 
     def _abandon(self) -> None:
         if self._tx.changed:

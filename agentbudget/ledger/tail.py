@@ -108,6 +108,7 @@ class TailTransaction(SqlTransaction):
         self.heavy = False
         """Whether the tables have to follow at once."""
         self.changed = False
+        """Whether it is in the middle of a change: if that is broken off, all is to be forgotten."""
         self._owner: int | None = None
         """The number of the owner of a hold whose entry follows."""
         self._numbers: dict[str, int] = {}
@@ -120,10 +121,10 @@ class TailTransaction(SqlTransaction):
     # --- where it stands
 
     def forget(self) -> None:
-        super().forget()
         self.applied = -1
-        self.start()
+        super().forget()
         self._clear()
+        self.start()
 
     def _clear(self) -> None:
         self._new_accounts.clear()
@@ -146,12 +147,15 @@ class TailTransaction(SqlTransaction):
         applied, seq, last_hash = head
         if self._seq < applied or not self.rebase(applied):
             self.forget()
+            self.changed = True
             self._seq = self.applied = applied
             self._holds = {hold.id: hold for hold in map(read_hold, self._db.execute(_IN_FLIGHT))}
-        self.follow(self._db.execute(NEWS, (self._seq,)))
+        self.changed = True
+        self._replay(self._db.execute(NEWS, (self._seq,)))
         if seq is None or seq < applied:  # some are missing
             seq, last_hash = applied, last_hash or GENESIS
         self._seq, self._hash = seq, last_hash
+        self.start()
 
     def rebase(self, applied: int) -> bool:
         """Learn that another brought the tables to an entry that is known; False if that makes what is kept wrong."""
@@ -164,10 +168,14 @@ class TailTransaction(SqlTransaction):
 
     def follow(self, news: Iterable[Row]) -> None:
         """Do again what others did, in entries after those that are known."""
+        self.changed = True
+        self._replay(news)
+        self.start()
+
+    def _replay(self, news: Iterable[Row]) -> None:
         for line in news:
             replay(self, line)
             self._seq, self._hash = line[0], line[12]
-        self.start()
 
     @property
     def seq(self) -> int:
@@ -200,6 +208,7 @@ class TailTransaction(SqlTransaction):
 
     def flush(self) -> None:
         """Write the new entries, and bring the tables to the last of them."""
+        self.changed = True
         db = self._db
         db.executemany(ADD_LINE, self.lines)
         self.lines.clear()
@@ -291,6 +300,10 @@ class TailTransaction(SqlTransaction):
         self.changed = True
         self._new_holds[hold_id] = self._holds[hold_id] = hold
         return True
+
+    def claim_fails(self) -> bool:
+        """Whether the id that was taken for a new one is not, as whoever has the file locked can say."""
+        return self.claim is not None and self._execute(_HAS, (self.claim,)).fetchone() is not None
 
     def put_hold(self, hold: HoldRecord) -> None:
         self.changed = True
