@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
-from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, new_tuple, plus
+from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, minus, new_tuple, plus
 from agentbudget.ledger.store import Transaction
+from agentbudget.ledger.windows import NS
 from agentbudget.money import MAX, Amount, format_usd
 
 
@@ -80,10 +82,11 @@ def _admit_in_window(
 ) -> None:
     window = limit.window
     since = window.since(now_ns)
-    start = since if reserved_ns is None else window.start(reserved_ns)
-    if start < since:
-        _admit_in_past(tx, name, limit, more, start)
-        return
+    if reserved_ns is not None:
+        start = window.start(reserved_ns)
+        if window.kind == "rolling" or start < since:
+            _admit_where_reserved(tx, name, limit, more, start)
+            return
     used = tx.used(name, window.text, since)
     if all(m is None or u + n <= m for m, u, n in zip(limit.limits, used, more, strict=True)):
         return
@@ -94,13 +97,31 @@ def _admit_in_window(
     require_room(name, more, limit=limit.limits, used=used, window=window.text, resets_ns=resets)
 
 
-def _admit_in_past(tx: Transaction, name: str, limit: WindowLimit, more: Units, start_ns: int) -> None:
-    """More for a hold of a period that is over counts there, so that it has to fit there; today is another matter."""
-    ends, used = limit.window.ends(start_ns), NOTHING
-    for start, held, posted in tx.period(name, limit.window.text, start_ns):
-        if start < ends:
-            used = plus(used, plus(held, posted))
-    require_room(name, more, limit=limit.limits, used=used, window=limit.window.text)
+def _admit_where_reserved(tx: Transaction, name: str, limit: WindowLimit, more: Units, start_ns: int) -> None:
+    """More for a hold counts in the period in which it was reserved, so that it has to fit in every time that
+    contains that period: the one of a calendar, and as many as begin before it and end after it, where it rolls."""
+    window = limit.window
+    if window.kind != "rolling":
+        ends, used = window.ends(start_ns), NOTHING
+        for start, held, posted in tx.period(name, window.text, start_ns):
+            if start < ends:
+                used = plus(used, plus(held, posted))
+        require_room(name, more, limit=limit.limits, used=used, window=window.text)
+        return
+    length = window.seconds * NS
+    used, inside = NOTHING, deque[tuple[int, Units]]()
+    for start, held, posted in [
+        *tx.period(name, window.text, start_ns - length),
+        (start_ns + length + 1, NOTHING, NOTHING),
+    ]:
+        if start > start_ns:  # the last one before it ended, and the hold was in it
+            require_room(name, more, limit=limit.limits, used=used, window=window.text)
+        if start > start_ns + length:
+            return
+        while inside and inside[0][0] < start - length:
+            used = plus(used, minus(inside.popleft()[1]))
+        inside.append((start, plus(held, posted)))
+        used = plus(used, inside[-1][1])
 
 
 def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:

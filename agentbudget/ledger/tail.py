@@ -58,7 +58,9 @@ CLAIM: Final = (
     "WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id = ?)"
 )
 """The entry of a new hold, unless its id is taken."""
-HEAD: Final = "SELECT h.applied, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+HEAD: Final = (
+    "SELECT h.applied, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+)
 NEWS: Final = f"SELECT {LINE_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
 LAST_SEQ: Final = "SELECT max(seq) FROM entries"
 EXTRA: Final = (
@@ -143,7 +145,7 @@ class TailTransaction(SqlTransaction):
         return not self.heavy and len(self.lines) == 1 and self._seq - self.applied < LONGEST
 
     def learn(self, head: Row) -> None:
-        """Learn what others wrote. ``head`` is the row that `HEAD` gives; what is read with it is of the same moment."""
+        """Learn what others wrote. ``head`` is what `HEAD` gives; all that is read here is of the same moment."""
         applied, seq, last_hash = head
         if self._seq < applied or not self.rebase(applied):
             self.forget()
