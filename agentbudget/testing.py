@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentbudget.models.base import (
     Completion,
@@ -52,15 +54,21 @@ class ScriptedReply:
     calls: tuple[ToolCall, ...] = ()
 
 
+IMAGE_TOKENS: Final = 100
+
+
 def _count(request: Request) -> int:
-    return sum(len(message.text.split()) + 1 for message in request.messages)
+    turns = sum(len(message.text.split()) + 1 + len(message.images) * IMAGE_TOKENS for message in request.messages)
+    tools = (f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}" for tool in request.tools)
+    return turns + sum(len(tool.split()) for tool in tools)
 
 
 @dataclass
 class ScriptedModel:
-    """A `Model` that answers from a script, in order, or by a function of the request. A word is a token.
+    """A `Model` that answers from a script, in order, or by a function of the request.
 
-    `requests` records what it was asked. It raises ``AssertionError`` when the script runs out.
+    A word is a token, a picture 100. `requests` records what it was asked.
+    It raises ``AssertionError`` when the script runs out.
     """
 
     script: Iterable[str | ScriptedReply] | Callable[[Request], str | ScriptedReply]
@@ -78,7 +86,7 @@ class ScriptedModel:
         self._replies = None if callable(self.script) else iter(self.script)
 
     async def count_input(self, request: Request) -> InputCount:
-        """Words, plus one a message."""
+        """Words, those of tools too, plus one a message."""
         return InputCount(_count(request), exact=True)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
@@ -97,11 +105,11 @@ class ScriptedModel:
         reply = await self._begin(request, meter)
         text, finish, usage = "", reply.finish, Usage(_count(request))
         for word in re.findall(r"\S+\s*", reply.text)[: request.max_output_tokens]:
-            usage += Usage(output_tokens=1)
-            meter.used(usage)
-            if not meter.may_go_on(usage):
+            if not meter.may_go_on(usage + Usage(output_tokens=1 + (self.stream_lead_tokens or 0))):
                 finish = "cut"
                 break
+            usage += Usage(output_tokens=1)
+            meter.used(usage)
             text += word
             yield Delta(word)
         if reply.error is not None and finish != "cut":

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agentbudget.errors import UnknownModel
+from agentbudget.errors import UnknownModel, UnknownPrice
 from agentbudget.models import speeds
 from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
-from agentbudget.prices import ComputePrice
+from agentbudget.models.remote import is_loopback
+from agentbudget.models.servers import PROFILES, Profile
+from agentbudget.prices import ComputePrice, price_of
 from agentbudget.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 __all__ = [
     "Completion",
@@ -43,6 +48,9 @@ FRONTIER: Final = (
 COLD_SAFETY: Final = 6
 """How much longer than on the machine of the catalog's figures a call may take before this one is measured."""
 
+STATES: Final = "prompts"
+"""The folder of a home where what llama.cpp computed of fixed prompts is kept."""
+
 UNMEASURED: Final = (100.0, 15.0)
 """Prefill and decode tokens a second assumed of a GGUF that is not in the catalog."""
 
@@ -57,21 +65,33 @@ def default_names(settings: Settings) -> tuple[str, ...]:
     return LOCAL
 
 
-def make_ladder(models: Sequence[str | Model] | None, settings: Settings) -> Ladder:
+def make_ladder(models: Sequence[str | Model | BaseChatModel] | None, settings: Settings) -> Ladder:
     """A ladder of `models`, or of `default_names`. Nothing is loaded yet. Raises `UnknownModel`, `UnknownPrice`."""
     chosen = default_names(settings) if models is None else models
-    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else m for m in chosen))
+    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else _rung(m) for m in chosen))
+
+
+def _rung(given: Model | BaseChatModel) -> Model:
+    """A model as it is; a chat model of LangChain's behind our protocol."""
+    if isinstance(given, Model):
+        return given
+    from agentbudget.models.langchain import LangChainModel
+
+    return LangChainModel(given)
 
 
 def make_model(name: str, settings: Settings) -> Model:
     """The model that `name` stands for.
 
-    ``llamacpp:<catalog name or path of a .gguf>``, ``anthropic:<model>``, ``openai:<model>``, and
-    ``openai:<model>@<base url>`` for a server that speaks OpenAI's protocol.
+    ``llamacpp:<catalog name or path of a .gguf>``, ``anthropic:<model>``, ``openai:<model>``;
+    ``<server>:<model>[@<base url>]`` for a kind of server with a profile (`agentbudget.models.servers`), such as
+    ``vllm`` or ``llama-server``; and ``openai:<model>@<base url>`` for any other that speaks OpenAI's protocol.
     """
     provider, _, rest = name.partition(":")
     if not rest:
         raise UnknownModel(f"{name!r} names no provider: write 'llamacpp:…', 'anthropic:…' or 'openai:…'")
+    if provider in PROFILES:
+        return _served(name, PROFILES[provider], rest, settings)
     if provider == "llamacpp":
         return _local(name, rest, settings)
     if provider == "anthropic":
@@ -83,7 +103,8 @@ def make_model(name: str, settings: Settings) -> Model:
 
         model, _, address = rest.partition("@")
         return OpenAIModel(model, base_url=address or None, name=name)
-    raise UnknownModel(f"unknown provider {provider!r} in {name!r}: use llamacpp, anthropic or openai")
+    known = ", ".join(("llamacpp", "anthropic", "openai", *PROFILES))
+    raise UnknownModel(f"unknown provider {provider!r} in {name!r}: known are {known}")
 
 
 def machine_price(settings: Settings) -> ComputePrice:
@@ -115,6 +136,21 @@ def local_price(
     )
 
 
+def _served(name: str, profile: Profile, rest: str, settings: Settings) -> Model:
+    """A model behind a server of a known kind. On this machine it is paid for by the second, unless it has a price."""
+    from agentbudget.models.openai import OpenAIModel
+
+    model, _, given = rest.partition("@")
+    address = given or profile.address
+    if address is None or not is_loopback(address):
+        return OpenAIModel(model, base_url=address, profile=profile, name=name)
+    try:
+        price: Price = price_of(profile.name, model)
+    except UnknownPrice:
+        price = machine_price(settings)
+    return OpenAIModel(model, base_url=address, profile=profile, price=price, name=name)
+
+
 def _local(name: str, rest: str, settings: Settings) -> Model:
     from agentbudget.models import catalog
     from agentbudget.models.llamacpp import LlamaCppModel
@@ -124,9 +160,11 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         if not path.is_file():
             raise UnknownModel(f"there is no file {rest!r}")
         sha256 = catalog.file_sha256(path)
-        return LlamaCppModel(name, path, price=local_price(settings, sha256), fingerprint=sha256)
+        price = local_price(settings, sha256)
+        return LlamaCppModel(name, path, price=price, fingerprint=sha256, states=settings.home / STATES)
     entry = catalog.entry(rest)
     if entry.kind != "gguf":
         raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
     known = (entry.prefill_tokens_per_s, entry.decode_tokens_per_s)
-    return LlamaCppModel.from_catalog(rest, price=local_price(settings, entry.sha256, known=known))
+    price = local_price(settings, entry.sha256, known=known)
+    return LlamaCppModel.from_catalog(rest, price=price, states=settings.home / STATES)
