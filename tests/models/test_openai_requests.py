@@ -239,10 +239,7 @@ async def test_a_server_that_does_not_count_leaves_the_bound(reply: Reply) -> No
 
 
 async def test_tools_calls_and_pictures_are_in_the_bound() -> None:
-    for model in (
-        OpenAIModel("gpt-4.1"),
-        OpenAIModel("m", base_url="http://127.0.0.1:9/v1", price=PRICE, context_window=9),
-    ):
+    for model in (OpenAIModel("gpt-4.1"), OpenAIModel("m", base_url="http://127.0.0.1:9/v1", price=PRICE, context_window=9)):
         plain = (await model.count_input(ask())).tokens
         assert (await model.count_input(replace(ask(), tools=(WEATHER,)))).tokens > plain + 30
         with_calls = replace(ask(), messages=(*ask().messages, *TURNS[1:]))
