@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,9 @@ WEIGHTS = {
     "demo": ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", EMBEDDER),
     "test": ("smollm2-135m", EMBEDDER),
 }
+GROUPS = {"test": ("servers",)}
+"""Dependency groups that a task needs besides what is always installed."""
+
 TICK_S = 5.0
 STARTED = time.monotonic()
 
@@ -65,7 +69,7 @@ def main(arguments: list[str]) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 (this file is run by whatever python3 there is)
         fail(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Run this file with a newer python3")
     os.chdir(ROOT)
-    install_packages()
+    install_packages(GROUPS.get(task, ()))
     pull_weights(WEIGHTS[task])
     say("ready")
     if task != "setup":
@@ -75,17 +79,20 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def install_packages() -> None:
-    """Everything that pyproject.toml asks for, in .venv; llama.cpp is compiled on the way."""
-    wanted = fingerprint()
-    if STAMP.is_file() and STAMP.read_text() == wanted and PYTHON.exists():
+def install_packages(groups: tuple[str, ...] = ()) -> None:
+    """Everything that pyproject.toml asks for, and these groups, in .venv; llama.cpp is compiled on the way."""
+    done = STAMP.read_text().split() if STAMP.is_file() and PYTHON.exists() else []
+    if done[:1] == [fingerprint()] and set(groups) <= set(done[1:]):
         say("packages are installed")
         return
     check_compiler()
     uv = find_uv()
-    say("installing packages; llama.cpp is compiled on the way, which takes a few minutes the first time")
-    run([uv, "sync", "--all-extras", "--python", sys.executable], "uv sync", environment=uv_environment())
-    STAMP.write_text(wanted)
+    say("installing packages; llama.cpp is compiled on the way, which takes minutes the first time")
+    command = [uv, "sync", "--all-extras", "--python", sys.executable]
+    run(command, "uv sync", environment=uv_environment())
+    if groups:  # one after the other: each compiles on all processors
+        run([*command, *(f"--group={name}" for name in groups)], "uv sync", environment=uv_environment())
+    STAMP.write_text(" ".join([fingerprint(), *groups]))
 
 
 def fingerprint() -> str:
@@ -119,6 +126,9 @@ def find_uv() -> str:
 def uv_environment() -> dict[str, str]:
     """The environment for uv: the index and certificates that pip was given, where uv was given none."""
     environment = dict(os.environ, UV_PYTHON_DOWNLOADS="never", UV_NO_PROGRESS="1")
+    environment.setdefault("LLAMA_CPP_BUILD_JOBS", str(os.cpu_count() or 2))  # else it starts a compiler for each file
+    for name in ("CFLAGS", "CXXFLAGS") if compiler_breaks_amx() else ():
+        environment[name] = (environment.get(name, "") + " -mno-amx-tile -mno-amx-int8 -mno-amx-bf16").strip()
     environment.pop("VIRTUAL_ENV", None)
     environment.pop("UV_PROJECT_ENVIRONMENT", None)
     if not any(name in environment for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")):
@@ -129,6 +139,19 @@ def uv_environment() -> dict[str, str]:
     if certificates:
         environment.setdefault("SSL_CERT_FILE", certificates)
     return environment
+
+
+def compiler_breaks_amx() -> bool:
+    """Whether this is a GCC that miscompiles llama.cpp's AMX code (GCC's bug 114098, mended in 12.4, 13.3 and 14)."""
+    compiler = os.environ.get("CXX") or "c++"
+    if platform.machine() != "x86_64" or not shutil.which(compiler):
+        return False
+    name = subprocess.run([compiler, "--version"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    number = subprocess.run([compiler, "-dumpfullversion"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    version = tuple(int(part) for part in number.strip().split(".") if part.isdigit())
+    if "clang" in name or not version:
+        return False
+    return (11,) <= version < (12, 4) or (13,) <= version < (13, 3)
 
 
 def pip_setting(name: str) -> str:

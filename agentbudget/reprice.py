@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from agentbudget.errors import UnknownPrice
 from agentbudget.ledger import Detail, HoldRecord
-from agentbudget.prices import PriceSheet, cost_on
+from agentbudget.money import NANO
+from agentbudget.prices import PriceSheet, cost_on, service_of
 from agentbudget.usage import Usage
 
 
@@ -84,7 +86,8 @@ class Repriced:
 def reprice(holds: Iterable[HoldRecord], sheet: PriceSheet, *, keep_others: bool = False) -> Repriced:
     """Price the model calls among `holds` again, by `sheet`. A call that is still open is left out.
 
-    The sheet knows a model by the name that the ledger has for it, with or without the ``@address`` of its server.
+    The sheet knows a model by the name that the ledger has for it, with or without the ``@address`` of its server; a
+    call is priced by what is in force when it was made, at the service tier at which it was served.
     One that it does not list is unknown, unless ``keep_others``: then it keeps the terms on which it was settled.
     A call whose usage nobody knows (presumed spent) stays unknown; one that cost nothing because the answer was paid
     for before, or because it was refused, costs nothing still.
@@ -116,12 +119,14 @@ def _cost(hold: HoldRecord, model: str, booked: int, sheet: PriceSheet, keep_oth
         if booked == 0 and not hold.presumed:
             return 0, "not billed"
         return None, "presumed spent: nobody knows what it used" if hold.presumed else "the ledger has no usage of it"
-    listing = sheet.listings.get(model) or sheet.listings.get(model.partition("@")[0])
-    if listing is not None:
-        return listing.price.cost(usage), ""
-    if not keep_others:
-        return None, f"the sheet does not list {model}"
     terms = hold.detail.get("price")
+    tier, at = service_of(terms), datetime.fromtimestamp(hold.created_ns // NANO, UTC)
+    price = sheet.price(model, tier=tier, at=at) or sheet.price(model.partition("@")[0], tier=tier, at=at)
+    if price is not None:
+        return price.cost(usage), ""
+    if not keep_others:
+        how = "" if tier == "standard" else f" at the service tier {tier!r}"
+        return None, f"the sheet does not list {model}{how} at the time of the call"
     if not isinstance(terms, Mapping):
         return None, "the ledger has no price of it"
     try:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from agentbudget.errors import InvalidAmount
 from agentbudget.money import nano_to_usd, usd_to_nano
 
 DEFAULT_USD_PER_HOUR: Final = "0.10"
@@ -39,6 +40,7 @@ class Settings:
 
     ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for the indexes; None:
     the embedded engine. ``ledger`` is the path or ``postgresql://`` address of a ledger; None: the home's own.
+    ``watts`` that this machine draws while it computes and ``usd_per_kwh`` are paid beside its hour; None: no energy.
     """
 
     home: Path
@@ -46,18 +48,30 @@ class Settings:
     models: tuple[str, ...] = ()
     qdrant_url: str | None = None
     ledger: str | None = None
+    watts: Decimal | None = None
+    usd_per_kwh: Decimal | None = None
 
     @classmethod
     def from_env(cls) -> Settings:
-        """Read ``AGENTBUDGET_HOME``, ``_LEDGER``, ``_USD_PER_HOUR``, ``_MODELS`` (by commas) and ``_QDRANT_URL``."""
-        rate = os.environ.get("AGENTBUDGET_USD_PER_HOUR", DEFAULT_USD_PER_HOUR)
+        """Read ``AGENTBUDGET_HOME``, ``_LEDGER``, ``_USD_PER_HOUR``, ``_WATTS``, ``_USD_PER_KWH``, ``_MODELS`` (by
+        commas) and ``_QDRANT_URL``. Raises `InvalidAmount` for a price that is none, and for watts without a tariff."""
+        per_hour = _number("AGENTBUDGET_USD_PER_HOUR")
+        watts, tariff = _number("AGENTBUDGET_WATTS"), _number("AGENTBUDGET_USD_PER_KWH")
+        if (watts is None) != (tariff is None):
+            raise InvalidAmount(
+                "set both AGENTBUDGET_WATTS (what this machine draws while it computes) and AGENTBUDGET_USD_PER_KWH, "
+                "or neither",
+                value=watts if tariff is None else tariff,
+            )
         models = tuple(m.strip() for m in os.environ.get("AGENTBUDGET_MODELS", "").split(",") if m.strip())
         return cls(
             home=home(),
-            usd_per_hour=nano_to_usd(usd_to_nano(rate)),
+            usd_per_hour=nano_to_usd(usd_to_nano(DEFAULT_USD_PER_HOUR)) if per_hour is None else per_hour,
             models=models,
             qdrant_url=os.environ.get("AGENTBUDGET_QDRANT_URL") or None,
             ledger=os.environ.get("AGENTBUDGET_LEDGER") or None,
+            watts=watts,
+            usd_per_kwh=tariff,
         )
 
     def at(self, home: Path) -> Settings:
@@ -95,3 +109,14 @@ class Settings:
     def indexes_dir(self) -> Path:
         """One folder per indexed documents folder."""
         return self.home / "indexes"
+
+
+def _number(variable: str) -> Decimal | None:
+    """A variable as an exact amount; None where it is not set. Raises `InvalidAmount` and names it."""
+    given = os.environ.get(variable)
+    if not given:
+        return None
+    try:
+        return nano_to_usd(usd_to_nano(given))
+    except InvalidAmount as error:
+        raise InvalidAmount(f"{variable}: {error}", value=given) from error

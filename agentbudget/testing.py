@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
-from agentbudget.models.base import Completion, Finish, InputCount, Meter, Place, Price, Request
+from agentbudget.models.base import (
+    Completion,
+    Delta,
+    Finish,
+    InputCount,
+    Meter,
+    Place,
+    Price,
+    Request,
+    ToolCall,
+)
 from agentbudget.prices import TokenPrice
 from agentbudget.telemetry import capture as capture_spans
 from agentbudget.usage import Usage
@@ -38,17 +51,24 @@ class ScriptedReply:
     usage: Usage | None = None
     finish: Finish = "stop"
     delay_s: float = 0.0
+    calls: tuple[ToolCall, ...] = ()
+
+
+IMAGE_TOKENS: Final = 100
 
 
 def _count(request: Request) -> int:
-    return sum(len(message.text.split()) + 1 for message in request.messages)
+    turns = sum(len(message.text.split()) + 1 + len(message.images) * IMAGE_TOKENS for message in request.messages)
+    tools = (f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}" for tool in request.tools)
+    return turns + sum(len(tool.split()) for tool in tools)
 
 
 @dataclass
 class ScriptedModel:
-    """A `Model` that answers from a script, in order, or by a function of the request. A word is a token.
+    """A `Model` that answers from a script, in order, or by a function of the request.
 
-    `requests` records what it was asked. It raises ``AssertionError`` when the script runs out.
+    A word is a token, a picture 100. `requests` records what it was asked.
+    It raises ``AssertionError`` when the script runs out.
     """
 
     script: Iterable[str | ScriptedReply] | Callable[[Request], str | ScriptedReply]
@@ -58,6 +78,7 @@ class ScriptedModel:
     price: Price = field(default_factory=lambda: TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10"))
     context_window: int = 8192
     fingerprint: str = "scripted"
+    stream_lead_tokens: int | None = 0
     requests: list[Request] = field(default_factory=list[Request])
     closed: bool = False
 
@@ -65,23 +86,50 @@ class ScriptedModel:
         self._replies = None if callable(self.script) else iter(self.script)
 
     async def count_input(self, request: Request) -> InputCount:
-        """Words, plus one a message."""
+        """Words, those of tools too, plus one a message."""
         return InputCount(_count(request), exact=True)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
         """The script's next reply."""
-        self.requests.append(request)
-        reply = self._next(request)
-        if reply.sent:
-            meter.leaving()
-        await asyncio.sleep(reply.delay_s)
+        reply = await self._begin(request, meter)
         if reply.error is not None:
             if reply.usage is not None:
                 meter.used(reply.usage)
             raise reply.error
         usage = reply.usage or Usage(_count(request), min(len(reply.text.split()), request.max_output_tokens))
         meter.used(usage)
-        return Completion(reply.text, reply.finish, usage, served_by=self.name, confidence=0.9)
+        return self._completion(reply, reply.text, reply.finish, usage)
+
+    async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """The script's next reply, word by word; an error of the script comes after its text."""
+        reply = await self._begin(request, meter)
+        text, finish, usage = "", reply.finish, Usage(_count(request))
+        for word in re.findall(r"\S+\s*", reply.text)[: request.max_output_tokens]:
+            if not meter.may_go_on(usage + Usage(output_tokens=1 + (self.stream_lead_tokens or 0))):
+                finish = "cut"
+                break
+            usage += Usage(output_tokens=1)
+            meter.used(usage)
+            text += word
+            yield Delta(word)
+        if reply.error is not None and finish != "cut":
+            meter.usage, meter.presumed = reply.usage, usage
+            raise reply.error
+        if reply.usage is not None and finish != "cut":
+            usage = reply.usage
+        meter.used(usage)
+        yield Delta(completion=self._completion(reply, text, finish, usage))
+
+    async def _begin(self, request: Request, meter: Meter) -> ScriptedReply:
+        self.requests.append(request)
+        reply = self._next(request)
+        if reply.sent:
+            meter.leaving()
+        await asyncio.sleep(reply.delay_s)
+        return reply
+
+    def _completion(self, reply: ScriptedReply, text: str, finish: Finish, usage: Usage) -> Completion:
+        return Completion(text, finish, usage, served_by=self.name, confidence=0.9, calls=reply.calls)
 
     async def aclose(self) -> None:
         """Note that it was closed."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Final, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,9 @@ class Usage:
 
     ``input_tokens`` includes cache reads and writes; ``output_tokens`` includes reasoning. Providers that
     count otherwise (Anthropic's input excludes the cache) are converted where they are called.
+    ``cache_write_1h_tokens`` are those of ``cache_write_tokens`` that a provider keeps for an hour, at another price.
+    ``image_tokens`` are the input tokens of pictures, where a provider tells them apart, that were neither read from
+    nor written to a cache; ``images`` is how many pictures there were, where they are charged each.
     ``compute_ns`` is wall time that a local model held its processor, in nanoseconds; 0 for an API.
     """
 
@@ -21,14 +24,19 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     compute_ns: int = 0
+    cache_write_1h_tokens: int = 0
+    image_tokens: int = 0
+    images: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in _NAMES:
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"Usage.{field.name} must be an integer of at least 0, not {value!r}")
-        if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
-            raise ValueError("Usage.input_tokens must include cached_tokens and cache_write_tokens")
+                raise ValueError(f"Usage.{name} must be an integer of at least 0, not {value!r}")
+        if self.cached_tokens + self.cache_write_tokens + self.image_tokens > self.input_tokens:
+            raise ValueError("Usage.input_tokens must include cached_tokens, cache_write_tokens and image_tokens")
+        if self.cache_write_1h_tokens > self.cache_write_tokens:
+            raise ValueError("Usage.cache_write_tokens must include cache_write_1h_tokens")
         if self.reasoning_tokens > self.output_tokens:
             raise ValueError("Usage.output_tokens must include reasoning_tokens")
 
@@ -38,13 +46,16 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
 
     def to_dict(self) -> dict[str, int]:
         """The fields as plain integers, for a journal or JSON."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_dict(cls, data: dict[str, int]) -> Self:
         """The inverse of `to_dict`."""
         return cls(**data)
+
+
+_NAMES: Final = tuple(field.name for field in fields(Usage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -20,13 +21,22 @@ from agentbudget.prices import (
     ComputePrice,
     PriceSheet,
     Rates,
+    ServiceTier,
     TokenPrice,
     context_window_of,
     cost_on,
     price_of,
+    service_of,
 )
 from agentbudget.usage import Usage
 
+CONTEXTS: Final[dict[ServiceTier, dict[str, str]]] = {
+    "standard": {},
+    "batch": {"processing": "batch"},
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"speed": "fast", "service_tier": "fast"},
+}
 MODELS: Final = (
     ("anthropic", "claude-haiku-4-5"),
     ("anthropic", "claude-sonnet-4-5"),  # dearer above 200k
@@ -34,6 +44,8 @@ MODELS: Final = (
     ("openai", "gpt-4o-mini"),
     ("openai", "gpt-5.6-sol"),  # cache writes, dearer above 272k
     ("openai", "gpt-4"),  # no cache prices
+    ("google", "gemini-2.5-pro"),  # batch leaves the cache at the standard rate
+    ("deepseek", "deepseek-chat"),  # another price by night
 )
 PRICES: Final = {model: TokenPrice.known(provider, model) for provider, model in MODELS}
 SURCHARGED_BELOW: Final = TokenPrice(
@@ -55,7 +67,16 @@ def usages(draw: st.DrawFn, most_input: int = 1_000_000, most_output: int = 200_
     total = draw(st.integers(0, most_input))
     cached = draw(st.integers(0, total))
     written = draw(st.integers(0, total - cached))
-    return Usage(total, draw(st.integers(0, most_output)), cached, written)
+    output = draw(st.integers(0, most_output))
+    return Usage(
+        total,
+        output,
+        cached,
+        written,
+        reasoning_tokens=draw(st.integers(0, output)),
+        cache_write_1h_tokens=draw(st.integers(0, written)),
+        image_tokens=draw(st.integers(0, total - cached - written)),
+    )
 
 
 @pytest.mark.parametrize("price", [*PRICES.values(), MACHINE], ids=lambda price: str(price.source))
@@ -79,7 +100,7 @@ def test_the_same_holds_of_a_machine(price: ComputePrice, compute_ns: int) -> No
 
 def test_a_rate_that_no_decimal_says_is_kept_exactly() -> None:
     third = Fraction(1, 3)
-    price = TokenPrice((Rates(third, third, third, third),), "thirds")
+    price = TokenPrice((Rates(third, third, third, third, third, third, third),), "thirds")
     assert cost_on(price.terms, Usage(1000, 0)) == price.cost(Usage(1000, 0))
 
 
@@ -103,9 +124,16 @@ def test_terms_that_are_none_are_never_free(terms: dict[str, object]) -> None:
         cost_on(terms, Usage(1, 1))
 
 
-@given(model=st.sampled_from(MODELS), usage=usages())
-@settings(max_examples=150, deadline=None)
-def test_a_known_model_costs_what_genai_prices_says_rounded_up(model: tuple[str, str], usage: Usage) -> None:
+@given(
+    model=st.sampled_from(MODELS),
+    tier=st.sampled_from([*CONTEXTS.items()]),
+    usage=usages(),
+    at=st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_known_model_costs_what_genai_prices_says_rounded_up(
+    model: tuple[str, str], tier: tuple[ServiceTier, dict[str, str]], usage: Usage, at: datetime
+) -> None:
     from genai_prices import Usage as Reported
     from genai_prices import calc_price
 
@@ -114,9 +142,19 @@ def test_a_known_model_costs_what_genai_prices_says_rounded_up(model: tuple[str,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_reasoning_tokens=usage.reasoning_tokens,
+        input_image_tokens=usage.image_tokens,
     )
-    expected = calc_price(reported, model[1], provider_id=model[0]).total_price
-    assert PRICES[model[1]].cost(usage) == ceil(Fraction(expected) * 10**9)
+    try:
+        price = TokenPrice.known(*model, tier=tier[0], at=at)
+    except UnknownPrice:
+        assert tier[0] != "standard"
+        return
+    expected = calc_price(
+        reported, model[1], provider_id=model[0], genai_request_timestamp=at, price_context=tier[1]
+    ).total_price
+    assert price.cost(usage) == ceil(Fraction(expected) * 10**9)
 
 
 @given(price=priced, usage=usages(), more_input=st.integers(0, 300_000), more_output=st.integers(0, 1000))
@@ -150,7 +188,9 @@ def test_a_long_context_is_charged_at_the_dearer_rate_as_a_whole() -> None:
 def test_the_bound_prices_all_input_as_cache_writes_where_these_are_dearer() -> None:
     price = PRICES["claude-haiku-4-5"]
     written = price.cost(Usage(input_tokens=1000, cache_write_tokens=1000, output_tokens=10))
-    assert price.bound(input_tokens=1000, output_tokens=10) == written == 1_300_000
+    kept = price.cost(Usage(input_tokens=1000, cache_write_tokens=1000, cache_write_1h_tokens=1000, output_tokens=10))
+    assert price.bound(input_tokens=1000, output_tokens=10, cache_1h=False) == written == 1_300_000
+    assert price.bound(input_tokens=1000, output_tokens=10) == kept == 2_050_000
 
 
 def test_cache_tokens_cost_what_input_costs_where_the_list_has_no_price_for_them() -> None:
@@ -174,9 +214,83 @@ def test_a_model_that_also_charges_by_the_request_is_refused_rather_than_underpr
         TokenPrice.known("perplexity", "sonar")
 
 
-def test_a_model_without_a_price_for_its_output_is_refused() -> None:
+def test_a_model_without_a_price_for_its_output_is_refused_unless_it_embeds() -> None:
     with pytest.raises(UnknownPrice, match="no price per token in and out"):
         TokenPrice.known("openai", "text-embedding-3-small")
+    assert TokenPrice.known("openai", "text-embedding-3-small", embeds=True).cost(Usage(1000)) == 20_000
+
+
+# service tiers
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier"),
+    [
+        ("openai", "gpt-4", "flex"),
+        ("anthropic", "claude-haiku-4-5", "priority"),
+        ("anthropic", "claude-sonnet-4-5", "fast"),
+        ("mistral", "mistral-large-latest", "batch"),
+        ("deepseek", "deepseek-chat", "batch"),
+    ],
+)
+def test_a_service_tier_that_nobody_prices_is_refused_and_never_charged_as_standard(
+    provider: str, model: str, tier: ServiceTier
+) -> None:
+    with pytest.raises(UnknownPrice, match=rf"{model} has no price for the service tier '{tier}'.*tier = \"{tier}\""):
+        TokenPrice.known(provider, model, tier=tier)
+
+
+def test_a_service_tier_is_refused_before_its_price_was_in_force() -> None:
+    assert TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 14, tzinfo=UTC)).tiers
+    with pytest.raises(UnknownPrice, match="service tier 'batch'"):
+        TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 13, tzinfo=UTC))
+
+
+def test_a_model_that_is_only_found_at_another_provider_has_none_of_its_service_tiers() -> None:
+    assert TokenPrice.known("azure", "gpt-5.5").tiers == TokenPrice.known("openai", "gpt-5.5").tiers
+    with pytest.raises(UnknownPrice, match=r"azure:gpt-5\.5 has no price for the service tier 'flex'"):
+        TokenPrice.known("azure", "gpt-5.5", tier="flex")
+
+
+def test_the_service_tier_stands_in_what_a_settlement_keeps() -> None:
+    flex = TokenPrice.known("openai", "gpt-5.5", tier="flex")
+    assert service_of(flex.terms) == flex.terms["service"] == "flex"
+    assert service_of(TokenPrice.known("openai", "gpt-5.5").terms) == "standard"
+    assert service_of(None) == "standard"
+
+
+# parts of input and output that have a price of their own
+
+
+def test_a_write_for_an_hour_costs_twice_the_input_where_a_claude_has_only_the_short_write_listed() -> None:
+    price = TokenPrice.known("openrouter", "anthropic/claude-opus-4.5")
+    assert price.cost(Usage(1000, cache_write_tokens=1000, cache_write_1h_tokens=600)) == 400 * 6250 + 600 * 10_000
+
+
+def test_reasoning_and_pictures_cost_what_they_are_a_part_of_unless_they_are_priced_apart() -> None:
+    usage = Usage(1000, 100, reasoning_tokens=40, image_tokens=300)
+    assert TokenPrice.custom(input_usd_per_mtok=1, output_usd_per_mtok=2).cost(usage) == 1_000_000 + 200_000
+    apart = TokenPrice.custom(
+        input_usd_per_mtok=1, output_usd_per_mtok=2, reasoning_usd_per_mtok=3, image_usd_per_mtok=5
+    )
+    assert apart.cost(usage) == 700_000 + 300 * 5000 + 60 * 2000 + 40 * 3000
+    assert apart.bound(input_tokens=1000, output_tokens=100) == 5_000_000 + 300_000
+
+
+def test_pictures_that_are_charged_each_are_part_of_cost_bound_and_terms() -> None:
+    price = TokenPrice((Rates.of(input=1, output=2),), "given", usd_per_image=Fraction(1, 1000))
+    usage = Usage(1000, 10, images=3)
+    assert price.cost(usage) == 1_020_000 + 3_000_000
+    assert price.bound(input_tokens=1000, output_tokens=10, images=3) == price.cost(usage)
+    assert cost_on(json.loads(json.dumps(price.terms)), usage) == price.cost(usage)
+
+
+def test_terms_that_an_earlier_version_kept_are_still_understood() -> None:
+    tier = {"above": 0, "input": "3", "output": "15", "cached": "0.3", "cache_write": "3.75"}
+    terms = {"source": "genai-prices 0.2.3", "usd_per_mtok": [tier]}
+    usage = Usage(1000, 100, cached_tokens=400, cache_write_tokens=100, reasoning_tokens=50)
+    assert cost_on(terms, usage) == 500 * 3000 + 400 * 300 + 100 * 3750 + 100 * 15_000
+    assert cost_on({"source": "0.1 USD/h", "usd_per_hour": "0.1"}, Usage(compute_ns=36 * 10**9)) == 1_000_000
 
 
 def test_an_openai_like_server_is_found_by_its_address() -> None:
@@ -243,6 +357,25 @@ def test_a_machine_that_costs_nothing_or_does_nothing_is_refused(rate: str, spee
         ComputePrice(Decimal(rate), prefill_tokens_per_s=speed, decode_tokens_per_s=10.0)
 
 
+def test_energy_is_paid_beside_the_hour() -> None:
+    price = ComputePrice(Decimal("0.10"), 100, 10, watts=Decimal(500), usd_per_kwh=Decimal("0.30"))
+    hour = Usage(compute_ns=3600 * 10**9)
+    assert price.cost(hour) == 100_000_000 + 150_000_000  # 0.5 kW × 1 h × 0.30
+    assert price.source == "0.10 USD/h + 500 W × 0.30 USD/kWh"
+    assert cost_on(json.loads(json.dumps(price.terms)), hour) == price.cost(hour)
+    assert price.expected(input_tokens=100, output_tokens=0) == -(-250_000_000 // 3600)
+
+
+def test_a_machine_that_is_paid_for_may_cost_its_energy_alone() -> None:
+    price = ComputePrice(Decimal(0), 100, 10, watts=Decimal(1000), usd_per_kwh=Decimal("0.36"))
+    assert price.cost(Usage(compute_ns=10**9)) == 100_000
+
+
+def test_energy_without_a_tariff_is_refused() -> None:
+    with pytest.raises(InvalidAmount, match="both watts and usd_per_kwh"):
+        ComputePrice(Decimal("0.10"), 100, 10, watts=Decimal(500))
+
+
 # sheets
 
 
@@ -278,6 +411,17 @@ def test_a_sheet_goes_before_the_public_list(tmp_path: Path) -> None:
         ('["a:b"]\ninput = 1\noutput = 1\nuotput = 2', "unknown uotput"),
         ('["a:b"]\ninput = 1\noutput = 1\ncontext_window = 0', "context_window"),
         ('"a:b" = 3', "must be a table"),
+        ('["a:b"]\ninput = 1\noutput = 1\ntier = "cheap"', "tier must be one of standard, batch"),
+        ('["a:b"]\ninput = 1\noutput = 1\nfrom = "soon"', "from must be a date such as"),
+        ('["a:b"]\ninput = 1\noutput = 1\nfrom = 3', "from must be a date such as"),
+        ('["a:b"]\ninput = 1\noutput = 1\nfrom = 2026-05-01\nuntil = 2026-05-01', "until must be later"),
+        ('["a:b"]\ninput = 1\noutput = 1\nabove = 100', "must start at 0"),
+        ('["a:b"]\ninput = 1\noutput = 1\nabove = -1', "above must be a positive integer"),
+        ('[["a:b"]]\ninput = 1\noutput = 1\n[["a:b"]]\ninput = 2\noutput = 1', "must start at 0 and ascend"),
+        (
+            '[["a:b"]]\ninput = 1\noutput = 1\n[["a:b"]]\ninput = 2\noutput = 1\nabove = 9\nuntil = 2026-01-01',
+            "must end together",
+        ),
     ],
 )
 def test_a_sheet_with_a_mistake_says_where(tmp_path: Path, text: str, complaint: str) -> None:
@@ -288,3 +432,72 @@ def test_a_sheet_with_a_mistake_says_where(tmp_path: Path, text: str, complaint:
 def test_a_missing_sheet_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownPrice, match=r"gone\.toml cannot be read"):
         PriceSheet.load(tmp_path / "gone.toml")
+
+
+DATED = """
+[["openai:mine"]]
+input = 1
+output = 2
+context_window = 4096
+[["openai:mine"]]
+from = 2026-06-01
+until = 2026-07-01
+input = 0.5
+output = 1
+[["openai:mine"]]
+from = 2026-06-01
+until = 2026-07-01
+above = 1000
+input = 5
+output = 10
+[["openai:mine"]]
+tier = "batch"
+input = 0.25
+output = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("day", "nano_per_token"),
+    [
+        (datetime(2026, 5, 31, 23, 59, 59, tzinfo=UTC), 1000),
+        (datetime(2026, 6, 1, tzinfo=UTC), 500),
+        (datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC), 500),
+        (datetime(2026, 7, 1, tzinfo=UTC), 1000),
+    ],
+)
+def test_a_dated_price_holds_from_its_first_day_until_its_last(
+    tmp_path: Path, day: datetime, nano_per_token: int
+) -> None:
+    sheet = PriceSheet.load(_sheet(tmp_path, DATED))
+    assert price_of("openai", "mine", sheet=sheet, at=day).cost(Usage(1)) == nano_per_token
+    assert context_window_of("openai", "mine", sheet=sheet) == 4096
+
+
+def test_a_sheet_may_price_long_inputs_and_service_tiers(tmp_path: Path) -> None:
+    sheet = PriceSheet.load(_sheet(tmp_path, DATED))
+    june = datetime(2026, 6, 10, tzinfo=UTC)
+    assert price_of("openai", "mine", sheet=sheet, at=june).cost(Usage(1001)) == 1001 * 5000
+    batch = price_of("openai", "mine", sheet=sheet, at=june, tier="batch")
+    assert (batch.cost(Usage(1001)), batch.service) == (1001 * 250, "batch")
+    with pytest.raises(UnknownPrice, match="no price"):
+        price_of("openai", "mine", sheet=sheet, tier="flex")
+
+
+def test_the_public_list_holds_again_when_a_sheet_no_longer_does(tmp_path: Path) -> None:
+    text = '["openai:gpt-4o-mini"]\nuntil = "2026-07-01T12:00:00+02:00"\ninput = 9\noutput = 9\n'
+    sheet = PriceSheet.load(_sheet(tmp_path, text))
+    before, after = datetime(2026, 7, 1, 9, 59, tzinfo=UTC), datetime(2026, 7, 1, 10, tzinfo=UTC)
+    assert price_of("openai", "gpt-4o-mini", sheet=sheet, at=before).cost(Usage(1)) == 9000
+    assert price_of("openai", "gpt-4o-mini", sheet=sheet, at=after) == PRICES["gpt-4o-mini"]
+
+
+def test_every_part_may_be_priced_in_a_sheet(tmp_path: Path) -> None:
+    text = (
+        '["openai:all"]\ninput = 1\noutput = 10\ncached = 0.1\ncache_write = 1.25\ncache_write_1h = 2\n'
+        "reasoning = 20\nimage = 4\nimage_each = 0.001\n"
+    )
+    usage = Usage(1000, 100, 100, 200, 40, cache_write_1h_tokens=150, image_tokens=50, images=2)
+    price = price_of("openai", "all", sheet=PriceSheet.load(_sheet(tmp_path, text)))
+    parts = 650 * 1000 + 50 * 4000 + 100 * 100 + 50 * 1250 + 150 * 2000 + 60 * 10_000 + 40 * 20_000
+    assert price.cost(usage) == parts + 2 * 1_000_000

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from agentbudget.errors import InvalidAmount
 from agentbudget.settings import Settings
 
 
@@ -25,3 +27,26 @@ def test_the_path_of_a_ledger_means_the_same_wherever_it_is_used(
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     assert Settings.from_env().with_ledger("books/ledger.db").ledger_location == tmp_path / "books" / "ledger.db"
     assert Settings.from_env().with_ledger("~/ledger.db").ledger_location == tmp_path / "me" / "ledger.db"
+
+
+def test_what_the_machine_costs_is_read_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_env().usd_per_hour == Decimal("0.10")
+    assert Settings.from_env().watts is None
+    for name, value in (("USD_PER_HOUR", "0"), ("WATTS", "65"), ("USD_PER_KWH", "0.30")):
+        monkeypatch.setenv(f"AGENTBUDGET_{name}", value)
+    found = Settings.from_env()
+    assert (found.usd_per_hour, found.watts, found.usd_per_kwh) == (0, 65, Decimal("0.30"))
+
+
+@pytest.mark.parametrize("variable", ["AGENTBUDGET_USD_PER_HOUR", "AGENTBUDGET_WATTS", "AGENTBUDGET_USD_PER_KWH"])
+def test_a_price_of_the_machine_that_is_none_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "cheap")
+    with pytest.raises(InvalidAmount, match=f"{variable}: 'cheap'"):
+        Settings.from_env()
+
+
+@pytest.mark.parametrize("variable", ["AGENTBUDGET_WATTS", "AGENTBUDGET_USD_PER_KWH"])
+def test_watts_without_a_tariff_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(InvalidAmount, match="both AGENTBUDGET_WATTS"):
+        Settings.from_env()

@@ -1,10 +1,10 @@
-"""What the API clients share: one guarded request, and the provider's failures in our own words."""
+"""What the API clients share: one guarded request, plain or streamed, and the provider's failures in our own words."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,13 +21,16 @@ from agentbudget.errors import (
     RateLimited,
     RequestRejected,
 )
-from agentbudget.models.base import Meter
+from agentbudget.models.base import Completion, Delta, Meter
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from httpx2 import Timeout
 
 T = TypeVar("T")
+E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
+E_contra = TypeVar("E_contra", contravariant=True)
 
 CONNECT_S: Final = 10.0
 """Longest wait for a connection to open; a provider that is up answers within it."""
@@ -59,6 +62,41 @@ class HttpResponse(Protocol):
     def headers(self) -> Mapping[str, str]: ...
 
 
+class Events(Protocol[E_co]):
+    """A stream of events, as both SDKs have it."""
+
+    def __aiter__(self) -> AsyncIterator[E_co]: ...
+
+    async def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+class Heard(Protocol[E_contra]):
+    """What a stream has brought so far, in the words of one API."""
+
+    def take(self, event: E_contra) -> str:
+        """The piece of text that `event` brings, perhaps none. Raises `ValueError` if it makes no sense."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the whole answer used, once the provider has said so."""
+        ...
+
+    def so_far(self) -> Usage | None:
+        """The most that can have been used for what has arrived (and what may be on its way, if that is known)."""
+        ...
+
+    def presumed(self) -> Usage | None:
+        """The most that may be charged if the stream ends here; None if not even the input is known."""
+        ...
+
+    def completion(self, usage: Usage, *, cut: bool) -> Completion:
+        """The answer, whole or cut. Raises `InvalidOutput` if it is none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SdkErrors:
     """The exception classes of one SDK, most of them generated from the same template."""
@@ -87,20 +125,83 @@ class Caller:
         try:
             async with asyncio.timeout(timeout_s):
                 return await request()
-        except self.errors.status as error:
-            failure = self._refused(cast("StatusError", error))
-        except self.errors.connection as error:
-            failure = self._disconnected(error.__cause__ or error)
-        except TimeoutError:
-            failure = self.unknown(f"no complete answer came within {timeout_s:g} s")
-        except (self.errors.any, httpx2.TransportError, ValueError) as error:
-            failure = self.unknown(f"the answer broke off or made no sense ({_name(error)})")
+        except (self.errors.any, httpx2.TransportError, TimeoutError, ValueError) as error:
+            failure = self._failure(error, timeout_s)
         # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
         if not failure.sent:
             meter.sent = False
         if failure.usage is not None:
             meter.used(failure.usage)
         raise failure
+
+    async def send_stream(
+        self, request: Callable[[], Awaitable[Events[E]]], heard: Heard[E], meter: Meter, *, timeout_s: float
+    ) -> AsyncGenerator[Delta, None]:
+        """Answer piece by piece: what `request` streams, as `heard` understands it; see `Model.stream`.
+
+        Events are read as they arrive, however slowly the pieces are taken: a provider does not wait for whoever
+        reads, so that the hold is asked, and the stream left, at once. However this ends, `meter` has the provider's
+        word for what was used, or a bound.
+        """
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        listening = asyncio.create_task(self._listen(request, heard, meter, pieces, timeout_s=timeout_s))
+        told = False
+        try:
+            while (piece := await pieces.get()) is not None:
+                told = True
+                yield Delta(piece)
+            completion = self._heard_out(heard, meter, cut=await _outcome(listening, heard))
+            if completion.text and not told:
+                yield Delta(completion.text)
+            yield Delta(completion=completion)
+        finally:
+            try:
+                await _ended(listening)
+            finally:
+                if meter.sent and meter.usage is None:
+                    meter.usage = heard.usage
+                    meter.presumed = heard.presumed() if heard.usage is None else None
+
+    async def _listen(
+        self,
+        request: Callable[[], Awaitable[Events[E]]],
+        heard: Heard[E],
+        meter: Meter,
+        pieces: asyncio.Queue[str | None],
+        *,
+        timeout_s: float,
+    ) -> bool:
+        """Read a stream to its end, or until it may not go on: whether it was cut."""
+
+        async def listen() -> bool:
+            events = await request()
+            asked: Usage | None = None
+            try:
+                async for event in events:
+                    if piece := heard.take(event):
+                        pieces.put_nowait(piece)
+                    so_far = None if heard.usage is not None else heard.so_far()
+                    if so_far is not None and so_far != asked:
+                        asked = so_far
+                        if not meter.may_go_on(so_far):
+                            return True
+                return False
+            finally:
+                await events.close()
+
+        try:
+            return await self.send(listen, meter, timeout_s=timeout_s)
+        finally:
+            pieces.put_nowait(None)
+
+    def _heard_out(self, heard: Heard[E], meter: Meter, *, cut: bool) -> Completion:
+        if heard.usage is not None:
+            meter.used(heard.usage)
+            return heard.completion(heard.usage, cut=cut)
+        presumed = heard.presumed()
+        if cut and presumed is not None:
+            return heard.completion(presumed, cut=True)
+        raise self.unknown("the stream broke off before its end")
 
     def unknown(self, what: str) -> OutcomeUnknown:
         """The request left and its outcome is not known: presumed spent."""
@@ -114,6 +215,18 @@ class Caller:
         """A provider's words, without the key, on one line, not too long."""
         line = " ".join((text.replace(self.secret, "***") if self.secret else text).split())
         return line if len(line) <= MAX_DETAIL else line[:MAX_DETAIL] + "…"
+
+    def _failure(self, error: Exception, timeout_s: float) -> ModelError:
+        if isinstance(error, self.errors.status):
+            return self._refused(cast("StatusError", error))
+        if isinstance(error, self.errors.connection):
+            return self._disconnected(error.__cause__ or error)
+        if isinstance(error, TimeoutError):
+            return self.unknown(f"no complete answer came within {timeout_s:g} s")
+        # What a provider says in the middle of a stream is an error of the SDK's; other texts may hold the answer.
+        said = getattr(error, "message", "") if isinstance(error, self.errors.any) else ""
+        detail = f": {self.clean(str(said))}" if said else ""
+        return self.unknown(f"the answer broke off or made no sense ({_name(error)}{detail})")
 
     def _refused(self, error: StatusError) -> ModelError:
         status, headers = error.status_code, error.response.headers
@@ -142,6 +255,24 @@ class Caller:
         if isinstance(cause, httpx2.TimeoutException):
             return self.unknown(f"{self.address} did not answer in time")
         return self.unknown(f"{self.address} dropped the connection ({_name(cause)})")
+
+
+async def _outcome(listening: asyncio.Task[bool], heard: Heard[E]) -> bool:
+    """Whether a stream was cut. One that failed after its answer was whole has not failed."""
+    try:
+        return await listening
+    except OutcomeUnknown:
+        if heard.usage is None:
+            raise
+        return False
+
+
+async def _ended(task: asyncio.Task[bool]) -> None:
+    """Wait until `task` has ended, which it is told to; what it raised has been seen, or is of no interest."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 def timeouts(timeout_s: float) -> Timeout:

@@ -10,7 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from agentbudget.errors import MissingDependency
-from agentbudget.models.base import JsonSchema, Message
+from agentbudget.models.base import JsonSchema, Message, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,13 @@ TOKENS_PER_REQUEST: Final = 16
 TOKENS_PER_SCHEMA: Final = 64
 """OpenAI's words around a schema in the system prompt."""
 
+TOKENS_PER_CALL: Final = 12
+"""OpenAI frames a call of a tool, and the result's reference to it, like a message of its own."""
+
+TOKENS_PER_TOOL: Final = 16
+TOKENS_FOR_TOOLS: Final = 32
+"""OpenAI shows tools as a namespace of typed functions, which is shorter than their JSON, with a few words around."""
+
 BYTES_FACTOR: Final = 1.3
 """Most tokens a byte without a public vocabulary: 1.24 was the worst of the texts measured for Claude."""
 
@@ -40,6 +47,10 @@ BOUND_PER_REQUEST: Final = 64
 
 BOUND_PER_SCHEMA: Final = 400
 """Claude gets a system prompt of its own about the output format (the tools one has 346 tokens)."""
+
+BOUND_PER_TOOL: Final = 32
+BOUND_FOR_TOOLS: Final = 600
+"""A system prompt about tools: 346 tokens of Claude's are published; open models' templates have fewer."""
 
 LONG_RUN: Final = re.compile(r"\S{512,}|\s{512,}")
 """Unbroken text: byte-pair encoding in Python takes a time that grows with the square of its length."""
@@ -63,18 +74,34 @@ def encoding_of(model_id: str) -> Encoding | None:
     return next((name for pattern, name in OPENAI_ENCODINGS if re.match(pattern, base)), None)
 
 
-def openai_bound(encoding: Encoding, messages: Sequence[Message], schema: JsonSchema | None) -> int:
-    """Text and schema in the model's own vocabulary, and the most that OpenAI puts around them."""
-    text = sum(text_tokens(encoding, message.text) + TOKENS_PER_MESSAGE for message in messages)
+def openai_bound(
+    encoding: Encoding, messages: Sequence[Message], schema: JsonSchema | None, *, tools: Sequence[Tool] = ()
+) -> int:
+    """Text, calls, tools and schema in the model's own vocabulary, and the most that OpenAI puts around them.
+
+    Pictures come on top: `agentbudget.models.images`.
+    """
+    turns = sum(
+        text_tokens(encoding, message.text) + TOKENS_PER_MESSAGE + _calls(encoding, message, TOKENS_PER_CALL)
+        for message in messages
+    )
     framed = text_tokens(encoding, schema_text(schema)) + TOKENS_PER_SCHEMA if schema is not None else 0
-    return TOKENS_PER_REQUEST + text + framed
+    offered = sum(text_tokens(encoding, tool_text(tool)) + TOKENS_PER_TOOL for tool in tools)
+    return TOKENS_PER_REQUEST + turns + framed + offered + (TOKENS_FOR_TOOLS if tools else 0)
 
 
-def bytes_bound(messages: Sequence[Message], schema: JsonSchema | None) -> int:
-    """A bound for a model whose vocabulary is not public: 1.3 tokens a byte, and a frame for each part."""
-    text = sum(text_tokens(None, message.text) + BOUND_PER_MESSAGE for message in messages)
+def bytes_bound(messages: Sequence[Message], schema: JsonSchema | None, *, tools: Sequence[Tool] = ()) -> int:
+    """A bound for a model whose vocabulary is not public: 1.3 tokens a byte, and a frame for each part.
+
+    Pictures come on top: `agentbudget.models.images`.
+    """
+    turns = sum(
+        text_tokens(None, message.text) + BOUND_PER_MESSAGE + _calls(None, message, BOUND_PER_MESSAGE)
+        for message in messages
+    )
     framed = text_tokens(None, schema_text(schema)) + BOUND_PER_SCHEMA if schema is not None else 0
-    return BOUND_PER_REQUEST + text + framed
+    offered = sum(text_tokens(None, tool_text(tool)) + BOUND_PER_TOOL for tool in tools)
+    return BOUND_PER_REQUEST + turns + framed + offered + (BOUND_FOR_TOOLS if tools else 0)
 
 
 def text_tokens(encoding: Encoding | None, text: str) -> int:
@@ -85,6 +112,17 @@ def text_tokens(encoding: Encoding | None, text: str) -> int:
 def schema_text(schema: JsonSchema) -> str:
     """The schema as the longest form in which a provider may show it to its model."""
     return json.dumps(schema, indent=2, ensure_ascii=True)
+
+
+def tool_text(tool: Tool) -> str:
+    """A tool as the longest form in which a provider may show it to its model."""
+    return f"{tool.name}\n{json.dumps(tool.description)}\n{schema_text(tool.parameters)}"
+
+
+def _calls(encoding: Encoding | None, message: Message, frame: int) -> int:
+    """Tokens of the tools that a turn asked for, or of the reference to the call that it answers."""
+    asked = sum(text_tokens(encoding, f"{call.id}{call.name}{call.arguments}") + frame for call in message.calls)
+    return asked + (text_tokens(encoding, message.answers) + frame if message.answers else 0)
 
 
 def _count(encoder: Encoder, text: str) -> int:

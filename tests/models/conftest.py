@@ -1,13 +1,15 @@
-"""Real weights for the tests of local models."""
+"""Real weights, and a real server of them, for the tests of models."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentbudget.errors import WeightsError
 from agentbudget.models import catalog
+from tests.models.llama_server import LlamaServer, NoServer
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,14 @@ def smollm2() -> Path:
         if catalog.is_present("smollm2-135m"):
             raise
         pytest.skip(f"the weights cannot be fetched here: {error}")
+
+
+@pytest.fixture(scope="session")
+def llama_server(smollm2: Path) -> Iterator[LlamaServer]:
+    """A real llama-server of SmolLM2-135M, one for all tests."""
+    try:
+        server = LlamaServer(smollm2)
+    except NoServer as why:
+        pytest.skip(str(why))
+    yield server
+    server.close()

@@ -1,0 +1,22 @@
+"""The shipped fake passes what every model must."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentbudget.models.base import Request
+from agentbudget.testing import ScriptedModel, ScriptedReply
+from tests.models.conformance import Case, ModelConformance
+from tests.models.played.talker import asked_of, talk
+
+
+def reply(request: Request) -> ScriptedReply:
+    """The talker's answer as a script says it."""
+    said = talk(asked_of(request))
+    return ScriptedReply(said.text, finish=said.finish, calls=said.calls)
+
+
+class TestScriptedModel(ModelConformance):
+    @pytest.fixture
+    def case(self) -> Case:
+        return Case(ScriptedModel(reply), seeded=True)
