@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def uv_environment() -> dict[str, str]:
     """The environment for uv: the index and certificates that pip was given, where uv was given none."""
     environment = dict(os.environ, UV_PYTHON_DOWNLOADS="never", UV_NO_PROGRESS="1")
     environment.setdefault("LLAMA_CPP_BUILD_JOBS", str(os.cpu_count() or 2))  # else it starts a compiler for each file
+    for name in ("CFLAGS", "CXXFLAGS") if compiler_breaks_amx() else ():
+        environment[name] = (environment.get(name, "") + " -mno-amx-tile -mno-amx-int8 -mno-amx-bf16").strip()
     environment.pop("VIRTUAL_ENV", None)
     environment.pop("UV_PROJECT_ENVIRONMENT", None)
     if not any(name in environment for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")):
@@ -136,6 +139,19 @@ def uv_environment() -> dict[str, str]:
     if certificates:
         environment.setdefault("SSL_CERT_FILE", certificates)
     return environment
+
+
+def compiler_breaks_amx() -> bool:
+    """Whether this is a GCC that miscompiles llama.cpp's AMX code (GCC's bug 114098, mended in 12.4, 13.3 and 14)."""
+    compiler = os.environ.get("CXX") or "c++"
+    if platform.machine() != "x86_64" or not shutil.which(compiler):
+        return False
+    name = subprocess.run([compiler, "--version"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    number = subprocess.run([compiler, "-dumpfullversion"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    version = tuple(int(part) for part in number.strip().split(".") if part.isdigit())
+    if "clang" in name or not version:
+        return False
+    return (11,) <= version < (12, 4) or (13,) <= version < (13, 3)
 
 
 def pip_setting(name: str) -> str:

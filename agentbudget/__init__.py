@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
     from agentbudget.context import Citation, Index, Retrieved, cite, open_index
     from agentbudget.errors import AgentBudgetError, BudgetExceeded, Fault, Mistake, ModelError
+    from agentbudget.holding import Fixed, Quantile, WorstCase
     from agentbudget.ledger import Hold, Ledger
     from agentbudget.models import Completion, Ladder, Message, Model, Request, make_model
+    from agentbudget.models.base import Image, Tool, ToolCall
     from agentbudget.money import Amount, Budget
     from agentbudget.settings import Settings
     from agentbudget.skills import Skill, skill
     from agentbudget.statement import Statement
-    from agentbudget.step import Context, Event, Reply, Scope
+    from agentbudget.step import Context, Event, Reply, ReplyStream, Scope
     from agentbudget.usage import Usage
     from agentbudget.verify import Verdict, cites
 
@@ -28,13 +30,15 @@ _HOMES: Final = {
     "agentbudget.agent": ("Agent", "Run"),
     "agentbudget.context": ("Citation", "Index", "Retrieved", "cite", "open_index"),
     "agentbudget.errors": ("AgentBudgetError", "BudgetExceeded", "Fault", "Mistake", "ModelError"),
+    "agentbudget.holding": ("Fixed", "Quantile", "WorstCase"),
     "agentbudget.ledger": ("Hold", "Ledger"),
     "agentbudget.models": ("Completion", "Ladder", "Message", "Model", "Request", "make_model"),
+    "agentbudget.models.base": ("Image", "Tool", "ToolCall"),
     "agentbudget.money": ("Amount", "Budget"),
     "agentbudget.settings": ("Settings",),
     "agentbudget.skills": ("Skill", "skill"),
     "agentbudget.statement": ("Statement",),
-    "agentbudget.step": ("Context", "Event", "Reply", "Scope"),
+    "agentbudget.step": ("Context", "Event", "Reply", "ReplyStream", "Scope"),
     "agentbudget.usage": ("Usage",),
     "agentbudget.verify": ("Verdict", "cites"),
 }
@@ -51,7 +55,9 @@ __all__ = [
     "Context",
     "Event",
     "Fault",
+    "Fixed",
     "Hold",
+    "Image",
     "Index",
     "Ladder",
     "Ledger",
@@ -59,7 +65,9 @@ __all__ = [
     "Mistake",
     "Model",
     "ModelError",
+    "Quantile",
     "Reply",
+    "ReplyStream",
     "Request",
     "Retrieved",
     "Run",
@@ -67,8 +75,11 @@ __all__ = [
     "Settings",
     "Skill",
     "Statement",
+    "Tool",
+    "ToolCall",
     "Usage",
     "Verdict",
+    "WorstCase",
     "__version__",
     "cite",
     "cites",

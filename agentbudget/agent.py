@@ -8,8 +8,10 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -17,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from agentbudget import telemetry
 from agentbudget.cache import Answers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
-from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.ledger import LEASE_S, Hold, Ledger
 from agentbudget.models import machine_price, make_ladder
+from agentbudget.models.base import Meter, Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Amount, Budget
+from agentbudget.paying import paid
 from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
@@ -29,9 +33,10 @@ from agentbudget.step import Context, Engine, Event, Scope
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
     from langgraph.graph import StateGraph
 
-    from agentbudget.context import Index, IndexReport
+    from agentbudget.context import Embedder, Index, IndexReport
     from agentbudget.context.index import OnProgress
     from agentbudget.models.base import Model
 
@@ -73,8 +78,10 @@ class Run:
 class Agent:
     """Skills that models carry out within a budget.
 
-    ``models`` is the ladder, cheapest first, by name or as `Model`s; without it the environment decides.
-    ``index`` is a folder of documents (indexed before the run, only what changed) or an open `Index`.
+    ``models`` is the ladder, cheapest first, by name, as `Model`s or as LangChain's chat models; without it the
+    environment decides.
+    ``index`` is a folder of documents (indexed before the run, only what changed) or an open `Index`; ``embedder`` is
+    what a folder is embedded with, if not the model of this machine: ``"openai:text-embedding-3-small"``.
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
     ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
     checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
@@ -86,8 +93,9 @@ class Agent:
         self,
         skills: Sequence[Skill[..., Any]] = (),
         *,
-        models: Sequence[str | Model] | None = None,
+        models: Sequence[str | Model | BaseChatModel] | None = None,
         index: str | Path | Index | None = None,
+        embedder: str | Embedder | None = None,
         graph: StateGraph[Any, Any, Any, Any] | None = None,
         name: str = "agent",
         home: str | Path | None = None,
@@ -102,6 +110,7 @@ class Agent:
             self.settings = self.settings.at(Path(home))
         self._models = models
         self._index = index
+        self._embedder = embedder
         self._graph = graph
         self._share_answers = share_answers
         self._max_concurrency = max_concurrency
@@ -324,7 +333,7 @@ class Agent:
             self.engine.index = self._index
             return
         folder = Path(self._index)
-        index = open_folder_index(self.settings, folder)
+        index = open_folder_index(self.settings, folder, embedder=self._embedder)
         try:
             self._updated = await self._update(index, folder, scope, on_index)
         except BaseException:
@@ -350,7 +359,7 @@ class Agent:
                     on_index(progress)
 
             try:
-                report = await index.update(folder, progress=pay)
+                report = await index.update(folder, progress=pay, pay=partial(_pay_embedding, engine, scope, hold_id))
             except BaseException:
                 hold.settle(Amount(engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))))
                 raise
@@ -365,6 +374,18 @@ class Agent:
                 },
             )
             return report
+
+
+def _pay_embedding(
+    engine: Engine, scope: Scope, base: str, name: str, price: Price, most: Usage
+) -> AbstractContextManager[Meter]:
+    """Pay for one request to a hosted embedding model, beside the seconds that the index takes of this machine."""
+
+    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
+        hold_id = f"{base}/embed.{time.monotonic_ns()}"
+        return engine.ledger.reserve(hold_id, amount, accounts=scope.accounts(), tag="embedding", meta=meta)
+
+    return paid(reserve, name=name, price=price, most=most)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
@@ -383,15 +404,15 @@ def require_documents(folder: str) -> None:
     scan(folder)
 
 
-def open_folder_index(settings: Settings, folder: Path) -> Index:
+def open_folder_index(settings: Settings, folder: Path, *, embedder: str | Embedder | None = None) -> Index:
     """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
     from agentbudget.context import open_index
 
     whole = folder.resolve()
     name = f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
     if settings.qdrant_url is not None:
-        return open_index(settings.qdrant_url, collection=f"agentbudget-{name}")
-    return open_index(settings.indexes_dir / name)
+        return open_index(settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder)
+    return open_index(settings.indexes_dir / name, embedder=embedder)
 
 
 async def _heartbeat(ledger: Ledger) -> None:

@@ -83,6 +83,10 @@ class RunView:
         """Entries of a journal on their way into a file."""
         self._say(f"{done:,} of {total:,} entries")
 
+    def measuring(self, done: int, total: int, what: str) -> None:
+        """Calls of a benchmark."""
+        self._say(f"{what}, call {min(done + 1, total)} of {total}", often=done == total)
+
     def evaluating(self, progress: Any) -> None:
         """Items of an eval, policy by policy."""
         self._say(f"{progress.stage}: {progress.done}/{progress.total}", often=progress.done == progress.total)

@@ -31,6 +31,7 @@ A level of the tree answers one question: what would a caller catch?
         │   ├── IndexBusy
         │   └── IndexMismatch
         ├── WeightsError
+        │   └── WeightsTooLarge
         ├── MissingDependency
         └── ModelError            a model call failed; `usage` says what it used, if known
             ├── AuthenticationFailed
@@ -279,6 +280,15 @@ class IndexMismatch(IndexFault):
 
 class WeightsError(Fault):
     """Weights are missing, cut short, or do not have the checksum that the catalog states."""
+
+
+class WeightsTooLarge(WeightsError):
+    """The weights, with the cache for their window, need more memory than there is. Said before they are loaded."""
+
+    def __init__(self, message: str, *, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
 
 
 class MissingDependency(Fault):

@@ -13,10 +13,10 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.usage import Usage
 
 
-def settled(hold: Hold, cost: Amount, detail: Mapping[str, Any]) -> HoldRecord:
-    """Settle `hold` at `cost`, with a span that says so."""
+def settled(hold: Hold, cost: Amount, detail: Mapping[str, Any], *, presumed: bool = False) -> HoldRecord:
+    """Settle `hold` at `cost`, with a span that says so; `presumed` if that is a bound, not the truth."""
     with telemetry.settlement(hold.id) as span:
-        record = hold.settle(cost, detail=detail)
+        record = hold.settle(cost, presumed=presumed, detail=detail)
         span.closed(record)
         return record
 
@@ -40,16 +40,25 @@ def amount_of(price: Price, usage: Usage) -> Amount:
 def settle_failure(hold: Hold, price: Price, meter: Meter, error: BaseException, *, seconds: float) -> HoldRecord:
     """Book a call that raised: its usage if known, nothing if nothing was sent or billed, else the presumption."""
     message = f"{type(error).__name__}: {error}" if isinstance(error, AgentBudgetError) else type(error).__name__
-    detail: dict[str, Any] = {"error": message, "seconds": round(seconds, 4), "finish": "error", "price": price.terms}
     usage: Usage | None = meter.usage
     if usage is None and isinstance(error, ModelError):
         usage = error.usage
+    return _settle_by(hold, price, meter, usage, {"error": message, "seconds": round(seconds, 4), "finish": "error"})
+
+
+def settle_left(hold: Hold, price: Price, meter: Meter, *, seconds: float) -> HoldRecord:
+    """Book a stream that its reader left: what it used if known, else the presumption."""
+    return _settle_by(hold, price, meter, meter.usage, {"seconds": round(seconds, 4), "finish": "left"})
+
+
+def _settle_by(hold: Hold, price: Price, meter: Meter, usage: Usage | None, detail: Mapping[str, Any]) -> HoldRecord:
+    detail = {**detail, "price": price.terms}
     if usage is not None:
-        detail["usage"] = usage.to_dict()
-        return hold.settle(amount_of(price, usage), detail=detail)
+        return hold.settle(amount_of(price, usage), detail=detail | {"usage": usage.to_dict()})
     if not meter.sent:
         # The ledger was told that the call leaves before it turned out that it could not.
-        return hold.settle(ZERO, detail=detail) if hold.record.sent else hold.void(reason=message)
+        said = str(detail.get("error", detail["finish"]))
+        return hold.settle(ZERO, detail=detail) if hold.record.sent else hold.void(reason=said)
     # A provider that says nothing of usage may bill: a refund is never guessed.
     if meter.presumed is not None:
         detail["usage"] = meter.presumed.to_dict()

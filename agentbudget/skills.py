@@ -27,6 +27,7 @@ from typing import (
 )
 
 from agentbudget.errors import SkillError
+from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
 from agentbudget.money import Budget
 from agentbudget.verify import Check
@@ -106,6 +107,7 @@ class Skill(Generic[P, R]):
         budget: Budget | None = None,
         accept: Accept = (),
         temperature: float = 0.0,
+        hold: Hold = "quantile",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
         self.function = function
@@ -117,6 +119,7 @@ class Skill(Generic[P, R]):
         self.budget = _budget(budget)
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
+        self.holding = holding(hold)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -233,6 +236,7 @@ def skill(
     budget: Budget | None = None,
     accept: Accept = (),
     temperature: float = 0.0,
+    hold: Hold = "quantile",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -245,6 +249,7 @@ def skill(
     budget: Budget | None = None,
     accept: Accept = (),
     temperature: float = 0.0,
+    hold: Hold = "quantile",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -256,7 +261,9 @@ def skill(
     ``accept``: a check of the output, or several; a check is a predicate, or a skill that takes the output as
     ``answer`` beside any of this skill's own arguments. It returns a bool, or a `Verdict` that says why.
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
-    sizes the hold of a skill with a body, whose prompts are not known beforehand.
+    sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
+    is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
+    for a skill that streams, or a `Budget` that each call may hold at most.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -269,6 +276,7 @@ def skill(
             budget=budget,
             accept=accept,
             temperature=temperature,
+            hold=hold,
         )
 
     return decorate if function is None else decorate(function)

@@ -20,7 +20,7 @@ from contextvars import Token
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, cast
 
 from agentbudget.errors import BudgetExceeded, MissingDependency, Mistake, ModelError
@@ -29,7 +29,7 @@ from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Counter, Histogram, MeterProvider
+    from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.resources import Resource
@@ -150,15 +150,28 @@ class Span:
     """
 
     kind: ClassVar[Literal["INTERNAL", "CLIENT"]] = "INTERNAL"
-    __slots__ = ("_attributes", "_backend", "_name", "_otel", "_started", "_token")
+    __slots__ = ("_attributes", "_backend", "_current", "_later", "_name", "_otel", "_started", "_token")
 
     def __init__(self, backend: _Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         self._backend = backend
+        self._current = True
         self._name = name
         self._attributes: Values = attributes or {}
         self._otel: OtelSpan | None = None
+        self._later: dict[str, Value] = {}
         self._token: Token[Context] | None = None
         self._started = 0.0
+
+    def aside(self) -> Self:
+        """The span without being the current one: for a generator, whose body runs amid its reader's."""
+        if self._backend is not None:
+            self._current = False
+        return self
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: what is costly to find out need not be told otherwise."""
+        return self._otel is not None and self._otel.is_recording()
 
     def __enter__(self) -> Self:
         if self._backend is not None:
@@ -168,24 +181,23 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._backend is None or self._otel is None or self._token is None:
+        if self._backend is None or self._otel is None:
             return
-        from opentelemetry.context import detach
-
         if error is not None and not _is_control_flow(error):
             self._fail(error)
         self._ending(self._backend, error)
-        detach(self._token)
+        if self._later:
+            self._otel.set_attributes(self._later)  # all at once: each time costs more than each attribute
+        if self._token is not None:
+            self._backend.api.context.detach(self._token)
         self._otel.end()
 
     def _start(self, backend: _Backend) -> None:
-        from opentelemetry.context import attach
-        from opentelemetry.trace import SpanKind, set_span_in_context
-
-        self._otel = backend.tracer.start_span(
-            self._name, kind=SpanKind[self.kind], attributes=_known(self._attributes)
-        )
-        self._token = attach(self._context(set_span_in_context(self._otel)))
+        api = backend.api
+        kind = api.trace.SpanKind.CLIENT if self.kind == "CLIENT" else api.trace.SpanKind.INTERNAL
+        self._otel = backend.tracer.start_span(self._name, kind=kind, attributes=_known(self._attributes))
+        if self._current:
+            self._token = api.context.attach(self._context(api.trace.set_span_in_context(self._otel)))
         self._started = time.perf_counter()
 
     def _context(self, context: Context) -> Context:
@@ -208,8 +220,8 @@ class Span:
         self._otel.set_status(StatusCode.ERROR)
 
     def _set(self, values: Values) -> None:
-        if self._otel is not None:
-            self._otel.set_attributes(_known(values))
+        if self.is_heard:
+            self._later.update(_known(values))
 
 
 class RunSpan(Span):
@@ -520,18 +532,46 @@ def _labels(model: str) -> dict[str, str]:
 # --- who listens
 
 
+class _Total:
+    """A sum for each series, which the SDK reads when it collects: a fraction of the price of its own counters."""
+
+    def __init__(self, scale: int = 1) -> None:
+        self._scale = scale
+        self._sums: dict[tuple[tuple[str, str], ...], int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, value: int, series: Mapping[str, str]) -> None:
+        key = tuple(series.items())
+        with self._lock:
+            self._sums[key] = self._sums.get(key, 0) + value
+
+    def observe(self, _options: CallbackOptions) -> list[Observation]:
+        from opentelemetry.metrics import Observation
+
+        with self._lock:
+            sums = list(self._sums.items())
+        # A metric is a float by nature where it is in dollars; the books, in integers, are the ledger's.
+        return [Observation(value / self._scale if self._scale > 1 else value, dict(key)) for key, value in sums]
+
+
 @dataclass(frozen=True, slots=True)
 class _Instruments:
     token_usage: Histogram
     duration: Histogram
-    cost: Counter
-    tokens: Counter
-    reservations: Counter
-    cache_hits: Counter
+    cost: _Total
+    tokens: _Total
+    reservations: _Total
+    cache_hits: _Total
 
     @classmethod
     def of(cls, provider: MeterProvider) -> Self:
         meter = provider.get_meter(SCOPE, _version(), SCHEMA_URL)
+
+        def total(name: str, unit: str, description: str, scale: int = 1) -> _Total:
+            made = _Total(scale)
+            meter.create_observable_counter(name, [made.observe], unit, description)
+            return made
+
         return cls(
             token_usage=meter.create_histogram(
                 GenAI.TOKEN_USAGE, "{token}", "Tokens of a call", explicit_bucket_boundaries_advisory=TOKEN_BUCKETS
@@ -542,17 +582,32 @@ class _Instruments:
                 "Duration of a call",
                 explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
             ),
-            cost=meter.create_counter(Ours.COST, "{USD}", "What calls cost"),
-            tokens=meter.create_counter(Ours.TOKENS, "{token}", "Tokens that calls used"),
-            reservations=meter.create_counter(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
-            cache_hits=meter.create_counter(Ours.CACHE_HITS, "{hit}", "Answers that had been paid for already"),
+            cost=total(Ours.COST, "{USD}", "What calls cost", NANO),
+            tokens=total(Ours.TOKENS, "{token}", "Tokens that calls used"),
+            reservations=total(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
+            cache_hits=total(Ours.CACHE_HITS, "{hit}", "Answers that had been paid for already"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """OpenTelemetry's API, imported once: looking it up at each span costs as much as an attribute."""
+
+    context: ModuleType
+    trace: ModuleType
+
+    @classmethod
+    def load(cls) -> Self:
+        from opentelemetry import context, trace
+
+        return cls(context, trace)
 
 
 @dataclass(frozen=True, slots=True)
 class _Backend:
     """A tracer, the instruments, and the series that were announced."""
 
+    api: _Api
     tracer: Tracer
     instruments: _Instruments
     announced: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
@@ -560,7 +615,8 @@ class _Backend:
 
     @classmethod
     def of(cls, tracers: TracerProvider, meters: MeterProvider) -> Self:
-        return cls(tracers.get_tracer(SCOPE, _version(), schema_url=SCHEMA_URL), _Instruments.of(meters))
+        tracer = tracers.get_tracer(SCOPE, _version(), schema_url=SCHEMA_URL)
+        return cls(_Api.load(), tracer, _Instruments.of(meters))
 
     def announce(self, series: Mapping[str, str]) -> None:
         """Start the counters of a series at 0, or a rate over time would miss the first increment."""
@@ -579,8 +635,7 @@ class _Backend:
 
     def add_cost(self, usd_nano: int, series: Mapping[str, str]) -> None:
         self.announce(series)
-        # A metric is a float by nature; the books, in integers, are the ledger's.
-        self.instruments.cost.add(usd_nano / NANO, series)
+        self.instruments.cost.add(usd_nano, series)
 
     def add_tokens(self, usage: Usage, client: Mapping[str, str], series: Mapping[str, str]) -> None:
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):

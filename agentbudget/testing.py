@@ -105,11 +105,11 @@ class ScriptedModel:
         reply = await self._begin(request, meter)
         text, finish, usage = "", reply.finish, Usage(_count(request))
         for word in re.findall(r"\S+\s*", reply.text)[: request.max_output_tokens]:
-            usage += Usage(output_tokens=1)
-            meter.used(usage)
-            if not meter.may_go_on(usage):
+            if not meter.may_go_on(usage + Usage(output_tokens=1 + (self.stream_lead_tokens or 0))):
                 finish = "cut"
                 break
+            usage += Usage(output_tokens=1)
+            meter.used(usage)
             text += word
             yield Delta(word)
         if reply.error is not None and finish != "cut":

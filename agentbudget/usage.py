@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Final, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Usage:
     images: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in _NAMES:
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"Usage.{field.name} must be an integer of at least 0, not {value!r}")
+                raise ValueError(f"Usage.{name} must be an integer of at least 0, not {value!r}")
         if self.cached_tokens + self.cache_write_tokens + self.image_tokens > self.input_tokens:
             raise ValueError("Usage.input_tokens must include cached_tokens, cache_write_tokens and image_tokens")
         if self.cache_write_1h_tokens > self.cache_write_tokens:
@@ -46,13 +46,16 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
 
     def to_dict(self) -> dict[str, int]:
         """The fields as plain integers, for a journal or JSON."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_dict(cls, data: dict[str, int]) -> Self:
         """The inverse of `to_dict`."""
         return cls(**data)
+
+
+_NAMES: Final = tuple(field.name for field in fields(Usage))

@@ -150,7 +150,7 @@ async def test_usage_that_came_with_an_error_is_priced(ledger: Ledger, tmp_path:
 async def test_what_cost_nothing_costs_nothing_still(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.0)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.0)
     refused = ScriptedReply(error=RateLimited("later", model="anthropic:large", usage=Usage()), usage=None)
     ctx = context(ledger, large(refused, '"bug"'))
     await triage(ctx, message="it crashes")

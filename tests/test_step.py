@@ -20,7 +20,7 @@ from agentbudget.errors import (
     SkillError,
 )
 from agentbudget.ledger import HoldRecord, Ledger
-from agentbudget.models.base import Completion, Meter, Request
+from agentbudget.models.base import Completion, Message, Meter, Request, Tool, ToolCall
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice
@@ -180,9 +180,11 @@ async def test_an_accepted_answer_leaves_no_rejection(ledger: Ledger) -> None:
 
 
 async def test_output_that_fits_no_type_is_an_error_and_is_booked(ledger: Ledger) -> None:
-    ctx = context(ledger, local("not json"))
-    with pytest.raises(InvalidOutput, match=r"triage.*Invalid JSON"):
+    ctx = context(ledger, local("not json", "nor this one"))
+    with pytest.raises(InvalidOutput, match=r"triage.*Invalid JSON") as failed:
         await triage(ctx, message="x")
+    assert failed.value.usage is not None
+    assert failed.value.usage.output_tokens == 2 + 3
     assert ledger.balance("run/r").posted.usd_nano > 0
     (step,) = steps(ledger)
     assert step.detail["status"] == "failed"
@@ -253,7 +255,7 @@ async def test_a_skills_own_budget_bounds_its_step(ledger: Ledger) -> None:
 async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, reply: ScriptedReply, state: str, posted: bool
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, local(reply, '"bug"'))
     assert await triage(ctx, message="x") == "bug"
     first, second = calls(ledger)
@@ -282,7 +284,7 @@ def taking_the_rest(ledger: Ledger, *replies: str | ScriptedReply, during: str) 
 async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     small = taking_the_rest(ledger, LOST, LOST, "no citation", during="no citation")
     ctx = context(ledger, small, frontier("sure [1]"), budget=Budget(calls=9))
     assert await answer(ctx, question="why?") == "sure [1]"
@@ -295,7 +297,7 @@ async def test_a_failed_attempt_does_not_take_the_room_of_the_escalation(
 async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalation(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
 
     @skill(max_output_tokens=4, max_input_tokens=60)
     async def supported(ctx: Context, answer: str) -> bool:
@@ -316,7 +318,7 @@ async def test_a_failed_attempt_of_a_check_does_not_take_the_room_of_the_escalat
 async def test_where_no_more_fits_a_failed_attempt_is_made_again_from_what_was_held(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, local(LOST, "sure [1]"), frontier(), budget=Budget(calls=2))
     assert await answer(ctx, question="why?") == "sure [1]"
     assert "may not afford its escalation" in caplog.text
@@ -334,7 +336,7 @@ class Unreachable(ScriptedModel):
 async def test_a_call_that_turned_out_not_to_have_left_costs_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     ctx = context(ledger, Unreachable([]))
     with pytest.raises(ModelUnavailable):
         await triage(ctx, message="x")
@@ -345,7 +347,7 @@ async def test_a_call_that_turned_out_not_to_have_left_costs_nothing(
 async def test_a_provider_that_stays_down_costs_nothing_and_is_named(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbudget.step.BACKOFF_S", 0.001)
+    monkeypatch.setattr("agentbudget.step.calls.BACKOFF_S", 0.001)
     down = ScriptedReply(error=ModelUnavailable("refused", model="m", sent=False), sent=False)
     ctx = context(ledger, local(down, down, down))
     with pytest.raises(ModelUnavailable):
@@ -525,10 +527,103 @@ async def test_a_body_that_returns_a_constant_asks_no_model(ledger: Ledger) -> N
 
 
 async def test_an_answer_that_fits_no_type_is_not_kept(ledger: Ledger) -> None:
-    ctx = context(ledger, local("garbage", '"bug"'))
+    ctx = context(ledger, local("garbage", "rubbish", '"bug"'))
     with pytest.raises(InvalidOutput):
         await triage(ctx, message="x")
     assert await triage(ctx, message="x") == "bug"
+
+
+async def test_what_cannot_be_read_is_asked_for_once_more_and_told_why(ledger: Ledger) -> None:
+    model = local("garbage", '"bug"')
+    ctx = context(ledger, model)
+    assert await triage(ctx, message="x") == "bug"
+    said, wrong = model.requests[1].messages[-2:]
+    assert (said.role, said.text) == ("assistant", "garbage")
+    assert "Invalid JSON" in wrong.text
+    assert [call.meta["purpose"] for call in calls(ledger)] == ["draft", "retry"]
+    assert await triage(ctx, message="x") == "bug"  # kept as the answer to the question itself
+    assert len(model.requests) == 2
+
+
+async def test_a_second_try_that_would_take_the_room_of_the_escalation_is_left_out(ledger: Ledger) -> None:
+    @skill(escalate="frontier", max_output_tokens=8)
+    async def label(ctx: Context, message: str) -> Literal["billing", "bug"]:
+        """Say which team."""
+        ...
+
+    ctx = context(ledger, local("garbage"), frontier('"bug"'), budget=Budget(calls=2))
+    assert await label(ctx, message="x") == "bug"
+    assert [call.meta["purpose"] for call in calls(ledger)] == ["draft", "escalation"]
+
+
+async def test_what_a_model_finds_unreadable_itself_is_asked_for_once_more(ledger: Ledger) -> None:
+    spoilt = ScriptedReply(error=InvalidOutput("half a JSON", model="m", usage=Usage(5, 3)))
+    ctx = context(ledger, local(spoilt, '"bug"'))
+    assert await triage(ctx, message="x") == "bug"
+    assert calls(ledger)[0].settled == Amount(5_000 + 30_000, 8, 1)
+
+
+async def test_a_skills_own_prompt_is_marked_as_fixed(ledger: Ledger) -> None:
+    model = local('"bug"', "one", "good")
+    ctx = context(ledger, model, frontier())
+    await triage(ctx, message="x")
+    await research(ctx, question="q")
+    assert [request.fixed for request in model.requests] == [1, 1, 1]
+
+
+async def test_tools_are_offered_asked_for_and_answered(ledger: Ledger) -> None:
+    weather = Tool("weather", "The weather somewhere.", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+    @skill(max_output_tokens=20)
+    async def report(ctx: Context, question: str) -> str:
+        """Answer."""
+        reply = await ctx.complete(question, tools=[weather])
+        results = [Message("tool", "rain", answers=call.id) for call in reply.calls]
+        return (await ctx.complete(question, tools=[weather], turns=[reply.message, *results])).text
+
+    asks = ScriptedReply("", finish="tools", calls=(ToolCall("1", "weather", '{"city": "Rome"}'),))
+    model = local(asks, "It rains.")
+    ctx = context(ledger, model)
+    assert await report(ctx, question="Rome?") == "It rains."
+    assert await report(ctx, question="Rome?") == "It rains."  # both turns were paid for
+    first, second = model.requests
+    assert first.tools == (weather,)
+    assert second.messages[-1] == Message("tool", "rain", answers="1")
+
+
+@skill(hold="worst", max_output_tokens=100)
+async def worst(ctx: Context, question: str) -> str:
+    """Ask."""
+    ...
+
+
+@skill(hold=Budget(tokens=20), max_output_tokens=100)
+async def fixed(ctx: Context, question: str) -> str:
+    """Ask."""
+    ...
+
+
+async def test_the_worst_case_is_held_whatever_was_learned(ledger: Ledger) -> None:
+    model = ScriptedModel(lambda _: "short")
+    ctx = context(ledger, model, share=False)
+    for number in range(25):
+        await worst(ctx, question=f"{number}")
+    assert {request.max_output_tokens for request in model.requests} == {100}
+
+
+async def test_a_fixed_hold_caps_the_answer_and_is_not_exceeded(ledger: Ledger) -> None:
+    model = local(ScriptedReply("word " * 16, finish="length"))
+    ctx = context(ledger, model)
+    await fixed(ctx, question="one two")
+    assert model.requests[0].max_output_tokens == 20 - 5
+    assert [call.amount.tokens for call in calls(ledger)] == [20]
+
+
+async def test_a_fixed_hold_that_does_not_pay_for_the_input_is_refused(ledger: Ledger) -> None:
+    model = local("never")
+    with pytest.raises(BudgetExceeded, match="the fixed hold of skill 'fixed'"):
+        await fixed(context(ledger, model), question="word " * 30)
+    assert model.requests == []
 
 
 async def test_a_listener_that_fails_changes_nothing(ledger: Ledger) -> None:

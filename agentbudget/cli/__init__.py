@@ -1,4 +1,4 @@
-"""The command line: ``agentbudget run | demo | resume | statement | index | models | ledger | eval``.
+"""The command line: agentbudget run | demo | resume | statement | index | models | prices | ledger | budget | eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -12,10 +12,12 @@ import click
 
 from agentbudget import __version__
 from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail, print_json
+from agentbudget.cli.budget import budget
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
 from agentbudget.cli.models import models
+from agentbudget.cli.prices import prices
 from agentbudget.cli.runs import demo, resume, run, statement
 from agentbudget.errors import AgentBudgetError, BudgetExceeded, InvalidOutput
 
@@ -33,7 +35,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, evaluate, models, ledger):
+for command in (run, demo, resume, statement, index, evaluate, models, prices, ledger, budget):
     cli.add_command(command)
 
 

@@ -6,9 +6,10 @@ from agentbudget.context.chunk import Chunk
 from agentbudget.context.citations import Citation, Cited, cite
 from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder, FastEmbedder
+from agentbudget.context.hosted import HostedEmbedder, OpenAIEmbedder, Pay
 from agentbudget.context.index import Found, Index
 from agentbudget.context.load import Scan, Skipped, scan
-from agentbudget.context.opening import open_index
+from agentbudget.context.opening import make_embedder, open_index
 from agentbudget.context.pack import Passage
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit
@@ -23,15 +24,19 @@ __all__ = [
     "FastEmbedder",
     "Found",
     "Hit",
+    "HostedEmbedder",
     "Index",
     "IndexReport",
+    "OpenAIEmbedder",
     "Passage",
+    "Pay",
     "Progress",
     "Retrieved",
     "Scan",
     "Skipped",
     "Work",
     "cite",
+    "make_embedder",
     "open_index",
     "retrieve",
     "scan",

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
 from agentbudget.context.embed import Embedder
+from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
 from agentbudget.context.store import Hit, Store, Words
 from agentbudget.context.update import Header, IndexReport, OnProgress, Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
@@ -37,18 +38,19 @@ class Index(Protocol):
         ...
 
     async def update(
-        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None
+        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None, pay: Pay | None = None
     ) -> IndexReport:
         """Make the index mirror `folder`: embed new chunks, drop those that left, keep the rest.
 
         Chunks are recognised by a hash of their content, so an unchanged folder embeds nothing and an update that was
         cut short goes on where it stopped. ``progress`` is called from a worker thread, and what it raises ends the
-        update; ``rebuild`` starts afresh.
+        update; ``rebuild`` starts afresh. ``pay`` pays for
+        a hosted embedding model.
         Raises `DocumentsError`, `IndexMismatch` (another model, chunker or folder) or `IndexFault`.
         """
         ...
 
-    async def search(self, question: str, *, limit: int = 24) -> Found:
+    async def search(self, question: str, *, limit: int = 24, pay: Pay | None = None) -> Found:
         """The `limit` best chunks. Raises `Mistake` for an empty question, `DocumentsError` for an empty index."""
         ...
 
@@ -97,11 +99,11 @@ class DocumentIndex:
         return self._store.location
 
     async def update(
-        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None
+        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None, pay: Pay | None = None
     ) -> IndexReport:
         """See `Index.update`."""
         stop = Event()
-        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, progress, stop))
+        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, progress, stop, pay))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -112,13 +114,13 @@ class DocumentIndex:
                 work.result()
             raise
 
-    async def search(self, question: str, *, limit: int = 24) -> Found:
+    async def search(self, question: str, *, limit: int = 24, pay: Pay | None = None) -> Found:
         """See `Index.search`."""
         if not _says_something(question):
             raise Mistake(f"{question!r} is no question; ask for something that the documents may say")
         if limit < 1:
             raise Mistake(f"limit must be at least 1, not {limit}")
-        return await asyncio.to_thread(self._search, question, limit)
+        return await asyncio.to_thread(self._search, question, limit, paid_for(self._embedder, pay))
 
     async def count(self) -> int:
         """See `Index.count`."""
@@ -140,10 +142,12 @@ class DocumentIndex:
     ) -> None:
         await self.aclose()
 
-    def _update(self, folder: str | Path, rebuild: bool, progress: OnProgress | None, stop: Event) -> IndexReport:
+    def _update(
+        self, folder: str | Path, rebuild: bool, progress: OnProgress | None, stop: Event, pay: Pay | None
+    ) -> IndexReport:
         update = Update(
             store=self._store,
-            embedder=self._embedder,
+            embedder=paid_for(self._embedder, pay),
             words=self._words,
             tenant=self._tenant,
             alone=self._alone,
@@ -153,15 +157,15 @@ class DocumentIndex:
         with self._updating:
             return update.run(folder, rebuild=rebuild)
 
-    def _search(self, question: str, limit: int) -> Found:
-        self._prepare()
+    def _search(self, question: str, limit: int, embedder: Embedder) -> Found:
+        self._prepare(embedder)
         started = time.perf_counter_ns()
-        dense, sparse = self._embedder.embed_query(question), self._words.query(question)
+        dense, sparse = embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit)
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
-    def _prepare(self) -> None:
+    def _prepare(self, embedder: Embedder) -> None:
         """Before the first search: the index is whole, the model fits, and is loaded: no question pays for that."""
         if self._ready:
             return
@@ -177,7 +181,8 @@ class DocumentIndex:
             raise IndexFault(
                 f"the index {self.location} lost {header.chunks - held} chunks; run update(folder) to mend it"
             )
-        self._embedder.embed_query("ready")
+        if not isinstance(embedder, HostedEmbedder):  # which has nothing to load, and would be paid for it
+            embedder.embed_query("ready")
         self._ready = True
 
     def _alone(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

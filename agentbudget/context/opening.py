@@ -5,26 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from agentbudget.context.embed import Embedder, FastEmbedder
+from agentbudget.context.hosted import OpenAIEmbedder
 from agentbudget.context.index import DocumentIndex, Index
 from agentbudget.errors import Mistake
+
+
+def make_embedder(name: str) -> Embedder:
+    """The embedding model that `name` stands for: ``openai:<model>``, else one that runs here. Raises `UnknownPrice`."""
+    provider, _, model = name.partition(":")
+    return OpenAIEmbedder(model) if provider == "openai" and model else FastEmbedder(name.removeprefix("fastembed:"))
 
 
 def open_index(
     location: str | Path,
     *,
-    embedder: Embedder | None = None,
+    embedder: Embedder | str | None = None,
     collection: str = "agentbudget",
     tenant: str = "default",
     api_key: str | None = None,
 ) -> Index:
     """The index at `location`, made when it is first updated. Close it with ``aclose()`` or ``async with``.
 
-    ``embedder`` defaults to all-MiniLM-L6-v2 on this machine. Tenants never see each other's documents. ``api_key``
+    ``embedder`` defaults to all-MiniLM-L6-v2 on this machine; ``"openai:text-embedding-3-small"`` names a hosted one. Tenants never see each other's documents. ``api_key``
     is for a server; None reads ``QDRANT_API_KEY``. Raises `IndexBusy` if another process has the path open.
     """
     if not tenant or not collection:
         raise Mistake("collection and tenant must not be empty; leave them out for the defaults")
-    model = embedder or FastEmbedder()
+    model = make_embedder(embedder) if isinstance(embedder, str) else embedder or FastEmbedder()
     if isinstance(location, str) and location.startswith(("http://", "https://")):
         from agentbudget.context.remote import RemoteStore
 

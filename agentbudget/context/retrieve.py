@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
 from agentbudget.context.pack import Passage, pack
 from agentbudget.errors import Mistake
@@ -30,18 +31,24 @@ class Retrieved:
 
 
 async def retrieve(
-    index: Index, question: str, *, tokens: int, count_tokens: Callable[[str], int] | None = None, limit: int = 24
+    index: Index,
+    question: str,
+    *,
+    tokens: int,
+    count_tokens: Callable[[str], int] | None = None,
+    limit: int = 24,
+    pay: Pay | None = None,
 ) -> Retrieved:
     """The best passages for `question` within `tokens`, as `count_tokens` counts: the model's that will read them.
 
     None counts with the embedding model, which is near but not exact for another. At most `limit` candidates are
-    considered. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
+    considered. ``pay`` pays for a hosted embedding model. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
     allowance that not even one sentence fits, `DocumentsError` for an empty index.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")
     count = count_tokens or index.count_tokens
-    found = await index.search(question, limit=limit)
+    found = await index.search(question, limit=limit, pay=pay)
     packed = pack(question, found.hits, tokens=tokens, count_tokens=count)
     if found.hits and not packed.passages:
         first = Passage(1, found.hits[0].chunk, found.hits[0].chunk.text, found.hits[0].score)

@@ -14,6 +14,7 @@ from agentbudget.context import store as storing
 from agentbudget.context.chunk import Chunk
 from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder
+from agentbudget.context.hosted import HostedEmbedder
 from agentbudget.context.load import Scan, Skipped, nothing_readable, read, scan
 from agentbudget.context.store import Place, Point, Store, Words, point_id
 from agentbudget.errors import IndexMismatch
@@ -275,7 +276,7 @@ class Update:
     def _embed(self, new: Sequence[tuple[str, Chunk]]) -> Work:
         """Embed and add in batches; returns what that was."""
         work = Work.of([chunk for _, chunk in new])
-        if new:
+        if new and not isinstance(self.embedder, HostedEmbedder):
             self.embedder.embed(["ready"])  # loads the model: seconds that no chunk costs
         for done in range(0, len(new), BATCH):
             self._tell("embed", done, len(new), work)

@@ -2,44 +2,79 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
-from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, plus
+from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, minus, new_tuple, plus
 from agentbudget.ledger.store import Transaction
+from agentbudget.ledger.windows import NS
 from agentbudget.money import MAX, Amount, format_usd
 
 
 def admit_on(
     tx: Transaction, lineage: Sequence[str], more: Units, now_ns: int, *, reserved_ns: int | None = None
 ) -> list[Account]:
-    """The accounts of `lineage`, if `more` fits on each of them in every window.
+    """The accounts of `lineage` as they are with `more` held, if it fits on each of them in every window.
 
     ``reserved_ns`` is when the hold that asks for more was reserved; None for a new one.
-    Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`.
+    Raises `BudgetExceeded`, `AccountFrozen`, `UnknownAccount`, `InvalidAmount`.
     """
     accounts: list[Account] = []
+    m_usd, m_tokens, m_calls = more
     for name in lineage:
-        account = required(tx, name)
-        if account.frozen is not None:
+        account = tx.account(name) or required(tx, name)
+        _, parent, limits, windows, posted, held, frozen = account
+        if frozen is not None:
             raise AccountFrozen(
-                f"account {name!r} is frozen ({account.frozen or 'no reason given'}): nothing may be reserved on it "
+                f"account {name!r} is frozen ({frozen or 'no reason given'}): nothing may be reserved on it "
                 f"until it is unfrozen",
                 account=name,
             )
-        usd, tokens, calls = account.limits
-        held, posted = account.held_units, account.posted_units
+        usd, tokens, calls = limits
+        h_usd, h_tokens, h_calls = held
+        h_usd, h_tokens, h_calls = h_usd + m_usd, h_tokens + m_tokens, h_calls + m_calls
         if (
-            (usd is not None and held[0] + posted[0] + more[0] > usd)
-            or (tokens is not None and held[1] + posted[1] + more[1] > tokens)
-            or (calls is not None and held[2] + posted[2] + more[2] > calls)
+            (usd is not None and h_usd + posted[0] > usd)
+            or (tokens is not None and h_tokens + posted[1] > tokens)
+            or (calls is not None and h_calls + posted[2] > calls)
         ):
-            require_room(name, more, limit=account.limits, used=plus(held, posted))
-        for limit in account.windows:
+            require_room(name, more, limit=limits, used=plus(held, posted))
+        for limit in windows:
             _admit_in_window(tx, name, limit, more, now_ns, reserved_ns)
-        accounts.append(account)
+        if h_usd > MAX or h_tokens > MAX or h_calls > MAX:
+            shift(held, more)
+        accounts.append(new_tuple(Account, (name, parent, limits, windows, posted, (h_usd, h_tokens, h_calls), None)))
     return accounts
+
+
+def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units, created_ns: int) -> None:
+    """Apply a change to the accounts that a hold weighs on, in the periods in which it was reserved (`created_ns`).
+
+    Raises `InvalidAmount` if a balance is more than any store can hold.
+    """
+    h_usd, h_tokens, h_calls = held
+    for name in names:
+        _, parent, limits, windows, was_posted, was_held, frozen = tx.account(name) or required(tx, name)
+        now_held = (was_held[0] + h_usd, was_held[1] + h_tokens, was_held[2] + h_calls)
+        if now_held[0] > MAX or now_held[1] > MAX or now_held[2] > MAX:
+            shift(was_held, held)
+        now_posted = was_posted if posted is NOTHING else shift(was_posted, posted)
+        tx.put_account(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
+        for window, _ in windows:
+            tx.shift(name, window.text, window.start(created_ns), held, posted)
+
+
+def weigh_within(tx: Transaction, above: HoldRecord, held: Units, posted: Units, opened: int = 0) -> None:
+    """Apply a change to the hold that another weighs on; `opened` counts that one in (1) or out (-1)."""
+    tx.put_hold(
+        above._replace(
+            reserved_units=shift(above.reserved_units, held),
+            spent_units=shift(above.spent_units, posted),
+            children=above.children + opened,
+        )
+    )
 
 
 def _admit_in_window(
@@ -47,10 +82,11 @@ def _admit_in_window(
 ) -> None:
     window = limit.window
     since = window.since(now_ns)
-    start = since if reserved_ns is None else window.start(reserved_ns)
-    if start < since:
-        _admit_in_past(tx, name, limit, more, start)
-        return
+    if reserved_ns is not None:
+        start = window.start(reserved_ns)
+        if window.kind == "rolling" or start < since:
+            _admit_where_reserved(tx, name, limit, more, start)
+            return
     used = tx.used(name, window.text, since)
     if all(m is None or u + n <= m for m, u, n in zip(limit.limits, used, more, strict=True)):
         return
@@ -61,13 +97,31 @@ def _admit_in_window(
     require_room(name, more, limit=limit.limits, used=used, window=window.text, resets_ns=resets)
 
 
-def _admit_in_past(tx: Transaction, name: str, limit: WindowLimit, more: Units, start_ns: int) -> None:
-    """More for a hold of a period that is over counts there, so that it has to fit there; today is another matter."""
-    ends, used = limit.window.ends(start_ns), NOTHING
-    for start, held, posted in tx.period(name, limit.window.text, start_ns):
-        if start < ends:
-            used = plus(used, plus(held, posted))
-    require_room(name, more, limit=limit.limits, used=used, window=limit.window.text)
+def _admit_where_reserved(tx: Transaction, name: str, limit: WindowLimit, more: Units, start_ns: int) -> None:
+    """More for a hold counts in the period in which it was reserved, so that it has to fit in every time that
+    contains that period: the one of a calendar, and as many as begin before it and end after it, where it rolls."""
+    window = limit.window
+    if window.kind != "rolling":
+        ends, used = window.ends(start_ns), NOTHING
+        for start, held, posted in tx.period(name, window.text, start_ns):
+            if start < ends:
+                used = plus(used, plus(held, posted))
+        require_room(name, more, limit=limit.limits, used=used, window=window.text)
+        return
+    length = window.seconds * NS
+    used, inside = NOTHING, deque[tuple[int, Units]]()
+    for start, held, posted in [
+        *tx.period(name, window.text, start_ns - length),
+        (start_ns + length + 1, NOTHING, NOTHING),
+    ]:
+        if start > start_ns:  # the last one before it ended, and the hold was in it
+            require_room(name, more, limit=limit.limits, used=used, window=window.text)
+        if start > start_ns + length:
+            return
+        while inside and inside[0][0] < start - length:
+            used = plus(used, minus(inside.popleft()[1]))
+        inside.append((start, plus(held, posted)))
+        used = plus(used, inside[-1][1])
 
 
 def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:

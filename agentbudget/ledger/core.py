@@ -18,7 +18,7 @@ from agentbudget.errors import (
     InvalidArgument,
     UnknownAccount,
 )
-from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift
+from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift, weigh, weigh_within
 from agentbudget.ledger.arguments import (
     check_account_name,
     check_accounts,
@@ -32,6 +32,7 @@ from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.ledger.owners import Owner, life
 from agentbudget.ledger.records import (
+    EMPTY,
     NOTHING,
     UNLIMITED,
     Account,
@@ -45,8 +46,10 @@ from agentbudget.ledger.records import (
     Verification,
     WindowBalance,
     WindowLimit,
+    closed,
     limits,
     minus,
+    opened,
     plus,
     units,
 )
@@ -359,11 +362,11 @@ class Ledger:
         if meta is not None:
             check_detail("meta", meta)
         more = (amount.usd_nano, amount.tokens, amount.calls)
+        lineage: tuple[str, ...] = ()
+        held: Sequence[Account] = ()
+        above: HoldRecord | None = None
         with self._store.write() as tx:
             now = self._clock() if self._clock is not None else tx.now_ns()
-            lineage: tuple[str, ...] = ()
-            held: list[Account] = []
-            above: HoldRecord | None = None
             try:
                 if within is None:
                     lineage = self._lineage(tx, accounts)
@@ -376,34 +379,28 @@ class Ledger:
                 if existing is None:
                     raise
                 return Hold(self, _same(tx, existing, more, lineage, within), True)
-            record = HoldRecord(
-                tx.next_seq(),
-                hold_id,
-                within,
-                lineage,
-                more,
-                "open",
-                False,
-                self.owner,
-                tag,
-                dict(meta) if meta else {},
-                now,
-            )
+            said = dict(meta) if meta else EMPTY
+            record = opened(tx.next_seq(), hold_id, within, lineage, more, self._owner.name, tag, said, now)
             if not tx.add_hold(record):
                 return Hold(self, _same(tx, required_hold(tx, hold_id), more, lineage, within), True)
             leased = now >= self._owner.lease_due
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
-            self._weigh(tx, held, above, more, NOTHING, now, 1)
-            targets = lineage or (f"hold:{within}",)
+            if above is None:
+                for account in held:
+                    tx.put_account(account)
+                    for window, _ in account[3]:
+                        tx.shift(account[0], window.text, window.start(now), more, NOTHING)
+            else:
+                weigh_within(tx, above, more, NOTHING, 1)
             tx.append(
                 "reserve",
                 hold_id,
                 at_ns=now,
-                targets=targets,
+                targets=lineage or (f"hold:{within}",),
                 held=more,
                 posted=NOTHING,
-                detail=_opening(tag, record.meta),
+                detail=_opening(tag, said) if tag or said else EMPTY,
             )
         if leased:
             self._owner.lease_due = now + self._lease_ns // 2
@@ -462,35 +459,6 @@ class Ledger:
                 self._lineages.clear()
             self._lineages[key] = found
         return found
-
-    def _weigh(
-        self,
-        tx: Transaction,
-        accounts: Sequence[Account],
-        above: HoldRecord | None,
-        held: Units,
-        posted: Units,
-        created_ns: int,
-        opened: int = 0,
-    ) -> None:
-        """Apply a change to what a hold weighs on, in the periods in which it was reserved (`created_ns`).
-
-        The only place where balances change.
-        """
-        for a in accounts:
-            now_posted = shift(a.posted_units, posted) if posted != NOTHING else a.posted_units
-            now_held = shift(a.held_units, held)
-            tx.put_account(Account(a.name, a.parent, a.limits, a.windows, now_posted, now_held, a.frozen))
-            for window, _ in a.windows:
-                tx.shift(a.name, window.text, window.start(created_ns), held, posted)
-        if above is not None:
-            tx.put_hold(
-                above._replace(
-                    reserved_units=shift(above.reserved_units, held),
-                    spent_units=shift(above.spent_units, posted),
-                    children=above.children + opened,
-                )
-            )
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         """The hold of this id, or None."""
@@ -638,37 +606,19 @@ class Ledger:
         presumed: bool = False,
         detail: Detail,
     ) -> HoldRecord:
-        record = self._close_within(tx, record)
-        total = shift(cost, record.spent_units)
+        if record.children:
+            record = self._close_within(tx, record)
+        spent = record.spent_units
+        total = cost if spent == NOTHING else shift(cost, spent)
         if presumed:
             detail = {**detail, "presumed": True}
-        now = self._now(tx)
-        closed = HoldRecord(
-            record.number,
-            record.id,
-            record.parent,
-            record.accounts,
-            record.amount_units,
-            state,
-            record.sent,
-            record.owner,
-            record.tag,
-            record.meta,
-            record.created_ns,
-            record.reserved_units,
-            record.spent_units,
-            record.children,
-            total,
-            presumed,
-            tx.next_seq(),
-            now,
-            detail,
-        )
-        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail=detail, at_ns=now, opened=-1)
-        tx.put_hold(closed)
-        if closed.parent is not None:
-            self._cover(tx, closed.parent)
-        return closed
+        now = self._clock() if self._clock is not None else tx.now_ns()
+        after = closed(record, state, total, tx.next_seq(), now, detail, presumed=presumed)
+        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail, at_ns=now, opened=-1)
+        tx.put_hold(after)
+        if after.parent is not None:
+            self._cover(tx, after.parent)
+        return after
 
     def _close_within(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
         """Resolve what is still open within a hold that closes."""
@@ -731,21 +681,20 @@ class Ledger:
         record: HoldRecord,
         held: Units,
         posted: Units,
+        detail: Detail = EMPTY,
         *,
-        detail: Detail | None = None,
         at_ns: int | None = None,
         opened: int = 0,
     ) -> None:
         """Write the entry of a change of an existing hold, and apply it to what the hold weighs on."""
         at_ns = self._now(tx) if at_ns is None else at_ns
+        names = record.accounts
         if record.parent is None:
-            accounts = [required(tx, name) for name in record.accounts]
-            self._weigh(tx, accounts, None, held, posted, record.created_ns)
+            weigh(tx, names, held, posted, record.created_ns)
         else:
-            above = required_hold(tx, record.parent)
-            self._weigh(tx, (), above, held, posted, record.created_ns, opened)
-        targets = record.accounts or (f"hold:{record.parent}",)
-        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail or {})
+            weigh_within(tx, required_hold(tx, record.parent), held, posted, opened)
+        targets = names or (f"hold:{record.parent}",)
+        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail)
 
     def _note(self, tx: Transaction, kind: EntryKind, subject: str, detail: Detail) -> int:
         """Write an entry that changes no balance."""
@@ -938,7 +887,7 @@ def _opening(tag: str, meta: Detail) -> Detail:
 def _said(detail: Detail | None) -> Detail:
     """What a caller says of a settlement. Raises `InvalidArgument` on the words by which the journal marks its own."""
     if detail is None:
-        return {}
+        return EMPTY
     check_detail("detail", detail)
     taken = _OWN_WORDS.intersection(detail)
     if taken:

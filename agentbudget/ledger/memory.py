@@ -144,7 +144,9 @@ class MemoryTransaction:
         return [self._accounts[name] for name in sorted(self._accounts) if name.startswith(prefix)]
 
     def put_account(self, account: Account) -> None:
-        self._put(self._accounts, account.name, account)
+        name, rows = account[0], self._accounts
+        self._undo.append((rows, name, rows.get(name, _GONE)))
+        rows[name] = account
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
         total = NOTHING
@@ -175,17 +177,20 @@ class MemoryTransaction:
         return self._holds.get(hold_id)
 
     def add_hold(self, hold: HoldRecord) -> bool:
-        if hold.id in self._holds:
+        hold_id, parent, rows = hold[1], hold[2], self._holds
+        if hold_id in rows:
             return False
-        self._undo.append((self._holds, hold.id, _GONE))
-        self._holds[hold.id] = hold
-        self._open[hold.id] = None
-        if hold.parent is not None:
-            self._within[hold.parent][hold.id] = None
+        self._undo.append((rows, hold_id, _GONE))
+        rows[hold_id] = hold
+        self._open[hold_id] = None
+        if parent is not None:
+            self._within[parent][hold_id] = None
         return True
 
     def put_hold(self, hold: HoldRecord) -> None:
-        self._put(self._holds, hold.id, hold)
+        hold_id, rows = hold[1], self._holds
+        self._undo.append((rows, hold_id, rows.get(hold_id, _GONE)))
+        rows[hold_id] = hold
         if hold.state == "settled" and hold.tag:
             self._tagged[hold.tag][hold.id] = None
 

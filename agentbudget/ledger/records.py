@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from agentbudget.errors import InvalidAmount
 from agentbudget.ledger.windows import Window
@@ -43,6 +43,16 @@ Limits = tuple[int | None, int | None, int | None]
 EMPTY: Final[Detail] = {}
 NOTHING: Final[Units] = (0, 0, 0)
 UNLIMITED: Final[Limits] = (None, None, None)
+
+_R = TypeVar("_R")
+
+
+class _New(Protocol):
+    def __call__(self, kind: type[_R], fields: tuple[Any, ...], /) -> _R: ...
+
+
+new_tuple: Final = cast(_New, tuple.__new__)
+"""Makes a record of all its fields in half of the time that its name takes: for what every reservation makes."""
 
 
 def units(amount: Amount) -> Units:
@@ -154,6 +164,9 @@ class WindowBalance(NamedTuple):
         return left(self.limits, plus(self.posted_units, self.held_units))
 
 
+_NOTHING_YET: Final = (NOTHING, NOTHING, 0, None, False, None, None, EMPTY)
+
+
 class HoldRecord(NamedTuple):
     """An amount set aside, and how its life went.
 
@@ -217,6 +230,29 @@ class HoldRecord(NamedTuple):
             return Amount()
         s, a = self.settled_units, self.amount_units
         return Amount(max(0, s[0] - a[0]), max(0, s[1] - a[1]), max(0, s[2] - a[2]))
+
+
+def opened(
+    number: int,
+    hold_id: str,
+    parent: str | None,
+    accounts: tuple[str, ...],
+    amount: Units,
+    owner: str,
+    tag: str,
+    meta: Detail,
+    at_ns: int,
+) -> HoldRecord:
+    """A hold as it begins."""
+    begun = (number, hold_id, parent, accounts, amount, "open", False, owner, tag, meta, at_ns)
+    return new_tuple(HoldRecord, begun + _NOTHING_YET)
+
+
+def closed(
+    hold: HoldRecord, state: HoldState, total: Units, number: int, at_ns: int, detail: Detail, *, presumed: bool = False
+) -> HoldRecord:
+    """A hold as it ends, by entry `number`."""
+    return new_tuple(HoldRecord, (*hold[:5], state, *hold[6:14], total, presumed, number, at_ns, detail))
 
 
 class Entry(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from agentbudget.errors import SchemaMismatch
 
 VERSION: Final = 2
+"""The version of these tables; a store that keeps more beside them counts its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,38 +91,38 @@ class Tables(Protocol):
         ...
 
     def create(self) -> None:
-        """Make them, empty, as `VERSION` has them."""
+        """Make them, empty, as the newest version has them."""
         ...
 
     def set_version(self, version: int) -> None: ...
 
 
-def migrate(location: str, exclusively: Callable[[], AbstractContextManager[Tables]]) -> None:
-    """Make the tables of a new store, or bring those of an older one to `VERSION`, each step in one transaction.
+def migrate(location: str, exclusively: Callable[[], AbstractContextManager[Tables]], *, to: int = VERSION) -> None:
+    """Make the tables of a new store, or bring those of an older one to a version, each step in one transaction.
 
     Raises `SchemaMismatch` for tables of another program, of a newer version, or that cannot be brought here.
     """
     while True:
         with exclusively() as found:
             version = found.version()
-            if version == VERSION:
+            if version == to:
                 return
             if version is None:
                 found.create()
-                found.set_version(VERSION)
+                found.set_version(to)
             elif version in found.steps:
                 found.steps[version]()
                 found.set_version(version + 1)
             else:
-                raise another_version(location, version)
+                raise another_version(location, version, to)
 
 
-def another_version(location: str, version: int) -> SchemaMismatch:
+def another_version(location: str, version: int, expected: int = VERSION) -> SchemaMismatch:
     """The error for tables of a version that this agentbudget cannot read."""
     return SchemaMismatch(
-        f"the ledger {location} has schema {version}, this agentbudget reads {VERSION}; "
+        f"the ledger {location} has schema {version}, this agentbudget reads {expected}; "
         "use the version that wrote it, or name another place",
         location=location,
         found=version,
-        expected=VERSION,
+        expected=expected,
     )

@@ -57,6 +57,12 @@ PUT_HOLD: Final = (
     "reserved_usd = ?, reserved_tokens = ?, reserved_calls = ?, spent_usd = ?, spent_tokens = ?, spent_calls = ?, "
     "children = ?, settled_usd = ?, settled_tokens = ?, settled_calls = ?, presumed = ?, closed = ? WHERE number = ?"
 )
+HOLD_FIELDS: Final = (
+    *("number", "id", "parent", "usd", "tokens", "calls", "state", "sent", "owner", "tag"),
+    *("reserved_usd", "reserved_tokens", "reserved_calls", "spent_usd", "spent_tokens", "spent_calls", "children"),
+    *("settled_usd", "settled_tokens", "settled_calls", "presumed", "closed"),
+)
+"""The columns of the table of holds."""
 CLOSE_HOLD: Final = (
     "UPDATE holds SET state = ?, settled_usd = ?, settled_tokens = ?, settled_calls = ?, presumed = ?, closed = ? "
     "WHERE number = ?"
@@ -192,19 +198,7 @@ class SqlTransaction:
         if before is not None and before[:4] == account[:4] and before.frozen == account.frozen:
             self._execute(PUT_BALANCE, (*account.posted_units, *account.held_units, account.name))
         else:
-            windows = canonical({window.text: triple for window, triple in account.windows})
-            self._execute(
-                PUT_ACCOUNT,
-                (
-                    account.name,
-                    account.parent,
-                    *account.limits,
-                    windows,
-                    *account.posted_units,
-                    *account.held_units,
-                    account.frozen,
-                ),
-            )
+            self._execute(PUT_ACCOUNT, account_row(account))
         self._accounts[account.name] = account
 
     # --- windows
@@ -365,6 +359,13 @@ def _only_closed(before: HoldRecord, after: HoldRecord) -> bool:
         and before.sent == after.sent
         and before.owner == after.owner
     )
+
+
+def account_row(account: Account) -> Row:
+    """An account as its table has it, in the order of `ACCOUNT_COLUMNS`."""
+    windows = canonical({window.text: triple for window, triple in account.windows})
+    balances = (*account.posted_units, *account.held_units)
+    return (account.name, account.parent, *account.limits, windows, *balances, account.frozen)
 
 
 def read_account(row: Row) -> Account:

@@ -9,24 +9,29 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager, suppress
+from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
-from agentbudget.errors import InvalidArgument, Mistake, SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.errors import (
+    AgentBudgetError,
+    InvalidArgument,
+    Mistake,
+    SchemaMismatch,
+    StoreBusy,
+    StoreInterrupted,
+    StoreUnavailable,
+)
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
-from agentbudget.ledger.schema import VERSION, Dialect, migrate, tables
-from agentbudget.ledger.sql import Cursor, Row, SqlTransaction
-from agentbudget.ledger.store import GENESIS
-
-try:
-    import fcntl
-except ImportError:  # no advisory locks on this system: SQLite's own lock is right too, only less even
-    fcntl = None
+from agentbudget.ledger.schema import Dialect, migrate, tables
+from agentbudget.ledger.sql import Cursor, Execute, Row
+from agentbudget.ledger.tail import ADD_LINE, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
 """``AGBT``: marks the file as ours, so that a path to another program's database is refused."""
@@ -44,11 +49,20 @@ IMMUTABLE: Final = (
     "BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
     "CREATE TRIGGER entries_stay BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'entries are immutable'); END",
 )
-HEAD: Final = "SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1"
+VERSION: Final = 3
+"""Schema 3 is the shared tables and what `tail.EXTRA` adds."""
+UNREADABLE: Final = (Mistake, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 BUSY_TIMEOUT_S: Final = 10.0
-CHECKPOINT_PAGES: Final = 4000
-"""The write-ahead log is copied into the file every 16 MB."""
+PAUSE_S: Final = 2e-4
+"""How long a writer waits for a lock that no turn keeps: SQLite's, in the hands of another program."""
+PATIENCE: Final = 32
+"""For so many transactions without any news, others are still taken to be about."""
+CHECKPOINT: Final = 4096
+"""Entries after which the write-ahead log is copied into the file, by whoever writes the last of them: once its turn
+is over, so that nobody waits for that."""
+CHECKPOINT_PAGES: Final = 16_000
+"""At 64 MB SQLite copies it by itself."""
 
 
 class SqliteStore:
@@ -58,18 +72,18 @@ class SqliteStore:
     was forked from this one opens its own.
     """
 
-    interruptible = False
+    interruptible = True
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
-        self._writer = _Connection(path, busy_timeout_s, writes=True)
-        self._reader = _Connection(path, busy_timeout_s, writes=False)
+        self._writer = _Writer(path, busy_timeout_s)
+        self._reader = _Reader(path, busy_timeout_s)
         try:
             refuse_others(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.connect()
             if not self._writer.is_current():
-                migrate(self.location, self._writer.exclusively)
+                migrate(self.location, self._writer.exclusively, to=VERSION)
             self._reader.connect()
         except (OSError, sqlite3.Error) as error:
             self.close()
@@ -83,10 +97,10 @@ class SqliteStore:
     def location(self) -> str:
         return str(self._path)
 
-    def write(self) -> _Connection:
+    def write(self) -> _Writer:
         return self._writer
 
-    def read(self) -> _Connection:
+    def read(self) -> _Reader:
         return self._reader
 
     def close(self) -> None:
@@ -102,49 +116,6 @@ class SqliteStore:
         self._reader.after_fork(child=child)
 
 
-class Turn:
-    """Whose turn it is to write, among processes: an advisory lock beside the file.
-
-    SQLite's busy handler sleeps and tries again, so that under many writers some wait for seconds; whoever waits for
-    this lock asks again within a millisecond. SQLite's own lock still guards the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = None if fcntl is None else path.with_name(f"{path.name}-turn").open("ab", buffering=0)
-
-    def take(self, deadline: float) -> None:
-        """Wait for it until `deadline` on the monotonic clock. Raises ``sqlite3.OperationalError``."""
-        if fcntl is None or self._file is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._wait(deadline)
-
-    def _wait(self, deadline: float) -> None:
-        assert fcntl is not None
-        assert self._file is not None
-        # Asked again and again: to wait in the kernel would be to wait without end for a writer that was stopped.
-        pause = 50e-6
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise sqlite3.OperationalError("database is locked") from None
-                time.sleep(pause)
-                pause = min(pause * 1.2, 1e-3)
-
-    def give(self) -> None:
-        if fcntl is not None and self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 _inherited: Final[list[sqlite3.Connection]] = []
 """What a fork left in this process. SQLite takes what they had locked for locked, so that they have to go before
 this process opens the same file; not sooner, since most children open nothing."""
@@ -153,117 +124,55 @@ this process opens the same file; not sooner, since most children open nothing."
 class _Connection:
     """One connection, entered for one transaction at a time."""
 
-    def __init__(self, path: Path, busy_timeout_s: float, *, writes: bool) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
         self._path = path
         self._timeout_s = busy_timeout_s
-        self._writes = writes
-        self._begin: Literal["BEGIN IMMEDIATE", "BEGIN"] = "BEGIN IMMEDIATE" if writes else "BEGIN"
         self._lock = threading.RLock()
         self._inside = False
         self._resting = False
         self._closed = ""
         """Why it can be used no more."""
-        self._turn: Turn | None = None
         self._db: sqlite3.Connection | None = None
-        self._tx = SqlTransaction(_nothing)
-        self._version = -1
+        self._tx = _nowhere()
 
     def connect(self) -> None:
         """Open the file."""
         while _inherited:
             _inherited.pop().close()
-        if self._writes:
-            self._turn = Turn(self._path)
-        db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
-        self._db = db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self._tx = SqlTransaction(db.execute)
-        self._version = -1
+        self._db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._tx = TailTransaction(self._db, self._execute)
 
-    def __enter__(self) -> SqlTransaction:
-        deadline = time.monotonic() + self._timeout_s
-        try:
-            # Who reads may take long, and takes no turn from anybody.
-            if not self._lock.acquire(timeout=self._timeout_s if self._writes else -1):
-                raise sqlite3.OperationalError("database is locked")
-            if self._inside:
-                self._interrupted()
-            self._inside = True
-            self._start(deadline)
-        except Mistake:
-            raise  # the transaction around goes on
-        except BaseException as error:
-            if owned(self._lock):
-                self.__exit__(type(error), None, None)
-            if isinstance(error, (OSError, sqlite3.Error)):
-                raise fault(self._path, error, "lock") from error
-            raise
-        return self._tx
+    def _execute(self, sql: str, values: Row = ()) -> Cursor:
+        """What the transaction reads with."""
+        raise NotImplementedError
 
-    def _start(self, deadline: float) -> None:
+    def _usable(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable(
                 f"the ledger {self._path} {self._closed}; open it again with Ledger.open", location=str(self._path)
             )
         if self._db is None:
             self.connect()
-        db = self._connected()
-        if self._turn is not None:
-            self._turn.take(deadline)
-        if db.in_transaction:
-            self._roll_back()
-        db.execute(self._begin)
-        # SQLite's own count of what other connections wrote: where it stands still, so does the last entry.
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if version != self._version or not self._tx.fresh:
-            row = db.execute(HEAD).fetchone()
-            if row is None:
-                self._tx.begin(0, GENESIS)
-            else:
-                self._tx.begin(row[0], row[1])
-            self._version = version
+        return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
         assert self._db is not None
         return self._db
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        done = False
-        try:
-            if kind is None:
-                self._connected().execute("COMMIT")
-                done = True
-        except sqlite3.Error as failed:
-            raise fault(self._path, failed, "write") from failed
-        finally:
-            try:
-                if not done:
-                    self._roll_back()
-                self._give_turn()
-            finally:
-                self._inside = False
-                self._lock.release()
+    def _faulty(self, error: BaseException | None) -> Exception | None:
+        """What SQLite or Python said of what is written, as an error of the tree; None if it is one, or another's."""
         if isinstance(error, sqlite3.Error):
-            raise fault(self._path, error, "write") from error
+            return fault(self._path, error, "write")
         if isinstance(error, UnicodeEncodeError):
-            raise InvalidArgument(
+            return InvalidArgument(
                 f"ids and names are text without lone surrogates: {error}", argument="id", value=error.object
-            ) from error
-
-    def _give_turn(self) -> None:
-        if self._turn is not None and not self._closed:
-            try:
-                self._turn.give()
-            except BaseException:
-                self._turn.give()  # an interrupt must not keep other processes out
-                raise
+            )
+        return None
 
     def _roll_back(self) -> None:
-        self._tx.forget()
         # A full disk may already have rolled back; what raised is the error to report.
         with suppress(sqlite3.Error):
             if self._db is not None and self._db.in_transaction:
@@ -273,23 +182,12 @@ class _Connection:
         """This thread has the lock already: by an interrupt in its last transaction, or since it is still in it."""
         self._lock.release()  # it was taken twice
         refuse_inside(self._tx)
+        self._tx.forget()
         self._roll_back()
+        self._unlock()
 
-    def is_current(self) -> bool:
-        """Whether the file is this version's: then nobody who writes keeps it from being opened."""
-        return _Tables(self._connected(), self._path).version() == VERSION
-
-    @contextmanager
-    def exclusively(self) -> Generator[_Tables]:
-        """The file's tables, while nobody else writes to it."""
-        db = self._connected()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield _Tables(db, self._path)
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+    def _unlock(self) -> None:
+        """Let go of what a transaction keeps from others."""
 
     def close(self) -> None:
         """Close it for good, once nobody is inside."""
@@ -297,8 +195,6 @@ class _Connection:
             self._closed = self._closed or "was closed"
             if self._db is not None:
                 self._db.close()
-            if self._turn is not None:
-                self._turn.close()
 
     def rest(self) -> None:
         """Before a fork: let whoever is inside finish, so that the child inherits nothing half done."""
@@ -313,15 +209,387 @@ class _Connection:
         self._lock, self._inside = threading.RLock(), False
         if not self._resting:
             self._closed = "was in the middle of a transaction when this process was forked"
-        if self._turn is not None:
-            self._turn.close()  # the parent's lock, should it hold it, stays its own
         if self._db is not None:
             _inherited.append(self._db)
-        self._turn, self._db, self._tx = None, None, SqlTransaction(_nothing)
+        self._db, self._tx = None, _nowhere()
 
 
-def _nothing(sql: str, values: Row) -> Cursor:
-    raise AssertionError("a transaction without a connection")
+class _Reader(_Connection):
+    """Sees one moment of the file, and on top of it what its tables do not have yet. It never writes."""
+
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+        super().__init__(path, busy_timeout_s)
+        self._trouble: SchemaMismatch | None = None
+        """Why the end of the journal cannot be followed."""
+        self._version = -1
+        """SQLite's own count of what other connections wrote, as it was when the journal was last looked at."""
+
+    def connect(self) -> None:
+        """Open the file."""
+        super().connect()
+        self._version = -1
+
+    def _execute(self, sql: str, values: Row = ()) -> Cursor:
+        if self._trouble is not None:
+            raise self._trouble
+        return self._connected().execute(sql, values)
+
+    def __enter__(self) -> TailTransaction:
+        try:
+            self._lock.acquire()  # who reads may take long, and takes no turn from anybody
+            if self._inside:
+                self._interrupted()
+            self._inside = True
+            db = self._usable()
+            if db.in_transaction:
+                self._roll_back()
+            db.execute("BEGIN")
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if version != self._version or self._trouble is not None or not self._tx.fresh:
+                self._version, self._trouble = -1, None
+                if self._tx.changed:  # an interrupt came while it learned
+                    self._tx.forget()
+                self._learn(db)
+                self._version = version
+        except Mistake:
+            raise  # the transaction around goes on
+        except BaseException as error:
+            if owned(self._lock):
+                self.__exit__(type(error), None, None)
+            if isinstance(error, (OSError, sqlite3.Error)):
+                raise fault(self._path, error, "lock") from error
+            raise
+        return self._tx
+
+    def _learn(self, db: sqlite3.Connection) -> None:
+        try:
+            self._tx.learn(db.execute(HEAD).fetchone())
+        except UNREADABLE as error:
+            self._tx.forget()
+            self._trouble = unreadable(self._path, error)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._roll_back()
+        finally:
+            self._inside = False
+            self._lock.release()
+        faulty = self._faulty(error)
+        if faulty is not None:
+            raise faulty from error
+
+
+class _NeedsTables(Exception):
+    """What others wrote is about something that this process does not know."""
+
+
+class _Writer(_Connection):
+    """Writes, with the file to itself or in the hope of it.
+
+    Where nobody else has written of late, an operation is worked out from what this process knows, and written as one
+    statement: its entry, whose number is taken if somebody was first. Then, and where others are about, it is worked
+    out with the file locked.
+    """
+
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+        super().__init__(path, busy_timeout_s)
+        self._turn: Turn | None = None
+        self._has_turn = self._locked = False
+        self._following = False
+        self._due = False
+        """Whether the log is to be copied into the file."""
+        self._rivals = 0
+        """For how many transactions others are taken to be about."""
+        self._write: Execute = _NoDatabase().execute
+        """For single statements: one cursor serves all."""
+
+    def connect(self) -> None:
+        """Open the file."""
+        self._turn = Turn(self._path)
+        super().connect()
+        self._connected().execute("PRAGMA busy_timeout = 0")  # whoever waits, waits in `_begin`
+        self._write = self._connected().cursor().execute
+
+    def _execute(self, sql: str, values: Row = ()) -> Cursor:
+        if not self._locked:
+            if self._following:
+                raise _NeedsTables
+            self._lock_file(late=True)
+        return self._connected().execute(sql, values)
+
+    def __enter__(self) -> TailTransaction:
+        tx = self._tx
+        try:
+            if not (self._lock.acquire(False) or self._lock.acquire(timeout=self._timeout_s)):
+                raise sqlite3.OperationalError("database is locked")
+            if self._inside:
+                self._interrupted()
+            self._inside = True
+            if tx.changed or self._locked or self._has_turn:
+                self._mend()
+            if self._rivals or tx.applied < 0:
+                tx = self._begin_beside_others()
+            else:
+                tx.sure = False
+        except Mistake:
+            raise  # the transaction around goes on
+        except BaseException as error:
+            if owned(self._lock):
+                self.__exit__(type(error), None, None)
+            if isinstance(error, (OSError, sqlite3.Error)):
+                raise fault(self._path, error, "lock") from error
+            raise
+        return tx
+
+    def _begin_beside_others(self) -> TailTransaction:
+        db = self._usable()
+        first = self._take_turn()
+        if self._tx.applied < 0:
+            self._lock_file()
+        elif first:
+            self._follow(db)
+        self._tx.sure = self._locked
+        return self._tx
+
+    def _follow(self, db: sqlite3.Connection) -> None:
+        """Learn what others wrote in their turns."""
+        news = db.execute(NEWS, (self._tx.seq,)).fetchall()
+        if not news:
+            self._rivals -= 1
+            return
+        self._rivals = PATIENCE
+        if any(line[2] not in LIGHT for line in news):
+            self._lock_file()  # the tables followed
+            return
+        self._following = True
+        try:
+            self._tx.follow(news)
+        except _NeedsTables:
+            self._tx.forget()
+        finally:
+            self._following = False
+        if self._tx.applied < 0:
+            self._lock_file()
+
+    def _take_turn(self) -> bool:
+        """Wait for the turn; False if nobody else had it since this process did."""
+        if self._turn is None or self._has_turn:
+            return True
+        self._has_turn = True  # before it is so: an interrupt may come between
+        return self._turn.take(time.monotonic() + self._timeout_s)
+
+    def _lock_file(self, *, late: bool = False) -> None:
+        """Keep others from writing until the end. ``late`` is in the middle of an operation, which may then have seen
+        what is no longer so."""
+        db = self._connected()
+        self._take_turn()
+        if db.in_transaction:
+            self._roll_back()
+        self._locked = self._tx.sure = True
+        self._begin(db, time.monotonic() + self._timeout_s)
+        head = db.execute(HEAD).fetchone()
+        known = self._tx.seq - len(self._tx.lines)
+        if (head[1] or 0) == known and self._tx.rebase(head[0]):
+            return
+        if late:
+            raise self._overtaken()
+        self._rivals = PATIENCE
+        self._learn(head)
+
+    def _begin(self, db: sqlite3.Connection, deadline: float) -> None:
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE_S)
+
+    def _learn(self, head: Row) -> None:
+        try:
+            self._tx.learn(head)
+        except UNREADABLE as error:
+            self._tx.forget()
+            raise unreadable(self._path, error) from error
+
+    def _is_late(self) -> bool:
+        """Whether others wrote since this transaction began, which did not lock the file."""
+        (seq,) = self._connected().execute(LAST_SEQ).fetchone()
+        return (seq or 0) != self._tx.seq - len(self._tx.lines)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        done = False
+        try:
+            if kind is None:
+                if self._locked or not self._tx.light:
+                    self._finish()
+                else:
+                    self._write_line()
+                done = True
+            elif not self._locked and isinstance(error, AgentBudgetError) and self._is_late():
+                raise self._overtaken() from error  # it may have been refused for what is no longer so
+        except sqlite3.Error as failed:
+            raise fault(self._path, failed, "write") from failed
+        finally:
+            try:
+                if not done:
+                    self._abandon()
+                if self._locked or self._has_turn:
+                    self._unlock()
+                if self._due:
+                    self._checkpoint()
+            finally:
+                self._inside = False
+                self._lock.release()
+        if error is not None and (faulty := self._faulty(error)) is not None:
+            raise faulty from error
+
+    def _write_line(self) -> None:
+        """Write the one entry, unless its number or the new hold's id is taken."""
+        tx = self._tx
+        claim, line = tx.claim, tx.lines[0]
+        try:
+            if claim is None:
+                self._write(ADD_LINE, line)
+            elif self._write(CLAIM, (*line, claim)).rowcount != 1:
+                raise self._overtaken()
+        except sqlite3.IntegrityError:
+            raise self._overtaken() from None
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                raise self._overtaken() from None
+            raise
+        tx.start()
+        self._due = line[0] % CHECKPOINT == 0
+
+    def _checkpoint(self) -> None:
+        self._due = False
+        # What cannot be copied now, for a reader in the way or a full disk, stays in the log: the next one copies it.
+        with suppress(sqlite3.Error):
+            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _finish(self) -> None:
+        """End a transaction that is more than one entry, or none, or has the file locked."""
+        tx = self._tx
+        if not self._locked:
+            if not tx.changed:
+                if self._is_late():
+                    raise self._overtaken()
+                return
+            self._lock_file(late=True)
+        if tx.claim_fails():
+            raise self._overtaken()
+        db = self._connected()
+        behind = tx.behind
+        if behind:
+            self._due = any(line[0] % CHECKPOINT == 0 for line in tx.lines)
+            tx.flush()
+        db.execute("COMMIT")
+        if behind:
+            tx.flushed()
+
+    def _mend(self) -> None:
+        """Undo what is left of a transaction whose end an interrupt cut off."""
+        self._tx.forget()
+        self._roll_back()
+        self._unlock()
+
+    def _abandon(self) -> None:
+        if self._tx.changed:
+            self._tx.forget()
+        self._roll_back()
+
+    def _overtaken(self) -> StoreInterrupted:
+        """What was worked out is no longer so: the operation is asked for again, and locks the file first."""
+        self._rivals = PATIENCE
+        self._tx.forget()
+        return StoreInterrupted(
+            f"another process wrote to the ledger {self._path} meanwhile; nothing was admitted, "
+            "ask again with the same id",
+            location=str(self._path),
+        )
+
+    def _unlock(self) -> None:
+        self._locked = self._has_turn = False
+        if self._turn is not None and not self._closed:
+            try:
+                self._turn.give()
+            except BaseException:
+                self._turn.give()  # an interrupt must not keep other processes out
+                raise
+
+    def is_current(self) -> bool:
+        """Whether the file is this version's: then nobody who writes keeps it from being opened."""
+        return self._tables.version() == VERSION
+
+    @cached_property
+    def _tables(self) -> _Tables:
+        return _Tables(self._connected(), self._path)
+
+    @contextmanager
+    def exclusively(self) -> Generator[_Tables]:
+        """The file's tables, while nobody else writes to it."""
+        db = self._connected()
+        self._begin(db, time.monotonic() + self._timeout_s)
+        try:
+            yield self._tables
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Bring the tables up to date if nobody is in the way, and close it for good, once nobody is inside."""
+        with self._lock:
+            if self._db is not None and not self._closed and self._tx.behind:
+                self._timeout_s = 0.0
+                with suppress(AgentBudgetError), self:  # what is not brought up now is by whoever writes next
+                    if not self._locked:
+                        self._lock_file(late=True)
+            self._write = _NoDatabase().execute  # its last statement would keep the file open
+            super().close()
+            self._tx.forget()
+            if self._turn is not None:
+                self._turn.close()
+
+    def after_fork(self, *, child: bool) -> None:
+        super().after_fork(child=child)
+        if child:
+            self._locked = self._has_turn = False
+            self._write = _NoDatabase().execute
+            if self._turn is not None:
+                self._turn.close()  # the parent's lock, should it hold it, stays its own
+            self._turn = None
+
+
+def _nowhere() -> TailTransaction:
+    return TailTransaction(_NoDatabase())
+
+
+class _NoDatabase:
+    def execute(self, sql: str, values: Row = (), /) -> Cursor:
+        raise AssertionError("a transaction without a connection")
+
+    def executemany(self, sql: str, values: Iterable[Row], /) -> object:
+        raise AssertionError("a transaction without a connection")
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorname.startswith("SQLITE_BUSY")
+
+
+def unreadable(path: Path, error: Exception) -> SchemaMismatch:
+    """The error for a journal whose end says what cannot have been."""
+    return SchemaMismatch(
+        f"the end of the journal of {path} cannot be read ({type(error).__name__}: {error}): somebody changed it; "
+        "see what with `agentbudget ledger verify`",
+        location=str(path),
+    )
 
 
 class _Tables:
@@ -330,12 +598,17 @@ class _Tables:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
-        self.steps = {1: self._from_schema_1}
+        self._kept = False
+        self.steps = {1: self._from_schema_1, 2: self._from_schema_2}
 
     def version(self) -> int | None:
         return version_of(self._db, self._path)
 
     def create(self) -> None:
+        self._create_2()
+        self._add_head()
+
+    def _create_2(self) -> None:
         for statement in (*tables(DIALECT), *IMMUTABLE):
             self._db.execute(statement)
         self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -347,9 +620,24 @@ class _Tables:
         from agentbudget.ledger import schema1  # once in the life of a file
 
         schema1.set_aside(self._db)
-        self.create()
+        self._create_2()
         schema1.bring_over(self._db, str(self._path))
-        _keep(self._path, "v1.bak")
+        self._keep("v1.bak")
+
+    def _from_schema_2(self) -> None:
+        self._add_head()
+        self._keep("v2.bak")
+
+    def _keep(self, suffix: str) -> None:
+        """One copy is enough, however many steps it takes."""
+        if not self._kept:
+            _keep(self._path, suffix)
+            self._kept = True
+
+    def _add_head(self) -> None:
+        """Schema 3 says up to which entry the tables are: in schema 2 it was always the last."""
+        for statement in EXTRA:
+            self._db.execute(statement)
 
 
 def _keep(path: Path, suffix: str) -> None:

@@ -175,11 +175,13 @@ def check_text(argument: str, text: object, *, least: int = 1, most: int = LONGE
     and U+10FFFF, and no longer than an index takes."""
     if not isinstance(text, str):
         raise InvalidArgument(f"{argument} is text, not {text!r}", argument=argument, value=text)
+    if text.isascii() and least <= len(text) <= most and "\0" not in text:
+        return
     if not least <= len(text) <= most:
         raise InvalidArgument(
             f"{argument} has {len(text)} characters; give it {least} to {most}", argument=argument, value=text
         )
-    if "\0" in text or not (text.isascii() or _ODD.search(text) is None):
+    if "\0" in text or _ODD.search(text) is not None:
         raise InvalidArgument(
             f"{argument} {text!r} has a NUL, a lone surrogate or U+10FFFF in it, which no store keeps",
             argument=argument,

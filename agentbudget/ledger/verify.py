@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentbudget.errors import Mistake
+from agentbudget.errors import Mistake, SchemaMismatch
 from agentbudget.ledger.fold import Fold
 from agentbudget.ledger.records import NOTHING, Account, Entry, HoldRecord, Units, Verification, plus
 from agentbudget.ledger.store import GENESIS, Transaction, canonical, chain_hash, targets_text
@@ -30,7 +30,7 @@ def verify(tx: Transaction) -> Verification:
         found = tx.holds()
         holds = len(found)
         problems += _check_rows(tx, kept, found, fold)
-    except (Mistake, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+    except (Mistake, SchemaMismatch, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         # Somebody else wrote this.
         problems.append(f"what stands after entry {count} cannot be read: {type(error).__name__}: {error}")
     return Verification(accounts=accounts, holds=holds, entries=count, problems=tuple(problems))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentbudget.errors import UnknownModel, UnknownPrice
+from agentbudget.models import speeds
 from agentbudget.models.base import Completion, Finish, InputCount, Message, Meter, Model, Price, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.models.remote import is_loopback
 from agentbudget.models.servers import PROFILES, Profile
 from agentbudget.prices import ComputePrice, price_of
 from agentbudget.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 __all__ = [
     "Completion",
@@ -26,6 +30,7 @@ __all__ = [
     "Price",
     "Request",
     "default_names",
+    "local_price",
     "machine_price",
     "make_ladder",
     "make_model",
@@ -43,6 +48,9 @@ FRONTIER: Final = (
 COLD_SAFETY: Final = 6
 """How much longer than on the machine of the catalog's figures a call may take before this one is measured."""
 
+STATES: Final = "prompts"
+"""The folder of a home where what llama.cpp computed of fixed prompts is kept."""
+
 UNMEASURED: Final = (100.0, 15.0)
 """Prefill and decode tokens a second assumed of a GGUF that is not in the catalog."""
 
@@ -57,10 +65,19 @@ def default_names(settings: Settings) -> tuple[str, ...]:
     return LOCAL
 
 
-def make_ladder(models: Sequence[str | Model] | None, settings: Settings) -> Ladder:
+def make_ladder(models: Sequence[str | Model | BaseChatModel] | None, settings: Settings) -> Ladder:
     """A ladder of `models`, or of `default_names`. Nothing is loaded yet. Raises `UnknownModel`, `UnknownPrice`."""
     chosen = default_names(settings) if models is None else models
-    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else m for m in chosen))
+    return Ladder(tuple(make_model(m, settings) if isinstance(m, str) else _rung(m) for m in chosen))
+
+
+def _rung(given: Model | BaseChatModel) -> Model:
+    """A model as it is; a chat model of LangChain's behind our protocol."""
+    if isinstance(given, Model):
+        return given
+    from agentbudget.models.langchain import LangChainModel
+
+    return LangChainModel(given)
 
 
 def make_model(name: str, settings: Settings) -> Model:
@@ -92,7 +109,31 @@ def make_model(name: str, settings: Settings) -> Model:
 
 def machine_price(settings: Settings) -> ComputePrice:
     """What a second of this machine costs, whatever it computes."""
-    return ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
+    return ComputePrice.here(
+        settings, prefill_tokens_per_s=UNMEASURED[0], decode_tokens_per_s=UNMEASURED[1], safety=COLD_SAFETY
+    )
+
+
+def local_price(
+    settings: Settings, sha256: str, *, known: tuple[float | None, float | None] = UNMEASURED
+) -> ComputePrice:
+    """What a second of this machine costs, at the speeds of the weights `sha256`.
+
+    They are those that ``agentbudget models bench`` measured here; else `known`, with more room for another machine.
+    """
+    speed = speeds.measured(settings.home, sha256)
+    if speed is not None:
+        return ComputePrice.here(
+            settings,
+            prefill_tokens_per_s=speed.prefill_tokens_per_s,
+            decode_tokens_per_s=speed.decode_tokens_per_s,
+        )
+    return ComputePrice.here(
+        settings,
+        prefill_tokens_per_s=known[0] or UNMEASURED[0],
+        decode_tokens_per_s=known[1] or UNMEASURED[1],
+        safety=COLD_SAFETY,
+    )
 
 
 def _served(name: str, profile: Profile, rest: str, settings: Settings) -> Model:
@@ -118,15 +159,12 @@ def _local(name: str, rest: str, settings: Settings) -> Model:
         path = Path(rest).expanduser()
         if not path.is_file():
             raise UnknownModel(f"there is no file {rest!r}")
-        price = ComputePrice(settings.usd_per_hour, *UNMEASURED, safety=COLD_SAFETY)
-        return LlamaCppModel(name, path, price=price, fingerprint=catalog.file_sha256(path))
+        sha256 = catalog.file_sha256(path)
+        price = local_price(settings, sha256)
+        return LlamaCppModel(name, path, price=price, fingerprint=sha256, states=settings.home / STATES)
     entry = catalog.entry(rest)
     if entry.kind != "gguf":
         raise UnknownModel(f"{rest!r} is an embedding model; it cannot answer")
-    price = ComputePrice(
-        settings.usd_per_hour,
-        entry.prefill_tokens_per_s or UNMEASURED[0],
-        entry.decode_tokens_per_s or UNMEASURED[1],
-        safety=COLD_SAFETY,
-    )
-    return LlamaCppModel.from_catalog(rest, price=price)
+    known = (entry.prefill_tokens_per_s, entry.decode_tokens_per_s)
+    price = local_price(settings, entry.sha256, known=known)
+    return LlamaCppModel.from_catalog(rest, price=price, states=settings.home / STATES)

@@ -50,7 +50,8 @@ class Message:
     """One turn of a conversation.
 
     ``calls`` are the tools that an assistant's turn asked for. A turn of the role ``"tool"`` brings the result of one:
-    ``answers`` is that call's id.
+    ``answers`` is that call's id. ``echo`` is that of the `Completion` which an assistant's turn brings back: a model
+    that wants it (and made it) gets it, others never see it.
     """
 
     role: Role
@@ -58,6 +59,7 @@ class Message:
     images: tuple[Image, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     answers: str | None = None
+    echo: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Completion:
     ``"refused"`` the model declined. ``confidence`` is the geometric mean probability of the output tokens (0 to 1)
     where the model reports probabilities, else None. ``served_by`` is the name of the model that the provider says
     answered. ``price`` is what was charged by where that is not the model's own: another service tier than asked for.
+    ``echo`` is what the provider wants back, unread, with a turn that asked for tools: its signed or sealed reasoning.
     """
 
     text: str
@@ -104,6 +107,7 @@ class Completion:
     confidence: float | None = None
     calls: tuple[ToolCall, ...] = ()
     price: Price | None = None
+    echo: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,23 +59,42 @@ _KEYWORDS: Final[Mapping[str, frozenset[str]]] = {
 
 def to_gbnf(schema: JsonSchema) -> str:
     """The grammar of `schema`, from its rule ``root``. Raises `SchemaUnsupported`, naming the keyword and its place."""
-    return _Grammar(schema).text()
+    grammar = _Grammar(schema)
+    root = grammar.root()
+    return _written({"root": root, **grammar.rules})
+
+
+def alternatives(choices: Sequence[tuple[str, JsonSchema, str]], *, before: str, after: str) -> str:
+    """The grammar of one of several values, each between two texts of its own, all between `before` and `after`.
+
+    Raises `SchemaUnsupported`, as `to_gbnf` does.
+    """
+    rules: dict[str, str] = {}
+    either: list[str] = []
+    for number, (start, schema, end) in enumerate(choices):
+        part = _Grammar(schema, prefix=f"c{number}")
+        either.append(f"{_literal(start)} ({part.root()}) {_literal(end)}")
+        rules |= part.rules
+    return _written({"root": f"{_literal(before)} {_either(either)} {_literal(after)}", **rules})
+
+
+def _written(rules: Mapping[str, str]) -> str:
+    primitives = {name: _PRIMITIVES[name] for name in _used_primitives(rules.values())}
+    return "\n".join(f"{name} ::= {rule}" for name, rule in {**rules, **primitives}.items())
 
 
 class _Grammar:
     """Rules by name, and the rule that each ``$ref`` became: a schema may refer to itself."""
 
-    def __init__(self, schema: JsonSchema) -> None:
+    def __init__(self, schema: JsonSchema, *, prefix: str = "") -> None:
         self._schema = schema
-        self._rules: dict[str, str] = {}
+        self._prefix = prefix
+        self.rules: dict[str, str] = {}
         self._refs: dict[str, str] = {}
 
-    def text(self) -> str:
-        root = self._rule(self._schema, "#")
-        self._rules = {"root": root, **self._rules}
-        for name in _used_primitives(self._rules.values()):
-            self._rules[name] = _PRIMITIVES[name]
-        return "\n".join(f"{name} ::= {rule}" for name, rule in self._rules.items())
+    def root(self) -> str:
+        """What stands for the whole schema; ``rules`` has what it needs."""
+        return self._rule(self._schema, "#")
 
     def _rule(self, schema: object, place: str) -> str:
         """What stands for `schema` on the right of a rule."""
@@ -130,8 +149,8 @@ class _Grammar:
     def _reference(self, ref: str, place: str) -> str:
         if ref not in self._refs:
             target = _resolve(self._schema, ref, place)
-            self._refs[ref] = name = f"ref{len(self._refs)}"
-            self._rules[name] = self._rule(target, ref)
+            self._refs[ref] = name = f"{self._prefix}ref{len(self._refs)}"
+            self.rules[name] = self._rule(target, ref)
         return self._refs[ref]
 
     def _object(self, keywords: JsonSchema, place: str) -> str:
@@ -183,11 +202,11 @@ class _Grammar:
         rule = self._rule(schema, place)
         if re.fullmatch(r"[a-z0-9]+", rule):
             return rule
-        for name, known in self._rules.items():
+        for name, known in self.rules.items():
             if known == rule:
                 return name
-        name = f"rule{len(self._rules)}"
-        self._rules[name] = rule
+        name = f"{self._prefix}rule{len(self.rules)}"
+        self.rules[name] = rule
         return name
 
     @staticmethod

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,29 +17,41 @@ from agentbudget.models import catalog
 from agentbudget.models.base import (
     Completion,
     Delta,
+    Finish,
     InputCount,
     JsonSchema,
     Meter,
     Place,
     Price,
     Request,
-    in_one_piece,
+    ToolCall,
 )
 from agentbudget.models.grammar import to_gbnf
+from agentbudget.models.llama.shared import Shared
+from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
-    from agentbudget.models._llama import Engine, Job, Vocabulary
+    from agentbudget.models.llama.engine import Engine
+    from agentbudget.models.llama.job import Job
+    from agentbudget.models.llama.vocabulary import Prompt, Vocabulary
 
 DEFAULT_CONTEXT: Final = 4096
+STREAM_LEAD_TOKENS: Final = 8
+"""Tokens that a stream may be ahead of its reader: enough that neither waits for the other."""
 _INLINE_CHARACTERS: Final = 8_000
 """Text that is tokenized in less time than handing it to a thread takes."""
+_ENDED: Final = object()
 
 
 class LlamaCppModel:
     """A GGUF file as a `Model`. Nothing is read before the first call; the tensors not before the first completion.
 
-    Calls take turns, first come first served, with every other local model of this process: two at once on the same
-    processors would each take, and be charged for, far more than twice the time.
+    Calls run beside each other, up to ``parallel`` of them in one batch, and each is charged for its share of the time.
+    Two models of this process never compute at the same time. Models made of the same file share one copy of it.
+
+    With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is
+    alone; beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the
+    other one may be chosen.
 
     A request's schema becomes a grammar; it does not stand in the prompt, so the prompt should say what is asked for.
     """
@@ -52,25 +64,46 @@ class LlamaCppModel:
         price: Price,
         fingerprint: str,
         n_ctx: int = DEFAULT_CONTEXT,
+        parallel: int | None = None,
+        gpu_layers: int | None = None,
+        states: Path | None = None,
+        template: str | None = None,
     ) -> None:
         """`path` may be a function that finds (and fetches) the file when it is first needed, in a thread.
 
         ``fingerprint`` identifies the weights (`catalog.file_sha256`); ``n_ctx`` is the window for
-        input and output.
+        input and output. ``parallel``: answers at once; None: ``AGENTBUDGET_PARALLEL``, else as many, up to 8, as keep
+        the cache within 512 MiB. ``gpu_layers``: layers computed on GPUs; None: ``AGENTBUDGET_GPU_LAYERS``, else all,
+        where this build of llama.cpp has a GPU with room for them. ``states`` is a folder in which what was computed of
+        fixed prompts is kept; None: it is kept in memory only. ``template`` is a chat template in place of the file's.
         """
         self._name = name
         self._path = path
         self._price = price
         self._fingerprint = fingerprint
         self._n_ctx = n_ctx
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"agentbudget-{name}")
+        self._parallel = _setting("AGENTBUDGET_PARALLEL", parallel)
+        self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers)
+        self._states = states
+        self._template = template
         self._opening = threading.Lock()
         self._vocabulary: Vocabulary | None = None
         self._engine: Engine | None = None
         self._grammars: dict[str, str] = {}
+        self._in_use = threading.Condition()
+        self._uses = 0
 
     @classmethod
-    def from_catalog(cls, name: str, *, price: Price, n_ctx: int = DEFAULT_CONTEXT) -> Self:
+    def from_catalog(
+        cls,
+        name: str,
+        *,
+        price: Price,
+        n_ctx: int = DEFAULT_CONTEXT,
+        parallel: int | None = None,
+        gpu_layers: int | None = None,
+        states: Path | None = None,
+    ) -> Self:
         """The catalog's model `name`, verified (and fetched, if it is missing) when it is first needed."""
         entry = catalog.entry(name)
         return cls(
@@ -79,7 +112,21 @@ class LlamaCppModel:
             price=price,
             fingerprint=entry.sha256,
             n_ctx=min(n_ctx, entry.context_window),
+            parallel=parallel,
+            gpu_layers=gpu_layers,
+            states=states,
         )
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: {self.where}>"
+
+    @property
+    def where(self) -> str:
+        """Where it computes: ``"not loaded"``, ``"processors, 8 at once"``, ``"NVIDIA H100, 8 at once"``."""
+        if (engine := self._engine) is None:
+            return "not loaded"
+        device = engine.device.name if engine.device else "processors"
+        return f"{device}, {engine.layout.slots} at once"
 
     @property
     def name(self) -> str:
@@ -111,121 +158,257 @@ class LlamaCppModel:
         """The sha256 of the file, which holds the weights and the chat template."""
         return self._fingerprint
 
+    @property
+    def stream_lead_tokens(self) -> int | None:
+        """What a stream may be ahead of its reader: more is not computed before the reader has taken that."""
+        return STREAM_LEAD_TOKENS
+
     async def count_input(self, request: Request) -> InputCount:
         """The exact number of prompt tokens. Reads the vocabulary only; never waits for a generation."""
-        return InputCount(len(await self._prompt(request)), exact=True)
+        return InputCount(len((await self._prompt(request)).tokens), exact=True)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
-        """Answer `request`, when its turn has come.
+        """Answer `request`, when there is a place for it.
 
         Raises `ContextTooLong` and `SchemaUnsupported` before anything is computed, `WeightsError` if the file cannot
         be used. When cancelled it stops within a token (or a chunk of the prompt), and `meter` has what was used.
         """
         job = await self._prepare(request)
-        async with _turns.turn():
-            engine = await asyncio.get_running_loop().run_in_executor(self._worker, self._open_engine)
+        async with self._place() as engine:
             meter.leaving()
-            await self._run(engine, job, meter)
-        return Completion(job.text, job.finish, job.usage, served_by=self._name, confidence=job.confidence)
+            try:
+                engine.submit(job)
+                await self._end_of(engine, job)
+            finally:
+                meter.used(job.usage)
+        return self._completion(job, job.finish)
 
-    @property
-    def stream_lead_tokens(self) -> int | None:
-        """None: it answers in one piece."""
-        return None
+    async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """Answer `request` piece by piece. No more is computed ahead of the reader than `stream_lead_tokens`."""
+        job = await self._prepare(request)
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Usage] | object]()
 
-    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
-        """The answer in one piece; see `Model.stream`."""
-        return in_one_piece(self, request, meter)
+        def tell(event: tuple[str, Usage] | object) -> None:
+            try:
+                loop.call_soon_threadsafe(told.put_nowait, event)
+            except RuntimeError:  # the loop was closed, and with it whoever read here
+                job.stop.set()
+
+        job.on_text = lambda text, usage: tell((text, usage))
+        job.granted_tokens = STREAM_LEAD_TOKENS
+        job.done.add_done_callback(lambda _: tell(_ENDED))
+        async with self._place() as engine:
+            meter.leaving()
+            sent, cut = 0, False
+            try:
+                engine.submit(job)
+                async for text, usage in _events(told):
+                    meter.used(usage)
+                    if cut := not meter.may_go_on(self._ahead(engine, job, usage)):
+                        break
+                    if text:
+                        sent += len(text)
+                        yield Delta(text)
+                    engine.grant(job, usage.output_tokens + STREAM_LEAD_TOKENS)
+            finally:
+                engine.stop(job)
+                await self._end_of(engine, job)
+                meter.used(job.usage)
+        answer = self._completion(job, "cut" if cut else job.finish)
+        if rest := answer.text[sent:]:
+            yield Delta(rest)
+        yield Delta(completion=answer)
 
     async def aclose(self) -> None:
-        """Free the model's memory. A later call loads it again."""
-        await asyncio.get_running_loop().run_in_executor(self._worker, self._close)
+        """Free the model's memory, once calls under way have ended. A later call loads it again."""
+        await asyncio.to_thread(self._close)
+
+    @staticmethod
+    def _ahead(engine: Engine, job: Job, usage: Usage) -> Usage:
+        """What will have been used at most when the reader is asked again: the whole prompt, and the lead."""
+        lead = min(STREAM_LEAD_TOKENS, job.request.max_output_tokens - usage.output_tokens)
+        rest = len(job.prompt.tokens) - usage.input_tokens
+        return usage + Usage(rest, lead, compute_ns=int(engine.seconds_of(lead) * 1e9))
+
+    def _completion(self, job: Job, finish: Finish) -> Completion:
+        text, calls = job.text, tuple[ToolCall, ...]()
+        if job.hidden:
+            from agentbudget.models.llama.calls import parse
+
+            text, calls = parse(text, job.request.messages)
+            if calls and finish == "stop":
+                finish = "tools"
+        return Completion(text, finish, job.usage, served_by=self._name, confidence=job.confidence, calls=calls)
 
     async def _prepare(self, request: Request) -> Job:
         """Everything that can be refused before anything is spent."""
         prompt = await self._prompt(request)
         if request.max_output_tokens < 1:
             raise RequestRejected("max_output_tokens must be at least 1", model=self._name, sent=False)
-        if len(prompt) + request.max_output_tokens > self._n_ctx:
+        if (missing := len(prompt.tokens) + request.max_output_tokens - self._n_ctx) > 0:
             raise ContextTooLong(
-                f"{self._name}: {len(prompt):,} tokens of input and {request.max_output_tokens:,} of output do not fit "
-                f"its window of {self._n_ctx:,}: give it less context, less output, or a larger n_ctx",
-                input_tokens=len(prompt),
+                f"{self._name}: {len(prompt.tokens):,} tokens of input and {request.max_output_tokens:,} of output are "
+                f"{missing:,} too many for its window of {self._n_ctx:,}: give it less context, less output, or a "
+                "larger n_ctx",
+                input_tokens=len(prompt.tokens),
                 output_tokens=request.max_output_tokens,
                 window=self._n_ctx,
             )
-        from agentbudget.models._llama import Job
+        from agentbudget.models.llama import calls
+        from agentbudget.models.llama.job import Job
 
-        return Job(prompt, request, await self._grammar(request.schema))
+        if request.tools and request.tool_choice == "none":  # the tools stay in the prompt, as they are in its cache
+            request = replace(request, stop=(*request.stop, calls.BEGIN))
+        hidden = calls.BEGIN if request.tools and request.tool_choice != "none" else None
+        return Job(prompt, request, await self._grammar(request), hidden=hidden)
 
-    async def _grammar(self, schema: JsonSchema | None) -> str | None:
-        """The grammar of `schema`, known to be one that llama.cpp takes."""
-        if schema is None:
+    async def _grammar(self, request: Request) -> str | None:
+        """What the answer is held to, known to be a grammar that llama.cpp takes."""
+        required = request.tools and request.tool_choice == "required"
+        if request.schema is None and not required:
             return None
-        key = json.dumps(schema)
+        asked = [[tool.name, tool.parameters] for tool in request.tools] if required else request.schema
+        key = json.dumps(asked)
         if key not in self._grammars:
-            gbnf = to_gbnf(schema)
+            gbnf = self._written_grammar(request, request.schema)
             (await self._open_vocabulary()).check_grammar(gbnf)
             self._grammars[key] = gbnf
         return self._grammars[key]
 
-    async def _prompt(self, request: Request) -> list[int]:
+    @staticmethod
+    def _written_grammar(request: Request, schema: JsonSchema | None) -> str:
+        if schema is not None:
+            return to_gbnf(schema)
+        from agentbudget.models.llama import calls
+
+        return calls.grammar(request.tools)
+
+    async def _prompt(self, request: Request) -> Prompt:
         vocabulary = await self._open_vocabulary()
+        self._refuse(request, vocabulary)
         from jinja2 import TemplateError
+
+        def prompt() -> Prompt:
+            return vocabulary.prompt(request.messages, tools=request.tools, fixed=request.fixed)
 
         try:
             if sum(len(message.text) for message in request.messages) <= _INLINE_CHARACTERS:
-                return vocabulary.prompt(request.messages)
-            return await asyncio.to_thread(vocabulary.prompt, request.messages)
+                return prompt()
+            return await asyncio.to_thread(prompt)
         except (TemplateError, ValueError) as error:
-            raise RequestRejected(
-                f"{self._name}: its chat template refuses these messages: {error}", model=self._name, sent=False
-            ) from error
+            raise self._rejected(f"its chat template refuses these messages: {error}") from error
 
-    async def _run(self, engine: Engine, job: Job, meter: Meter) -> None:
-        """Let the worker compute `job`; come back only when it has stopped, whatever happens here."""
-        running = asyncio.get_running_loop().run_in_executor(self._worker, engine.run, job)
+    def _refuse(self, request: Request, vocabulary: Vocabulary) -> None:
+        """What llama.cpp in this process, or the model's template, cannot do."""
+        if any(message.images for message in request.messages):
+            raise self._rejected("it reads text only: send pictures to a model that sees")
+        if (
+            request.tools or any(message.calls for message in request.messages)
+        ) and not vocabulary.template.knows_tools:
+            raise self._rejected(
+                "its chat template knows no tools (as <tool_call> blocks): use a model that was trained for them, "
+                "such as qwen2.5, or give its template"
+            )
+        if request.tools and request.tool_choice == "required" and request.schema is not None:
+            raise self._rejected("an answer cannot be held to a schema and be a tool's call: ask for one of them")
+
+    def _rejected(self, why: str) -> RequestRejected:
+        return RequestRejected(f"{self._name}: {why}", model=self._name, sent=False)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[Engine]:
+        """A place in the batch of the engine, which stays open so long."""
+        with self._use():
+            engine = self._engine or await asyncio.to_thread(self._open_engine)
+            async with engine.places.taken():
+                yield engine
+
+    @contextmanager
+    def _use(self) -> Generator[None]:
+        with self._in_use:
+            self._uses += 1
         try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            job.stop.set()
-            await _ended(running)
-            raise
-        except RuntimeError as error:
-            raise ModelUnavailable(f"{self._name}: {error}", model=self._name, usage=job.usage) from error
+            yield
         finally:
-            meter.used(job.usage)
+            with self._in_use:
+                self._uses -= 1
+                self._in_use.notify_all()
+
+    async def _end_of(self, engine: Engine, job: Job) -> None:
+        """Come back only when the engine has let go of `job`, whatever happens here."""
+        ended = asyncio.wrap_future(job.done)
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            engine.stop(job)
+            await _ended(ended)
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise ModelUnavailable(f"{self._name}: {error}", model=self._name, usage=job.usage) from error
 
     async def _open_vocabulary(self) -> Vocabulary:
         return self._vocabulary or await asyncio.to_thread(self._load_vocabulary)
 
     def _load_vocabulary(self) -> Vocabulary:
-        from agentbudget.models._llama import Vocabulary
+        from agentbudget.models.llama.vocabulary import Vocabulary
 
         with self._opening:
             if self._vocabulary is None:
                 if callable(self._path):
                     self._path = self._path()
-                self._vocabulary = Vocabulary(self._path)
+                path = self._path
+                self._vocabulary_key = (*_identity(path), self._template)
+                self._vocabulary = _vocabularies.acquire(
+                    self._vocabulary_key, lambda: Vocabulary(path, template=self._template)
+                )
             return self._vocabulary
 
     def _open_engine(self) -> Engine:
-        from agentbudget.models._llama import Engine
+        from agentbudget.models.llama.engine import Engine, Options
 
         vocabulary = self._load_vocabulary()
-        if self._engine is None:
-            path = self._path() if callable(self._path) else self._path
-            self._engine = Engine(path, vocabulary, n_ctx=self._n_ctx)
-        return self._engine
+        with self._opening:
+            if self._engine is None:
+                options = Options(self._n_ctx, self._parallel, self._gpu_layers, self._states)
+                self._engine_key = (*self._vocabulary_key, options)
+                self._engine = _engines.acquire(
+                    self._engine_key, lambda: Engine(vocabulary, options, fingerprint=self._fingerprint)
+                )
+            return self._engine
 
     def _close(self) -> None:
+        with self._in_use:
+            self._in_use.wait_for(lambda: not self._uses)
         with self._opening:
             engine, self._engine = self._engine, None
             vocabulary, self._vocabulary = self._vocabulary, None
         if engine is not None:
-            engine.close()
+            _engines.release(self._engine_key)
         if vocabulary is not None:
-            vocabulary.close()
+            _vocabularies.release(self._vocabulary_key)
+
+
+_vocabularies: Final[Shared[Vocabulary]] = Shared()
+_engines: Final[Shared[Engine]] = Shared()
+
+
+def _identity(path: Path) -> tuple[object, ...]:
+    """What tells one file from another, and from what it was before it was replaced."""
+    if not path.is_file():
+        return (path,)
+    about = path.stat()
+    return (path.resolve(), about.st_size, about.st_mtime_ns)
+
+
+def _setting(name: str, given: int | None) -> int | None:
+    written = os.environ.get(name)
+    return given if given is not None or not written else int(written)
+
+
+async def _events(told: asyncio.Queue[tuple[str, Usage] | object]) -> AsyncGenerator[tuple[str, Usage], None]:
+    while (event := await told.get()) is not _ENDED:
+        assert isinstance(event, tuple)
+        yield event
 
 
 async def _ended(running: asyncio.Future[None]) -> None:
@@ -236,59 +419,3 @@ async def _ended(running: asyncio.Future[None]) -> None:
         except asyncio.CancelledError:
             continue
     running.exception()  # looked at, so that asyncio does not report it as forgotten; the cancellation goes first
-
-
-class _Turns:
-    """One computation at a time, first come first served, whichever event loop or thread it is asked from."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._busy = False
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Wait for one's turn, and pass it on at the end."""
-        await self._take()
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    async def _take(self) -> None:
-        loop = asyncio.get_running_loop()
-        with self._mutex:
-            if not self._busy:
-                self._busy = True
-                return
-            mine = (loop, loop.create_future())
-            self._waiting.append(mine)
-        try:
-            await mine[1]
-        except asyncio.CancelledError:
-            with self._mutex:
-                still_waiting = mine in self._waiting
-                if still_waiting:
-                    self._waiting.remove(mine)
-            if not still_waiting:  # the turn was on its way here
-                self._pass_on()
-            raise
-
-    def _pass_on(self) -> None:
-        with self._mutex:
-            while self._waiting:
-                loop, waiter = self._waiting.popleft()
-                try:
-                    loop.call_soon_threadsafe(_give, waiter)
-                except RuntimeError:  # that loop was closed, and with it whoever waited there
-                    continue
-                return
-            self._busy = False
-
-
-def _give(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-_turns: Final = _Turns()

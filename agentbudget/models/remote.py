@@ -150,7 +150,7 @@ class Caller:
             while (piece := await pieces.get()) is not None:
                 told = True
                 yield Delta(piece)
-            completion = self._heard_out(heard, meter, cut=await listening)
+            completion = self._heard_out(heard, meter, cut=await _outcome(listening, heard))
             if completion.text and not told:
                 yield Delta(completion.text)
             yield Delta(completion=completion)
@@ -159,7 +159,8 @@ class Caller:
                 await _ended(listening)
             finally:
                 if meter.sent and meter.usage is None:
-                    meter.presumed = heard.presumed()
+                    meter.usage = heard.usage
+                    meter.presumed = heard.presumed() if heard.usage is None else None
 
     async def _listen(
         self,
@@ -254,6 +255,16 @@ class Caller:
         if isinstance(cause, httpx2.TimeoutException):
             return self.unknown(f"{self.address} did not answer in time")
         return self.unknown(f"{self.address} dropped the connection ({_name(cause)})")
+
+
+async def _outcome(listening: asyncio.Task[bool], heard: Heard[E]) -> bool:
+    """Whether a stream was cut. One that failed after its answer was whole has not failed."""
+    try:
+        return await listening
+    except OutcomeUnknown:
+        if heard.usage is None:
+            raise
+        return False
 
 
 async def _ended(task: asyncio.Task[bool]) -> None:

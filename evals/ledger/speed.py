@@ -12,9 +12,9 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from itertools import count
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.sqlite import CHECKPOINT_PAGES, SqliteStore
@@ -22,7 +22,7 @@ from agentbudget.money import Amount, Budget
 
 HELD = Amount(1_000, 10, 1)
 COST = Amount(900, 9, 1)
-Statement = tuple[str, tuple[Any, ...]]
+Statement = tuple[str, tuple[Any, ...] | list[tuple[Any, ...]]]
 
 
 def main() -> None:
@@ -62,55 +62,69 @@ def _rate(ledger: Ledger, accounts: int, pairs: int) -> float:
 
 
 def _compare(folder: Path, accounts: int, pairs: int, rounds: int) -> str:
-    transactions = _record(folder / "recorded.db", accounts, pairs)
+    statements = _record(folder / "recorded.db", accounts, pairs)
     ours: list[float] = []
     raw: list[float] = []
     for turn in range(rounds):
         with _opened(Ledger.open(folder / f"ledger-{turn}.db"), accounts) as ledger:
             ours.append(_rate(ledger, accounts, pairs))
-        raw.append(_replay(folder / f"raw-{turn}.db", transactions, accounts, pairs))
+        raw.append(_replay(folder / f"raw-{turn}.db", statements, accounts, pairs))
     size = (folder / "ledger-0.db").stat().st_size
     ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
     figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
     return f"| SQLite | {accounts} | {figures} |"
 
 
-def _record(path: Path, accounts: int, pairs: int) -> list[list[Statement]]:
-    """What the ledger writes, transaction by transaction."""
+class _Listener:
+    """A connection whose changes are written down, transaction by transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.heard: list[Statement] = []
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._db.in_transaction
+
+    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        if not sql.startswith(("SELECT", "PRAGMA")):
+            self.heard.append((sql, values))
+        return self._db.execute(sql, values)
+
+    def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> sqlite3.Cursor:
+        listed = list(rows)
+        self.heard.append((sql, listed))
+        return self._db.executemany(sql, listed)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _record(path: Path, accounts: int, pairs: int) -> list[Statement]:
+    """What the ledger sends."""
     store = SqliteStore(path)
     with _opened(Ledger(store), accounts) as ledger:
-        transactions: list[list[Statement]] = []
-        with store.write() as tx:
-            execute = tx._execute  # pyright: ignore[reportPrivateUsage] # listened to, not changed
-
-        def listen(sql: str, values: tuple[Any, ...] = ()) -> Any:
-            if not sql.startswith("SELECT"):
-                transactions[-1].append((sql, values))
-            return execute(sql, values)
-
-        tx._execute = listen  # pyright: ignore[reportPrivateUsage]
-        numbers = count()
-        for _ in range(pairs):
-            transactions.append([])
-            hold = ledger.reserve(f"call-{next(numbers)}", HELD, accounts=_names(accounts))
-            transactions.append([])
-            hold.settle(COST)
-    return transactions
+        writer = cast(Any, store.write())  # listened to, not changed
+        listener = _Listener(writer._db)
+        writer._db = writer._tx._db = listener
+        writer._write = listener.execute
+        _rate(ledger, accounts, pairs)
+        return listener.heard
 
 
-def _replay(path: Path, transactions: list[list[Statement]], accounts: int, pairs: int) -> float:
-    """The same statements with the same values, by the bare module."""
+def _replay(path: Path, statements: list[Statement], accounts: int, pairs: int) -> float:
+    """The same statements with the same values in the same transactions, by the bare module."""
     _opened(Ledger.open(path), accounts).close()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     began = time.perf_counter()
-    for statements in transactions:
-        db.execute("BEGIN IMMEDIATE")
-        for sql, values in statements:
+    for sql, values in statements:
+        if isinstance(values, list):
+            db.executemany(sql, values)
+        else:
             db.execute(sql, values)
-        db.execute("COMMIT")
     rate = pairs / (time.perf_counter() - began)
     db.close()
     return rate

@@ -181,14 +181,22 @@ class Model:
         return held, posted
 
     def _beside(self, account: str, window: str, hold: Hold, now_ns: int) -> Triple:
-        """What counts where more for `hold` would count."""
-        if place(window, hold.made_ns) >= first_place(window, now_ns):
+        """The most that counts, in each unit, in any time in which more for `hold` would count."""
+        if not window.endswith("s") and place(window, hold.made_ns) >= first_place(window, now_ns):
             return plus(*self.in_window(account, window, now_ns))
-        total, first, last = ZERO, place(window, hold.made_ns), last_place(window, hold.made_ns)
-        for other in self.holds.values():
-            if account in other.accounts and first <= place(window, other.made_ns) <= last:
-                total = plus(total, other.amount if other.state == "open" else other.cost)
-        return total
+        first, last = place(window, hold.made_ns), last_place(window, hold.made_ns)
+        others = [other for other in self.holds.values() if account in other.accounts]
+        ends = {first, *(place(window, other.made_ns) for other in others)}
+        found = ZERO
+        for end in ends:
+            if first <= end <= last:
+                begin = (end[0] - 1000,) if window.endswith("s") else first
+                total = ZERO
+                for other in others:
+                    if begin <= place(window, other.made_ns) <= end:
+                        total = plus(total, other.amount if other.state == "open" else other.cost)
+                found = most(found, total)
+        return found
 
     def room(self, account: str, now_ns: int) -> list[tuple[Triple, Limits]]:
         """What is used of each limit, and the limit."""

@@ -31,8 +31,7 @@ from agentbudget.errors import (
     UnknownHold,
 )
 from agentbudget.ledger import Ledger
-from agentbudget.ledger.schema import VERSION
-from agentbudget.ledger.sqlite import SqliteStore
+from agentbudget.ledger.sqlite import VERSION, SqliteStore
 from agentbudget.money import MAX, Amount, Budget
 
 HUGE: Final = pytest.param(1 << 20_000, id="huge")

@@ -105,3 +105,31 @@ def test_the_longest_window_is_read_back_and_refuses_with_a_date(location: str, 
             ledger.reserve("y", tokens(1), accounts=["a"])
         assert refused.value.resets_at is not None
         assert ledger.windows("a")[0].window.seconds == 11_000 * DAY_S
+
+
+def test_an_extension_fits_every_rolling_time_that_the_hold_was_in(timed: Ledger, clock: ManualClock) -> None:
+    timed.account("a", windows={"100s": Budget(tokens=100)})
+    timed.reserve("old", tokens(50), accounts=["a"]).settle(tokens(50))
+    clock.advance(90)
+    hold = timed.reserve("long", tokens(50), accounts=["a"])
+    clock.advance(20)  # the old one is out of what counts now; it was in with this one
+    with pytest.raises(BudgetExceeded) as refused:
+        hold.extend(tokens(51))
+    assert (refused.value.window, refused.value.available) == ("100s", 0)
+    timed.reserve("next", tokens(50), accounts=["a"]).settle(tokens(20))
+    clock.advance(90)
+    timed.reserve("later", tokens(60), accounts=["a"])  # out of every time that the long one is in
+    hold.settle(tokens(50))
+
+
+def test_an_extension_of_a_rolling_window_counts_what_came_after_the_hold(timed: Ledger, clock: ManualClock) -> None:
+    timed.account("a", windows={"100s": Budget(tokens=100)})
+    hold = timed.reserve("long", tokens(10), accounts=["a"])
+    clock.advance(60)
+    timed.reserve("after", tokens(60), accounts=["a"])
+    hold.extend(tokens(40))
+    with pytest.raises(BudgetExceeded):
+        hold.extend(tokens(41))
+    clock.advance(70)  # the hold is out of what counts now
+    with pytest.raises(BudgetExceeded):
+        hold.extend(tokens(41))

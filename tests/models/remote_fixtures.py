@@ -10,7 +10,11 @@ from agentbudget.models.anthropic import AnthropicModel
 from agentbudget.models.base import JsonSchema, Message, Request
 from agentbudget.models.openai import OpenAIModel
 from agentbudget.prices import TokenPrice
-from tests.models.provider_server import Json, Reply
+from tests.models.played import Dialect
+from tests.models.played.chat import CHAT
+from tests.models.played.messages import MESSAGES, error
+from tests.models.played.responses import RESPONSES
+from tests.models.provider_server import Json, Reply, frame
 
 KEY: Final = "sk-very-secret-0123456789"
 PRICE: Final = TokenPrice.custom(input_usd_per_mtok=1, output_usd_per_mtok=5)
@@ -120,13 +124,34 @@ class Api:
     variable: str
     model: Callable[[str], AnthropicModel | OpenAIModel]
     answer: Callable[[], Json]
+    dialect: Dialect
+    error_event: bytes
+    """How an API that has begun to answer says that it cannot go on."""
 
     def reply(self) -> Reply:
         return Reply.json(self.answer())
 
 
+OVERLOADED: Final = {"error": {"message": "Overloaded", "type": "overloaded_error", "param": None, "code": None}}
+
 APIS: Final = (
-    Api("anthropic", "/v1/messages", "ANTHROPIC_API_KEY", claude, claude_answer),
-    Api("responses", "/v1/responses", "OPENAI_API_KEY", responses, response_answer),
-    Api("chat", "/v1/chat/completions", "OPENAI_API_KEY", chat, chat_answer),
+    Api(
+        "anthropic",
+        "/v1/messages",
+        "ANTHROPIC_API_KEY",
+        claude,
+        claude_answer,
+        MESSAGES,
+        frame(error("overloaded_error", "Overloaded")),
+    ),
+    Api(
+        "responses",
+        "/v1/responses",
+        "OPENAI_API_KEY",
+        responses,
+        response_answer,
+        RESPONSES,
+        frame({"type": "error", "code": "server_error", "message": "Overloaded", "param": None, "sequence_number": 9}),
+    ),
+    Api("chat", "/v1/chat/completions", "OPENAI_API_KEY", chat, chat_answer, CHAT, frame(OVERLOADED)),
 )

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentbudget.errors import InvalidOutput, OutcomeUnknown, SchemaUnsupported, UnknownModel, UnknownPrice
-from agentbudget.models.anthropic import STREAM_ABOVE_TOKENS, AnthropicModel
-from agentbudget.models.base import Completion, Message, Meter, Request
+from agentbudget.models.anthropic import AnthropicModel
+from agentbudget.models.base import Completion, Message, Meter, Request, ToolCall
 from agentbudget.usage import Usage
-from tests.models.provider_server import Json, ProviderServer, Reply
+from tests.models.conformance.requests import WEATHER
+from tests.models.provider_server import ProviderServer, Reply
 from tests.models.remote_fixtures import KEY, ask, claude, claude_answer
-
-LONG = STREAM_ABOVE_TOKENS + 1
-
-
-def started(*, cache_read_input_tokens: int = 0) -> Json:
-    message = claude_answer(stop_reason=None, output_tokens=1, cache_read_input_tokens=cache_read_input_tokens)
-    return {"type": "message_start", "message": {**message, "content": []}}
-
-
-def words(*texts: str) -> list[Json]:
-    return [
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "ping"},
-        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts),
-        {"type": "content_block_stop", "index": 0},
-    ]
-
-
-def ended(reason: str, output_tokens: int) -> list[Json]:
-    delta = {"stop_reason": reason, "stop_sequence": None}
-    return [
-        {"type": "message_delta", "delta": delta, "usage": {"output_tokens": output_tokens}},
-        {"type": "message_stop"},
-    ]
 
 
 async def complete(request: Request, reply: Reply, meter: Meter | None = None) -> tuple[Completion, ProviderServer]:
@@ -74,6 +53,29 @@ async def test_usage_includes_what_the_cache_read_and_wrote() -> None:
     answer = claude_answer(cache_read_input_tokens=100, cache_creation_input_tokens=30)
     completion, _ = await complete(ask(), Reply.json(answer))
     assert completion.usage == Usage(input_tokens=142, output_tokens=3, cached_tokens=100, cache_write_tokens=30)
+
+
+async def test_usage_tells_what_the_cache_keeps_for_an_hour_and_what_was_thought() -> None:
+    answer = claude_answer(cache_creation_input_tokens=30, output_tokens=50)
+    answer["usage"]["cache_creation"] = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}
+    answer["usage"]["output_tokens_details"] = {"thinking_tokens": 40}
+    completion, _ = await complete(ask(), Reply.json(answer))
+    assert completion.usage == Usage(42, 50, cache_write_tokens=30, cache_write_1h_tokens=20, reasoning_tokens=40)
+
+
+async def test_tools_that_are_asked_for_come_with_the_thoughts_before_them() -> None:
+    thought = {"type": "thinking", "thinking": "", "signature": "c2lnbmVk"}
+    sealed = {"type": "redacted_thinking", "data": "c2VhbGVk"}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Lyon"}}
+    answer = claude_answer(stop_reason="tool_use")
+    answer["content"] = [thought, sealed, {"type": "text", "text": "I look."}, call]
+    completion, _ = await complete(ask(tools=(WEATHER,)), Reply.json(answer))
+    assert (completion.finish, completion.text) == ("tools", "I look.")
+    assert completion.calls == (ToolCall("toolu_1", "weather", '{"city": "Lyon"}'),)
+    turn = Message("assistant", completion.text, calls=completion.calls, echo=completion.echo)
+    after = replace(ask(tools=(WEATHER,)), messages=(*ask().messages, turn, Message("tool", "?", answers="toolu_1")))
+    _, server = await complete(after, Reply.json(claude_answer()))
+    assert server.body["messages"][1]["content"] == [thought, sealed, {"type": "text", "text": "I look."}, call]
 
 
 @pytest.mark.parametrize(
@@ -150,33 +152,6 @@ async def test_thinking_is_left_out_of_the_text() -> None:
     answer["content"] = [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "yes"}]
     completion, _ = await complete(ask(), Reply.json(answer))
     assert completion.text == "yes"
-
-
-async def test_a_long_answer_is_streamed() -> None:
-    meter = Meter()
-    events = (started(cache_read_input_tokens=5), *words("Hello, ", "world"), *ended("end_turn", 20_000))
-    completion, server = await complete(ask(cap=LONG), Reply.events(*events), meter)
-    assert server.body["stream"] is True
-    assert (completion.text, completion.finish) == ("Hello, world", "stop")
-    assert completion.usage == meter.usage == Usage(17, 20_000, cached_tokens=5)
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        pytest.param(Reply.events(started(), *words("Hel")), id="ends without an end"),
-        pytest.param(Reply.events(), id="empty"),
-        pytest.param(
-            Reply.events(started(), *words("Hel"), {"type": "error", "error": {"type": "overloaded_error"}}), id="error"
-        ),
-        pytest.param(Reply(b"x" * 99, headers={"content-type": "text/event-stream"}, cut=50), id="dropped"),
-    ],
-)
-async def test_a_stream_that_breaks_off_is_presumed_spent(reply: Reply) -> None:
-    meter = Meter()
-    with pytest.raises(OutcomeUnknown) as raised:
-        await complete(ask(cap=LONG), reply, meter)
-    assert (raised.value.sent, meter.sent, meter.usage) == (True, True, None)
 
 
 async def test_the_input_bound_counts_messages_schema_and_their_frame() -> None:

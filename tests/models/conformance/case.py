@@ -13,6 +13,7 @@ from agentbudget.usage import Usage
 class Case:
     """A model under test and its claims. What it does not support, it must refuse clearly, before anything is sent.
 
+    ``images`` is None where only the server knows whether its model can see.
     ``tool_choice`` is how the model is brought to call a tool: weak models must be made to, and some models cannot be.
     ``seeded``: the same seed gives the same answer. ``secret`` must not be shown anywhere. ``billed`` says what the
     provider's own books hold of the last call, where a test can see them. ``refused`` is the same model with a wrong
@@ -24,7 +25,7 @@ class Case:
     stops: bool = True
     tools: bool = True
     tool_choice: ToolChoice = "required"
-    images: bool = True
+    images: bool | None = True
     seeded: bool = False
     secret: str | None = None
     billed: Callable[[], Usage] | None = None

@@ -38,7 +38,7 @@ class Chat:
 
     def whole(self, said: Said) -> Reply:
         """The answer in one body."""
-        message = {"role": "assistant", "content": said.text or None, "refusal": None}
+        message: Json = {"role": "assistant", "content": said.text or None, "refusal": None}
         if said.calls:
             message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in said.calls]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": REASONS[said.finish]}
@@ -81,7 +81,7 @@ def chunks(said: Said) -> list[Json]:
         deltas += [{"tool_calls": [{"index": index, "function": {"arguments": part}}]} for part in parts]
     head = {**_head("chat.completion.chunk", said), "usage": None}
     told = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    ended = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": REASONS[said.finish]}]}
+    ended: Json = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": REASONS[said.finish]}]}
     return [*told, ended, {**head, "choices": [], "usage": usage(said)}]
 
 

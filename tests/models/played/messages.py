@@ -95,7 +95,7 @@ def message(said: Said) -> Json:
 def events(said: Said) -> list[Json]:
     """The same as a stream: message_start counts the input, message_delta the output."""
     whole = message(said)
-    started = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
+    started: Json = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
     blocks = [part for index, block in enumerate(whole["content"]) for part in _block_events(index, block, said)]
     return [
         {"type": "message_start", "message": started},

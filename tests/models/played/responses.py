@@ -95,7 +95,7 @@ def response(said: Said, **changes: Any) -> Json:
 def events(said: Said) -> list[Json]:
     """The same as a stream."""
     whole = response(said)
-    begun = {**whole, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
+    begun: Json = {**whole, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
     told: list[Json] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
@@ -107,8 +107,8 @@ def events(said: Said) -> list[Json]:
 
 
 def _items(said: Said) -> list[Json]:
-    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
-    message = {"type": "message", "id": MESSAGE_ID, "status": "completed", "role": "assistant", "content": [part]}
+    part: Json = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    message: Json = {"type": "message", "id": MESSAGE_ID, "status": "completed", "role": "assistant", "content": [part]}
     return [*([message] if said.text else []), *map(_call, said.calls)]
 
 

@@ -1,0 +1,152 @@
+"""One middleware for `create_agent`: model and tool calls that pay, and an end with grace when nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware.types import ToolCallRequest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.runnables.config import ensure_config
+from langgraph.types import Command
+
+from agentbudget import telemetry
+from agentbudget.errors import BudgetExceeded
+from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
+from agentbudget.langchain.books import Books
+from agentbudget.langchain.budgeted import BudgetedChatModel, budgeted
+from agentbudget.ledger import Hold, Ledger
+from agentbudget.money import Amount, Money, usd_to_nano
+
+OnExhausted = Literal["end", "raise"]
+
+ENDED: Final = "The budget of this conversation is used up, so that I stop here: {refusal}"
+
+
+class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Budgets an agent of `create_agent`: whichever model it calls, and each of its tool calls.
+
+    ``accounts`` are those of `budgeted`, filled in from the config of each run: ``"run/{thread_id}"`` gives every
+    thread a budget. ``tools`` says what a call of a tool costs in dollars, by its name (others cost nothing, and count
+    as a call). When a call does not fit, the agent ends with a message that says so (``"end"``), or `BudgetExceeded` is
+    raised. ``model`` holds what `budgeted` takes besides: ``{"hold": "quantile", "price": …}``.
+
+    Put it last: a middleware further in may call another model. A model that is called beside the agent's node, as
+    `SummarizationMiddleware` does, never passes here: give that one a model of `budgeted`.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        ledger: Ledger | str | Path | None = None,
+        tools: Mapping[str, Money] | None = None,
+        on_exhausted: OnExhausted = "end",
+        model: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.books = Books(ledger)
+        self._accounts = checked(accounts)
+        self._prices = {name: usd_to_nano(usd) for name, usd in (tools or {}).items()}
+        self._on_exhausted: OnExhausted = on_exhausted
+        self._options = dict(model or {})
+        self._paying: dict[int, tuple[BaseChatModel, BudgetedChatModel]] = {}
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any] | AIMessage:
+        """Call the model on a hold of its own."""
+        try:
+            return handler(request.override(model=self._budgeted(request.model)))
+        except BudgetExceeded as refusal:
+            return self._end(refusal)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any] | AIMessage:
+        """See `wrap_model_call`."""
+        try:
+            return await handler(request.override(model=self._budgeted(request.model)))
+        except BudgetExceeded as refusal:
+            return self._end(refusal)
+
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        """Call the tool on a hold of its own: a tool that raises has been called, and costs what it costs."""
+        try:
+            hold = self._hold(request)
+        except BudgetExceeded as refusal:
+            return self._refused(request, refusal)
+        with hold:
+            hold.mark_sent()
+            try:
+                return handler(request)
+            finally:
+                self._settle(hold)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+    ) -> ToolMessage | Command[Any]:
+        """See `wrap_tool_call`."""
+        try:
+            hold = self._hold(request)
+        except BudgetExceeded as refusal:
+            return self._refused(request, refusal)
+        with hold:
+            hold.mark_sent()
+            try:
+                return await handler(request)
+            finally:
+                self._settle(hold)
+
+    def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
+        """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""
+        if isinstance(model, BudgetedChatModel):
+            return model
+        found = self._paying.get(id(model))
+        if found is None or found[0] is not model:
+            paying = budgeted(model, accounts=self._accounts, ledger=self.books.ledger, **self._options)
+            found = self._paying[id(model)] = (model, paying)
+        return found[1]
+
+    def _end(self, refusal: BudgetExceeded) -> AIMessage:
+        """A last message without tool calls: the agent's loop ends on it."""
+        if self._on_exhausted == "raise":
+            raise refusal
+        return AIMessage(ENDED.format(refusal=refusal), response_metadata={"finish_reason": "over budget"})
+
+    def _refused(self, request: ToolCallRequest, refusal: BudgetExceeded) -> ToolMessage:
+        """What the model hears of a tool that cannot be paid for: it may still answer from what it knows."""
+        if self._on_exhausted == "raise":
+            raise refusal
+        call = request.tool_call
+        return ToolMessage(f"not called: {refusal}", tool_call_id=call["id"], name=call["name"], status="error")
+
+    def _hold(self, request: ToolCallRequest) -> Hold:
+        """Reserve for a tool call. Its id is the model's own for it: a graph that goes on after a crash pays anew."""
+        ledger, call = self.books.ledger, request.tool_call
+        accounts = opened(ledger, self._accounts, ensure_config())
+        amount = Amount(self._prices.get(call["name"], 0), 0, 1)
+        hold_id = _unused(ledger, f"{run_of(accounts)}/tool.{call['name']}.{call['id']}")
+        meta = {"kind": "tool", "tool": call["name"]}
+        with telemetry.reservation(hold_id, held=amount, kind="tool", accounts=accounts) as span:
+            hold = ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
+            span.granted()
+            return hold
+
+    def _settle(self, hold: Hold) -> None:
+        with telemetry.settlement(hold.id) as span:
+            span.closed(hold.settle(hold.amount))
+
+
+def _unused(ledger: Ledger, base: str) -> str:
+    """`base`, or the next of ``base~2``, ``base~3`` … : the same call made again is another that costs."""
+    number, hold_id = 1, base
+    while ledger.hold(hold_id) is not None:
+        number += 1
+        hold_id = f"{base}~{number}"
+    return hold_id

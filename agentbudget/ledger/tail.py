@@ -1,0 +1,417 @@
+"""Rows in SQL whose tables lag behind the journal: a reservation writes one entry, and the tables follow by the dozen.
+
+The tables are those of entry ``applied``. What entries after it changed, the tail, is kept in memory beside them: by
+whoever wrote it, and by whoever reads it from the journal. Whoever makes it too long brings the tables up to date.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from agentbudget.ledger.admission import required_hold, weigh, weigh_within
+from agentbudget.ledger.fold import meta_of
+from agentbudget.ledger.records import (
+    EMPTY,
+    NOTHING,
+    Account,
+    Detail,
+    Entry,
+    EntryKind,
+    HoldRecord,
+    HoldState,
+    Units,
+    closed,
+    opened,
+    plus,
+)
+from agentbudget.ledger.sql import (
+    ENTRY_COLUMNS,
+    GET_HOLDS,
+    HOLD_FIELDS,
+    PUT_ACCOUNT,
+    PUT_BALANCE,
+    SHIFT,
+    Cursor,
+    Execute,
+    Row,
+    SqlTransaction,
+    account_row,
+    read_entry,
+    read_hold,
+)
+from agentbudget.ledger.store import GENESIS, canonical, targets_text
+
+LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "reduce", "settle", "void"})
+"""The entries that may be written before the tables follow: `replay` knows what each of them changed."""
+LONGEST: Final = 128
+"""Entries in a tail before the tables follow."""
+
+LINE_COLUMNS: Final = f"{ENTRY_COLUMNS}, owner"
+"""What stands in the journal: the entry, and for a new hold the number of its owner, which no hash covers."""
+ADD_LINE: Final = f"INSERT INTO entries ({LINE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+CLAIM: Final = (
+    f"INSERT INTO entries ({LINE_COLUMNS}) SELECT ?,?,?,?,?,?,?,?,?,?,?,?,?,? "
+    "WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id = ?)"
+)
+"""The entry of a new hold, unless its id is taken."""
+HEAD: Final = (
+    "SELECT h.applied, e.seq, e.hash FROM head h LEFT JOIN entries e ON e.seq = (SELECT max(seq) FROM entries)"
+)
+NEWS: Final = f"SELECT {LINE_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
+LAST_SEQ: Final = "SELECT max(seq) FROM entries"
+EXTRA: Final = (
+    "ALTER TABLE entries ADD COLUMN owner INTEGER",
+    "CREATE TABLE owners (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL) STRICT",
+    "INSERT INTO head (id, applied) SELECT 1, coalesce(max(seq), 0) FROM entries",
+)
+"""What the shared tables lack."""
+_PUT_HEAD: Final = "UPDATE head SET applied = ? WHERE id = 1"
+_IN_FLIGHT: Final = f"{GET_HOLDS}WHERE h.state = 'open' ORDER BY h.number DESC LIMIT 100"
+"""Holds that somebody is likely to settle soon."""
+_NUMBER: Final = "SELECT number FROM owners WHERE name = ?"
+_HAS: Final = "SELECT 1 FROM holds WHERE id = ?"
+_PUT: Final = (
+    f"INSERT INTO holds ({', '.join(HOLD_FIELDS)}) VALUES ({','.join('?' * len(HOLD_FIELDS))}) "
+    "ON CONFLICT (number) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in HOLD_FIELDS[3:])
+)
+
+
+class Database(Protocol):
+    """What a tail asks of its connection."""
+
+    def execute(self, sql: str, values: Row = ..., /) -> Cursor: ...
+
+    def executemany(self, sql: str, values: Iterable[Row], /) -> object: ...
+
+
+class TailTransaction(SqlTransaction):
+    """A `Transaction` that keeps what it changes in memory, on top of what the tables say.
+
+    Whoever enters it tells it where the journal stands (`learn`) if it may have changed; whoever leaves it writes
+    ``lines``, the new entries, and sometimes what they changed (`flush`). What it knows can be forgotten at any time
+    but between the two: it stands in the journal.
+    """
+
+    def __init__(self, db: Database, read: Execute | None = None) -> None:
+        super().__init__(read or db.execute)
+        self._db = db
+        self.applied = -1
+        """The entry that the tables, as far as this transaction knows, are of."""
+        self.lines: list[Row] = []
+        self.claim: str | None = None
+        """The id of a new hold that may be taken."""
+        self.sure = True
+        """Whether nobody else writes meanwhile, so that what is read is so."""
+        self.heavy = False
+        """Whether the tables have to follow at once."""
+        self.changed = False
+        """Whether it is in the middle of a change: if that is broken off, all is to be forgotten."""
+        self._owner: int | None = None
+        """The number of the owner of a hold whose entry follows."""
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._new_accounts: dict[str, bool] = {}
+        """Those that changed since; whether more than a balance did."""
+        self._new_holds: dict[str, HoldRecord] = {}
+        self._new_periods: dict[tuple[str, str], dict[int, tuple[Units, Units]]] = {}
+
+    # --- where it stands
+
+    def forget(self) -> None:
+        self.applied = -1
+        super().forget()
+        self._clear()
+        self.start()
+
+    def _clear(self) -> None:
+        self._new_accounts.clear()
+        self._new_holds.clear()
+        self._new_periods.clear()
+
+    def start(self) -> None:
+        """Nothing is changed yet."""
+        self.lines.clear()
+        self.claim = self._owner = None
+        self.heavy = self.changed = False
+
+    @property
+    def light(self) -> bool:
+        """Whether what was done is one entry that the tables may follow later."""
+        return not self.heavy and len(self.lines) == 1 and self._seq - self.applied < LONGEST
+
+    def learn(self, head: Row) -> None:
+        """Learn what others wrote. ``head`` is what `HEAD` gives; all that is read here is of the same moment."""
+        applied, seq, last_hash = head
+        if self._seq < applied or not self.rebase(applied):
+            self.forget()
+            self.changed = True
+            self._seq = self.applied = applied
+            self._holds = {hold.id: hold for hold in map(read_hold, self._db.execute(_IN_FLIGHT))}
+        self.changed = True
+        self._replay(self._db.execute(NEWS, (self._seq,)))
+        if seq is None or seq < applied:  # some are missing
+            seq, last_hash = applied, last_hash or GENESIS
+        self._seq, self._hash = seq, last_hash
+        self.start()
+
+    def rebase(self, applied: int) -> bool:
+        """Learn that another brought the tables to an entry that is known; False if that makes what is kept wrong."""
+        if applied != self.applied:
+            if self.applied < 0 or self._new_periods:  # what changed since; the rest is what it came to
+                return False
+            self._new_holds = {i: h for i, h in self._new_holds.items() if h.closed is None or h.closed > applied}
+            self.applied = applied
+        return True
+
+    def follow(self, news: Iterable[Row]) -> None:
+        """Do again what others did, in entries after those that are known."""
+        self.changed = True
+        self._replay(news)
+        self.start()
+
+    def _replay(self, news: Iterable[Row]) -> None:
+        for line in news:
+            replay(self, line)
+            self._seq, self._hash = line[0], line[12]
+
+    @property
+    def seq(self) -> int:
+        """The last entry that is known, or is about to be written."""
+        return self._seq
+
+    def owner_of(self, line: Row) -> str:
+        """Who reserved a hold."""
+        number: int = line[13]
+        name = self._names.get(number)
+        if name is None:
+            (name,) = self._db.execute("SELECT name FROM owners WHERE number = ?", (number,)).fetchone() or (None,)
+            if name is None:
+                raise LookupError(f"entry {line[0]} has no owner")
+            self._names[number] = name
+        return name
+
+    def _number_of(self, owner: str) -> int:
+        known = self._numbers.get(owner)
+        if known is not None:
+            return known
+        found = self._execute(_NUMBER, (owner,)).fetchone()
+        if found is not None:
+            self._numbers[owner] = found[0]
+            return found[0]
+        self.changed = self.heavy = True
+        self._execute("INSERT INTO owners (name) VALUES (?)", (owner,))
+        (number,) = self._execute(_NUMBER, (owner,)).fetchone() or (0,)
+        return number  # not kept in mind: this transaction may come to nothing
+
+    def flush(self) -> None:
+        """Write the new entries, and bring the tables to the last of them."""
+        self.changed = True
+        db = self._db
+        db.executemany(ADD_LINE, self.lines)
+        self.lines.clear()
+        whole = [account_row(self._accounts[name]) for name, is_whole in self._new_accounts.items() if is_whole]
+        balances = [name for name, is_whole in self._new_accounts.items() if not is_whole]
+        if whole:
+            db.executemany(PUT_ACCOUNT, whole)
+        db.executemany(PUT_BALANCE, [(*(a := self._accounts[n])[4], *a[5], n) for n in balances])
+        db.executemany(_PUT, [hold_row(hold) for hold in self._new_holds.values()])
+        for (account, window), periods in self._new_periods.items():
+            db.executemany(SHIFT, [(account, window, start, *h, *p) for start, (h, p) in periods.items()])
+        db.execute(_PUT_HEAD, (self._seq,))
+
+    def flushed(self) -> None:
+        """What `flush` wrote is there for good."""
+        self.applied = self._seq
+        self._clear()
+        self.start()
+        if not self.fresh:
+            self.forget()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the tables have to follow something."""
+        return bool(self.lines or self._new_holds or self._new_accounts or self._new_periods)
+
+    # --- accounts and windows
+
+    def accounts(self, *, prefix: str = "") -> list[Account]:
+        return [self._accounts[a.name] if a.name in self._new_accounts else a for a in self._all_accounts(prefix)]
+
+    def _all_accounts(self, prefix: str) -> list[Account]:
+        found = {account.name: account for account in super().accounts(prefix=prefix)}
+        for name in self._new_accounts:
+            if name.startswith(prefix):
+                found[name] = self._accounts[name]
+        return [found[name] for name in sorted(found)]
+
+    def put_account(self, account: Account) -> None:
+        self.changed = True
+        name = account[0]
+        before = self._accounts.get(name)
+        if before is None or before[2:4] != account[2:4] or before[6] != account[6]:
+            self._new_accounts[name] = self.heavy = True
+        elif name not in self._new_accounts:
+            self._new_accounts[name] = False
+        self._accounts[name] = account
+
+    def used(self, account: str, window: str, since_ns: int) -> Units:
+        total = super().used(account, window, since_ns)
+        for start, (held, posted) in self._new_periods.get((account, window), {}).items():
+            if start >= since_ns:
+                total = plus(total, plus(held, posted))
+        return total
+
+    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+        found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns)}
+        for start, (held, posted) in self._new_periods.get((account, window), {}).items():
+            if start >= since_ns:
+                before = found.get(start, (NOTHING, NOTHING))
+                found[start] = (plus(before[0], held), plus(before[1], posted))
+        return [(start, *found[start]) for start in sorted(found)]
+
+    def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
+        self.changed = True
+        periods = self._new_periods.setdefault((account, window), {})
+        before = periods.get(start_ns)
+        periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
+
+    def forget_periods(self, account: str, window: str) -> None:
+        self.heavy = self.changed = True
+        super().forget_periods(account, window)
+        self._new_periods.pop((account, window), None)
+
+    # --- holds
+
+    def hold(self, hold_id: str) -> HoldRecord | None:
+        return self._holds.get(hold_id) or self._new_holds.get(hold_id) or super().hold(hold_id)
+
+    def add_hold(self, hold: HoldRecord) -> bool:
+        hold_id = hold[1]
+        if hold_id in self._holds or hold_id in self._new_holds:
+            return False
+        if not self.sure:
+            self.claim = hold_id
+        elif self._execute(_HAS, (hold_id,)).fetchone() is not None:
+            return False
+        self._owner = self._numbers.get(hold[7]) or self._number_of(hold[7])
+        self.changed = True
+        self._new_holds[hold_id] = self._holds[hold_id] = hold
+        return True
+
+    def claim_fails(self) -> bool:
+        """Whether the id that was taken for a new one is not, as whoever has the file locked can say."""
+        return self.claim is not None and self._execute(_HAS, (self.claim,)).fetchone() is not None
+
+    def put_hold(self, hold: HoldRecord) -> None:
+        self.changed = True
+        hold_id = hold[1]
+        self._new_holds[hold_id] = hold
+        if hold[5] == "open":
+            self._holds[hold_id] = hold
+        else:
+            self._holds.pop(hold_id, None)
+
+    def holds_within(self, parent: str) -> list[HoldRecord]:
+        return self._merged(super().holds_within(parent), (h for h in self._new_holds.values() if h.parent == parent))
+
+    def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
+        new = (hold for hold in self._new_holds.values() if hold.id.startswith(prefix))
+        found = self._merged(super().holds(prefix=prefix, state=state), new)
+        return [hold for hold in found if state is None or hold.state == state]
+
+    def _merged(self, kept: list[HoldRecord], new: Iterable[HoldRecord]) -> list[HoldRecord]:
+        found = {hold.id: hold for hold in (*kept, *new)}
+        return sorted(found.values(), key=lambda hold: hold.number)
+
+    def history(self, tag: str, limit: int) -> list[HoldRecord]:
+        kept = [hold for hold in super().history(tag, limit) if hold.id not in self._new_holds]
+        new = [h for h in self._new_holds.values() if h.tag == tag and h.state == "settled" and not h.presumed]
+        return sorted((*kept, *new), key=lambda hold: hold.closed or 0, reverse=True)[: max(0, limit)]
+
+    # --- the journal
+
+    def append(
+        self,
+        kind: EntryKind,
+        subject: str,
+        *,
+        at_ns: int,
+        targets: tuple[str, ...],
+        held: Units,
+        posted: Units,
+        detail: Detail,
+    ) -> int:
+        self.changed = True
+        # `chain_hash` in one piece with the row: half of what a reservation costs here is spent in these lines.
+        seq, target, text = self._seq + 1, targets_text(targets), canonical(detail) if detail else "{}"
+        h0, h1, h2 = held
+        p0, p1, p2 = posted
+        line = f"{seq}|{at_ns}|{kind}|{subject}|{target}|{h0},{h1},{h2}|{p0},{p1},{p2}|{text}"
+        digest = blake2b(self._hash + line.encode(), digest_size=16).digest()
+        self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, digest, self._owner))
+        self._owner = None
+        self._seq, self._hash = seq, digest
+        if kind not in LIGHT:
+            self.heavy = True
+        return seq
+
+    def entry(self, seq: int) -> Entry | None:
+        return next((read_entry(line) for line in self.lines if line[0] == seq), None) or super().entry(seq)
+
+    def entries(self, *, after: int = 0) -> Iterator[Entry]:
+        yield from super().entries(after=after)
+        yield from [read_entry(line) for line in self.lines if line[0] > after]
+
+
+def hold_row(hold: HoldRecord) -> Row:
+    """A hold as its table has it, in the order of `HOLD_FIELDS`."""
+    number, hold_id, parent, _, amount, state, sent, owner, tag, _, _, reserved, spent, children = hold[:14]
+    settled = hold[14] or (None, None, None)
+    begun = (number, hold_id, parent, *amount, state, sent, owner, tag or None)
+    return (*begun, *reserved, *spent, children, *settled, hold[15], hold[16])
+
+
+_ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
+
+
+def replay(tx: TailTransaction, line: Row) -> None:
+    """Do again what an entry of the tail says was done. Raises `ValueError` for one that cannot be in a tail."""
+    seq, at_ns, kind, subject, text = line[:5]
+    held, posted = line[5:8], line[8:11]
+    detail: Detail = EMPTY if line[11] == "{}" else json.loads(line[11])
+    targets = read_targets(text)
+    within = targets[0].removeprefix("hold:") if targets and targets[0].startswith("hold:") else None
+    change = 0
+    if kind == "reserve":
+        accounts = () if within is not None else targets
+        owner, tag = tx.owner_of(line), detail.get("tag", "")
+        record = opened(seq, subject, within, accounts, held, owner, tag, meta_of(detail), at_ns)
+        change = 1
+    else:
+        record = required_hold(tx, subject)
+        if kind == "sent":
+            tx.put_hold(record._replace(sent=True))
+            return
+        if kind in ("extend", "reduce"):
+            record = record._replace(amount_units=plus(record.amount_units, held))
+        elif kind in _ENDS:
+            record = closed(record, _ENDS[kind], posted, seq, at_ns, detail, presumed=bool(detail.get("presumed")))
+            change = -1
+        else:
+            raise ValueError(f"entry {seq}, {kind!r}, was written before the tables followed")
+    tx.put_hold(record)
+    if within is None:
+        weigh(tx, targets, held, posted, record.created_ns)
+    else:
+        weigh_within(tx, required_hold(tx, within), held, posted, change)
+
+
+@lru_cache(maxsize=4096)
+def read_targets(text: str) -> tuple[str, ...]:
+    """The targets of an entry, as `targets_text` wrote them."""
+    return tuple(json.loads(text))

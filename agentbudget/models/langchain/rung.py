@@ -1,0 +1,213 @@
+"""Any LangChain chat model as a `Model`: a rung of the ladder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import Runnable
+
+from agentbudget.errors import AgentBudgetError, InvalidOutput, Mistake, ModelError, OutcomeUnknown, SchemaUnsupported
+from agentbudget.models.base import (
+    Completion,
+    Delta,
+    InputCount,
+    JsonSchema,
+    Meter,
+    Place,
+    Price,
+    Request,
+)
+from agentbudget.models.langchain.arrived import Arrived, finish_of
+from agentbudget.models.langchain.failures import failure
+from agentbudget.models.langchain.known import Known, without_retries
+from agentbudget.models.langchain.messages import calls_of, spec_of, text_of, to_langchain
+from agentbudget.models.langchain.rehome import bound_to
+from agentbudget.models.langchain.usage import usage_of
+from agentbudget.models.remote import is_loopback
+from agentbudget.models.structured import Structure, strict
+from agentbudget.usage import Usage
+
+CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
+"""How LangChain says which tools may be used."""
+
+
+class LangChainModel:
+    """A LangChain chat model behind our protocol. Implements `base.Model`.
+
+    What it costs, and how much context it takes, is looked up by its provider and model name unless given. Its own
+    retries are switched off: attempts are made by the step, one hold each. What an answer used comes from its
+    ``usage_metadata``; an answer without one is presumed spent (`OutcomeUnknown`). Sampling (temperature, seed) stays
+    as the chat model was made. Raises `UnknownPrice`, `UnknownModel`, `Mistake` if retries cannot be switched off.
+    """
+
+    def __init__(
+        self,
+        chat: BaseChatModel,
+        *,
+        price: Price | None = None,
+        context_window: int | None = None,
+        name: str | None = None,
+        stream_lead_tokens: int | None = None,
+    ) -> None:
+        if hasattr(chat, "books"):
+            raise Mistake(f"{name or 'this chat model'} is budgeted already, and steps pay: give it as it was made")
+        self.chat: Final = without_retries(chat)
+        self._known = Known.of(self.chat, price=price, context_window=context_window)
+        self.name = name or self._known.name
+        self.price: Final[Price] = self._known.price
+        self.context_window = self._known.context_window
+        self.stream_lead_tokens = stream_lead_tokens
+
+    def __repr__(self) -> str:
+        return f"LangChainModel({type(self.chat).__name__}, name={self.name!r})"
+
+    @property
+    def provider(self) -> str:
+        """As price lists name it: ``"openai"``, ``"google"``."""
+        return self._known.provider
+
+    @property
+    def place(self) -> Place:
+        """``"local"`` only for a server on this machine."""
+        address = self._known.address
+        return "local" if address is not None and is_loopback(address) else "remote"
+
+    @property
+    def fingerprint(self) -> str:
+        """The integration's class and what it was made with, without its secrets."""
+        made = sorted(self.chat._identifying_params.items())  # pyright: ignore[reportPrivateUsage]
+        return f"langchain {type(self.chat).__name__} {self._known.address or ''} {self._known.model_id} {made}"
+
+    async def count_input(self, request: Request) -> InputCount:
+        """A bound, as for the provider's own client; see `Model.count_input`."""
+        structure = self._structure(request.schema)
+        sent = replace(request, schema=structure.schema if structure else None)
+        return InputCount(self._known.bound(sent), exact=False)
+
+    async def complete(self, request: Request, meter: Meter) -> Completion:
+        """Answer `request` in one call of the chat model; see `Model.complete`."""
+        structure = self._structure(request.schema)
+        ready = self._ready(request, structure)
+        meter.leaving()
+        failed: AgentBudgetError
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                message = await ready.ainvoke(to_langchain(request.messages))
+        except TimeoutError:
+            failed = self._unknown(f"no complete answer came within {request.timeout_s:g} s")
+        except Exception as error:  # noqa: BLE001 # integrations raise their SDKs' errors, which share no class
+            failed = failure(error, model=self.name)
+        else:
+            return self._completion(cast("AIMessage", message), meter, structure)
+        # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
+        raise _noted(failed, meter)
+
+    async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        """Answer `request` piece by piece; see `Model.stream`."""
+        structure = self._structure(request.schema)
+        ready = self._ready(request, structure)
+        bound = await self.count_input(request)
+        arrived = self._known.arrived(bound.tokens, self.stream_lead_tokens or 0)
+        meter.leaving()
+        failed: AgentBudgetError | None = None
+        cut = False
+        pieces = cast("AsyncGenerator[AIMessageChunk, None]", ready.astream(to_langchain(request.messages)))
+        try:
+            async with asyncio.timeout(request.timeout_s), aclosing(pieces):
+                async for piece in pieces:
+                    arrived.take(piece)
+                    if text := text_of(piece):
+                        yield Delta(text)
+                    if not meter.may_go_on(arrived.most):
+                        cut = True
+                        break
+        except GeneratorExit:
+            meter.presumed = arrived.most
+            raise
+        except TimeoutError:
+            failed = self._unknown(f"no complete answer came within {request.timeout_s:g} s")
+        except Exception as error:  # noqa: BLE001 # as above
+            failed = failure(error, model=self.name)
+        if failed is not None:
+            if self.stream_lead_tokens is not None:
+                meter.presumed = arrived.most
+            raise _noted(failed, meter)
+        yield Delta(completion=self._streamed(arrived, meter, structure, cut=cut))
+
+    async def aclose(self) -> None:
+        """Nothing: whoever made the chat model closes it."""
+
+    def _structure(self, schema: JsonSchema | None) -> Structure | None:
+        return None if schema is None else strict(schema)
+
+    def _ready(self, request: Request, structure: Structure | None) -> Runnable[Any, Any]:
+        """The chat model with everything that the request asks for bound to it."""
+        asked: dict[str, Any] = {"stop": list(request.stop)} if request.stop else {}
+        chat, capped = self._known.capped(asked, request.max_output_tokens)
+        if structure is not None:
+            return self._shaped(chat, structure).bind(**capped)
+        if request.tools and request.tool_choice != "none":
+            tools = [spec_of(tool) for tool in request.tools]
+            return chat.bind_tools(tools, tool_choice=CHOICES[request.tool_choice]).bind(**capped)
+        return chat.bind(**capped)
+
+    def _shaped(self, chat: BaseChatModel, structure: Structure) -> Runnable[Any, Any]:
+        """The chat model bound to a schema in its integration's own way: what parses the answer stays behind."""
+        schema = {"title": "answer", "description": "The answer.", **structure.schema}
+        try:
+            return bound_to(chat, chat.with_structured_output(schema))
+        except NotImplementedError as error:
+            raise SchemaUnsupported(f"{self.name} ({type(chat).__name__}) has no structured output: {error}") from error
+
+    def _completion(
+        self, message: AIMessage, meter: Meter, structure: Structure | None, *, cut: bool = False
+    ) -> Completion:
+        usage = usage_of(message)
+        if usage is None:
+            raise self._unknown("it does not say what the answer used")
+        meter.used(usage)
+        calls, text, finish = calls_of(message), text_of(message), "cut" if cut else finish_of(message)
+        if structure is not None and finish in ("stop", "tools"):
+            text, calls, finish = self._answer(message, structure, usage), (), "stop"
+        served = str(message.response_metadata.get("model_name") or self._known.model_id)
+        if calls and finish == "stop":
+            finish = "tools"
+        return Completion(text, finish, usage, served_by=served, calls=calls)
+
+    def _answer(self, message: AIMessage, structure: Structure, usage: Usage) -> str:
+        """The answer as JSON, whether the integration asked for it as a tool call or as text."""
+        calls = calls_of(message)
+        try:
+            return structure.unwrap(calls[0].arguments if calls else text_of(message))
+        except ValueError as error:
+            fact = f"{self.name} did not keep to the schema: {error}"
+            raise InvalidOutput(fact, model=self.name, usage=usage) from error
+
+    def _streamed(self, arrived: Arrived, meter: Meter, structure: Structure | None, *, cut: bool) -> Completion:
+        """The whole of a stream that has ended, or was left."""
+        if cut:
+            meter.presumed = arrived.most
+            return Completion(arrived.text, "cut", arrived.most, served_by=self._known.model_id)
+        if arrived.message is None or not arrived.ended:
+            meter.presumed = arrived.most if self.stream_lead_tokens is not None else None
+            raise self._unknown("the stream broke off")
+        return self._completion(arrived.message, meter, structure)
+
+    def _unknown(self, what: str) -> OutcomeUnknown:
+        return OutcomeUnknown(f"{self.name}: {what}; the call is presumed spent", model=self.name)
+
+
+def _noted(failed: AgentBudgetError, meter: Meter) -> AgentBudgetError:
+    """The error, with the meter brought up to what it says."""
+    if isinstance(failed, ModelError):
+        if not failed.sent:
+            meter.sent = False
+        if failed.usage is not None:
+            meter.used(failed.usage)
+    return failed

@@ -1,0 +1,375 @@
+"""A model in memory and the one thread that computes with it: several answers at once, which come and go at any token.
+
+Prompts are evaluated one at a time, chunk by chunk; between chunks all who write get a token more, in one evaluation.
+The time of each evaluation is divided among those it was for, so that nothing is charged for twice.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agentbudget.errors import WeightsTooLarge
+from agentbudget.models._memory import available_bytes
+from agentbudget.models.base import Finish
+from agentbudget.models.llama.job import Job
+from agentbudget.models.llama.library import ALL_LAYERS, Device, devices, library, open_model, version
+from agentbudget.models.llama.sampler import Sampler
+from agentbudget.models.llama.sequences import CHUNK, GPU_CHUNK, Sequences, Slot, cuts
+from agentbudget.models.llama.states import StateFiles
+from agentbudget.models.llama.turns import MACHINE, Places
+from agentbudget.models.llama.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_FILLS: Final = 4
+"""Chunks of prompts that are evaluated before those who write get their next token."""
+_MOST_PARALLEL: Final = 8
+_CACHE_BYTES: Final = 512 << 20
+"""What the cache of keys and values takes at most, unless more is asked for by ``parallel``."""
+_SCRATCH_BYTES: Final = 256 << 20
+"""About what llama.cpp needs beside weights and cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a model is opened: tokens in a window; answers at once and layers on GPUs, None: what is best here."""
+
+    n_ctx: int
+    parallel: int | None = None
+    gpu_layers: int | None = None
+    states: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What `Options` come to for one model on one machine."""
+
+    slots: int
+    gpu_layers: int
+    cache_bytes: int
+
+
+def layout(vocabulary: Vocabulary, options: Options) -> Layout:
+    """Slots and layers for this model on this machine. Raises `WeightsTooLarge` if it does not fit, before loading."""
+    window = vocabulary.cache_bytes_per_token * options.n_ctx
+    slots = options.parallel or _slots(window)
+    cache = window * slots
+    weights = vocabulary.path.stat().st_size
+    needed = weights + cache + _SCRATCH_BYTES
+    layers = options.gpu_layers
+    if layers is None:
+        layers = ALL_LAYERS if any(device.free_bytes >= needed for device in devices()) else 0
+    if layers == 0 and needed > (available := available_bytes()):
+        raise WeightsTooLarge(
+            f"{vocabulary.path.name} needs about {needed / 1e9:.1f} GB of memory ({weights / 1e9:.1f} of weights, "
+            f"{cache / 1e9:.1f} for {slots} × {options.n_ctx:,} tokens), and {available / 1e9:.1f} GB are free: "
+            "use a smaller model, a smaller n_ctx or fewer parallel, or free some memory",
+            needed_bytes=needed,
+            available_bytes=available,
+        )
+    return Layout(slots, layers, cache)
+
+
+def _slots(window_bytes: int) -> int:
+    slots = _MOST_PARALLEL
+    while slots > 1 and slots * window_bytes > _CACHE_BYTES:
+        slots //= 2
+    return slots
+
+
+class Engine:
+    """The model, its slots, and the thread that carries out jobs. Any thread may hand in jobs."""
+
+    def __init__(self, vocabulary: Vocabulary, options: Options, *, fingerprint: str) -> None:
+        """Load the weights. Raises `WeightsError`."""
+        self.layout = layout(vocabulary, options)
+        self.device: Device | None = next(iter(devices()), None) if self.layout.gpu_layers else None
+        self.places = Places(self.layout.slots)
+        chunk = GPU_CHUNK if self.device else CHUNK
+        self._vocabulary = vocabulary
+        self._model = open_model(vocabulary.path, gpu_layers=self.layout.gpu_layers)
+        try:
+            self._sequences = Sequences(
+                self._model,
+                n_ctx=options.n_ctx,
+                slots=self.layout.slots,
+                chunk=chunk,
+                flash=self.device is not None,
+                vocabulary_size=vocabulary.size,
+            )
+        except BaseException:
+            library().llama_model_free(self._model)
+            raise
+        arranged = f"{fingerprint[:16]}-{version()}-{chunk}-{'gpu' if self.device else 'cpu'}"
+        self._states = None if options.states is None else StateFiles(options.states / arranged)
+        self._state = threading.Condition()
+        self._arrived: deque[Job] = deque()
+        self._filling: deque[Job] = deque()
+        self._writing: list[Job] = []
+        self._ended: list[Job] = []
+        self._closing = False
+        self._mark_ns = 0
+        self._fill_s_per_token = self._write_s = self._restore_s_per_token = 0.0
+        self._worker = threading.Thread(target=self._work, name=f"agentbudget-{vocabulary.path.stem}", daemon=True)
+        self._worker.start()
+        _open_engines.add(self)
+
+    def close(self) -> None:
+        """Let those who are at work finish, except where a reader keeps them waiting, and free the memory."""
+        with self._state:
+            self._closing = True
+            self._state.notify()
+        self._worker.join()
+        _open_engines.discard(self)
+        if self._model:
+            self._sequences.close()
+            library().llama_model_free(self._model)
+            self._model = None
+
+    def abandon(self) -> None:
+        """Stop everything at once: the process ends."""
+        with self._state:
+            for job in [*self._arrived, *self._filling, *self._writing]:
+                job.stop.set()
+        self.close()
+
+    def submit(self, job: Job) -> None:
+        """Carry out `job`. Whoever hands it in has one of ``places``."""
+        with self._state:
+            self._arrived.append(job)
+            self._state.notify()
+
+    def stop(self, job: Job) -> None:
+        """End `job` within about a token."""
+        with self._state:
+            job.stop.set()
+            self._state.notify()
+
+    def grant(self, job: Job, tokens: int) -> None:
+        """Let `job` put out so many tokens in all: its reader has caught up."""
+        with self._state:
+            job.granted_tokens = tokens
+            self._state.notify()
+
+    def seconds_of(self, tokens: int) -> float:
+        """About what writing so many tokens takes, as measured last."""
+        return self._write_s * tokens
+
+    # --- the worker's thread
+
+    def _work(self) -> None:
+        while self._something_to_do():
+            with MACHINE.taken():
+                self._mark_ns = time.perf_counter_ns()
+                try:
+                    self._round()
+                except Exception as error:  # noqa: BLE001 (whoever waits for a job gets it)
+                    self._fail([*self._filling, *self._writing], error)
+            for job in self._ended:
+                job.done.set_result(None)
+            self._ended.clear()
+
+    def _something_to_do(self) -> bool:
+        """Wait for it; False when there will be no more."""
+        with self._state:
+            while True:
+                self._filling.extend(self._arrived)
+                self._arrived.clear()
+                if self._filling or any(job.stop.is_set() or not job.waits_for_reader for job in self._writing):
+                    return True
+                if self._closing:
+                    return bool(self._writing)
+                self._state.wait()
+
+    def _round(self) -> None:
+        """A few chunks of prompts, and a token for everybody who writes."""
+        for job in [job for job in self._writing if job.stop.is_set() or (self._closing and job.waits_for_reader)]:
+            self._end(job, "budget")
+        for _ in range(_FILLS if self._writing else 1):
+            if self._filling:
+                self._attempt(self._filling[0])
+        self._write()
+
+    def _attempt(self, job: Job) -> None:
+        """Fill in a little of a job's prompt; what goes wrong with it concerns no other."""
+        try:
+            self._fill(job)
+        except (RuntimeError, ValueError) as error:
+            self._fail([job], error)
+
+    def _fill(self, job: Job) -> None:
+        """Evaluate the next chunk of a prompt, and choose the first token after the last."""
+        if job.sampler is None and job.may_compute(0.0) and self._begin(job):
+            self._charge([job])
+            return
+        slot = job.slot
+        at, end = (len(slot.tokens), job.cuts[0]) if slot else (0, 0)
+        if slot is None or not job.may_compute(self._fill_s_per_token * (end - at)):
+            self._end(job, "budget")
+            self._charge([job])
+            return
+        row = self._sequences.evaluate(slot, job.todo[at:end], cut=True)
+        job.evaluated_tokens += min(end, len(job.prompt.tokens)) - min(at, len(job.prompt.tokens))
+        job.cuts.pop(0)
+        if not job.cuts:
+            self._filling.remove(job)
+            self._writing.append(job)
+            self._choose(job, self._sequences.logits(row))
+        elif end == job.prompt.fixed:
+            self._keep(job, slot)
+        self._fill_s_per_token = self._charge([job]) / (end - at)
+        job.tell()
+
+    def _begin(self, job: Job) -> bool:
+        """Evaluate what the answer must begin with with the prompt; whether that is all of it, so nothing is asked."""
+        job.sampler = Sampler(self._vocabulary, job.request, job.gbnf)
+        self._follow(job)
+        if job.finish_found:
+            self._end(job, job.finish)
+            return True
+        tokens = [*job.prompt.tokens, *job.todo]
+        ends = cuts(len(tokens), job.prompt.fixed, self._sequences.chunk)
+        job.slot = slot = self._sequences.take(tokens, ends)
+        self._restore(job, slot, tokens, ends)
+        job.todo, job.cuts = tokens, [end for end in ends if end > len(slot.tokens)]
+        job.cached_tokens = min(len(slot.tokens), len(job.prompt.tokens))
+        return False
+
+    def _write(self) -> None:
+        """One evaluation for everybody who writes; those with several tokens to evaluate get one of their own."""
+        able = [job for job in self._writing if not job.waits_for_reader]
+        for job in able:
+            if not job.may_compute(self._write_s):
+                self._end(job, "budget")
+        able = [job for job in able if job.sampler is not None]
+        for job in [job for job in able if len(job.todo) > 1]:
+            self._write_alone(job)
+        together = [job for job in able if len(job.todo) == 1]
+        if not together:
+            return
+        self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
+        for row, job in enumerate(together):
+            self._choose(job, self._sequences.logits(row))
+        self._write_s = self._charge(together) / len(together)
+        for job in together:
+            job.tell()
+
+    def _write_alone(self, job: Job) -> None:
+        """Evaluate tokens that the grammar left no choice about, all at once."""
+        todo, chunk, slot = job.todo, self._sequences.chunk, self._slot_of(job)
+        row = 0
+        for start in range(0, len(todo), chunk):
+            row = self._sequences.evaluate(slot, todo[start : start + chunk], cut=False)
+        self._choose(job, self._sequences.logits(row))
+        self._charge([job])
+        job.tell()
+
+    def _choose(self, job: Job, logits: npt.NDArray[np.float32]) -> None:
+        """Put out the next token, and what follows it without a choice."""
+        sampler = job.sampler
+        assert sampler is not None
+        job.todo = []
+        if not job.unfinished:
+            token = sampler.sample(logits)
+            if self._vocabulary.ends(token):
+                self._end(job, "stop")
+                return
+            job.put_out(self._vocabulary.piece(token), sampler.log_probability)
+            job.todo = [token]
+        self._follow(job)
+        if job.finish_found:
+            self._end(job, job.finish)
+
+    def _follow(self, job: Job) -> None:
+        """Put out what the grammar leaves no choice about, and find out whether the answer ends here."""
+        sampler = job.sampler
+        assert sampler is not None
+        forced = sampler.forced(0 if job.output.stopped else job.room)
+        for token in forced.tokens:
+            job.put_out(self._vocabulary.piece(token))
+            job.todo.append(token)
+            if job.output.stopped:
+                break
+        job.unfinished = forced.more
+        if job.output.stopped or forced.complete:
+            job.finish, job.finish_found = "stop", True
+        elif job.output_tokens >= job.request.max_output_tokens:
+            job.finish, job.finish_found = "length", True
+
+    def _keep(self, job: Job, slot: Slot) -> None:
+        """Keep what was computed of the fixed prompt: the slot may be given to another, the process restarted."""
+        fixed = job.prompt.tokens[: job.prompt.fixed]
+        if self._states is not None and not self._states.has(fixed):
+            self._states.write(fixed, self._sequences.state(slot))
+
+    def _restore(self, job: Job, slot: Slot, tokens: Sequence[int], ends: Sequence[int]) -> None:
+        """Read the fixed prompt's state, if it was kept and that is faster than to compute what the slot lacks."""
+        fixed, there = job.prompt.fixed, len(slot.tokens)
+        if self._states is None or fixed <= there or fixed >= len(tokens):
+            return
+        if self._restore_s_per_token * fixed > self._fill_s_per_token * (fixed - there) > 0:
+            return
+        began = time.perf_counter()
+        state = self._states.read(tokens[:fixed])
+        if state is not None:
+            self._sequences.restore(slot, state, tokens[:fixed], [end for end in ends if end <= fixed])
+            self._restore_s_per_token = (time.perf_counter() - began) / fixed
+
+    def _slot_of(self, job: Job) -> Slot:
+        assert job.slot is not None
+        return job.slot
+
+    def _end(self, job: Job, finish: Finish) -> None:
+        """The job is over, as soon as its last piece of work has been charged."""
+        job.finish = finish
+        self._leave(job)
+        self._ended.append(job)
+
+    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
+        if jobs:
+            self._charge(jobs)
+        for job in jobs:
+            self._leave(job)
+            job.done.set_exception(error)
+
+    def _leave(self, job: Job) -> None:
+        job.cuts = []
+        if job in self._writing:
+            self._writing.remove(job)
+        elif job in self._filling:
+            self._filling.remove(job)
+        if job.sampler is not None:
+            job.sampler.close()
+            job.sampler = None
+        if job.slot is not None:
+            self._sequences.give_back(job.slot)
+
+    def _charge(self, jobs: Sequence[Job]) -> float:
+        """Divide the time since the last charge among `jobs`; how many seconds it was."""
+        now = time.perf_counter_ns()
+        spent, self._mark_ns = now - self._mark_ns, now
+        share, rest = divmod(spent, len(jobs))
+        for job in jobs:
+            job.compute_ns += share
+        jobs[0].compute_ns += rest
+        return spent / 1e9
+
+
+_open_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that computes while the interpreter takes the library down would take the process with it."""
+    for engine in list(_open_engines):
+        engine.abandon()

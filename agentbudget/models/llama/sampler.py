@@ -1,0 +1,223 @@
+"""Which token comes next: the likeliest or one by chance, within a grammar if any; what follows without a choice."""
+
+from __future__ import annotations
+
+import codecs
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbudget.errors import SchemaUnsupported
+from agentbudget.models.base import Request
+from agentbudget.models.llama.library import complaints, grammar_sampler, library
+from agentbudget.models.llama.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_TOP_K: Final = 40
+_TOP_P: Final = 0.95
+_MIN_P: Final = 0.05
+_NEAR: Final = 10.0
+"""A token this far below the likeliest, in logits, has less than 1/20,000 of its probability."""
+_LONGEST: Final = 2_048
+"""Bytes that are looked ahead at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """What a grammar leaves no choice about: the tokens that must come next, and whether the answer then ends.
+
+    ``more``: not all of them were asked for.
+    """
+
+    tokens: tuple[int, ...] = ()
+    complete: bool = False
+    more: bool = False
+
+
+class Sampler:
+    """Chooses each token: the likeliest at temperature 0, else by chance from `seed`; within the grammar, if any.
+
+    The grammar looks at the likely tokens, and at the whole vocabulary only when it refuses the chosen one.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, request: Request, gbnf: str | None) -> None:
+        import numpy as np
+
+        self._vocabulary = vocabulary
+        self._grammar = None if gbnf is None else _automaton(vocabulary, gbnf)
+        self._chain = _chain(request) if request.temperature > 0 else None
+        self._ids = np.arange(vocabulary.size, dtype=np.int32)
+        self._candidates: _Candidates | None = None
+        self._probe = _Candidates(257) if self._grammar and vocabulary.bytes else None
+        self._bytes = np.array([*vocabulary.bytes, vocabulary.end], dtype=np.int32) if self._probe else self._ids
+        self.log_probability = 0.0
+
+    def close(self) -> None:
+        """Free the memory."""
+        for sampler in (self._grammar, self._chain):
+            if sampler:
+                library().llama_sampler_free(sampler)
+        self._grammar = self._chain = None
+
+    def sample(self, logits: npt.NDArray[np.float32]) -> int:
+        """The next token; ``log_probability`` is its share of the softmax over all tokens that were allowed."""
+        shares = logits
+        if self._grammar:
+            near = _near_the_top(logits)
+            token = self._choose(near, logits[near])
+            ids, shares = self._allowed(near, logits[near])
+            if token not in ids:
+                ids, shares = self._allowed(self._ids, logits)
+                token = self._choose(ids, shares) if len(ids) else self._vocabulary.end
+        elif self._chain is None:
+            token = int(logits.argmax())
+        else:
+            token = self._by_chance(logits)
+        self.log_probability = min(0.0, float(logits[token]) - _log_sum_exp(shares)) if len(shares) else 0.0
+        if self._grammar and not self._vocabulary.ends(token):
+            library().llama_sampler_accept(self._grammar, token)
+        return token
+
+    def forced(self, most: int) -> Forced:
+        """At most `most` tokens that must come next, which count as put out from now on.
+
+        Between two choices the grammar is asked for one byte after the other: as long as it allows a single one, there
+        is nothing to ask the model.
+        """
+        if self._probe is None:
+            return Forced()
+        data, complete = self._look_ahead(self._probe)
+        if not data:
+            return Forced(complete=complete)
+        tokens = self._vocabulary.spell(data)
+        length = sum(len(self._vocabulary.piece(token)) for token in tokens)
+        for token in tokens[:most]:
+            library().llama_sampler_accept(self._grammar, token)
+        whole = length == len(data) and len(tokens) <= most
+        return Forced(tuple(tokens[:most]), complete and whole, more=len(tokens) > most)
+
+    def _look_ahead(self, probe: _Candidates) -> tuple[bytes, bool]:
+        """The bytes that must follow, and whether nothing can follow them."""
+        api, data, automaton = library(), b"", self._grammar
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            while len(data) < _LONGEST:
+                allowed, _ = probe.apply(automaton, self._bytes)
+                if len(allowed) != 1:
+                    break
+                only = int(allowed[0])
+                if only == self._vocabulary.end:
+                    return data, True
+                if automaton is self._grammar:
+                    automaton = api.llama_sampler_clone(self._grammar)
+                api.llama_sampler_accept(automaton, only)
+                data += self._vocabulary.piece(only)
+        finally:
+            if automaton is not self._grammar:
+                api.llama_sampler_free(automaton)
+        decoder.decode(data)
+        kept = len(data) - len(decoder.getstate()[0])  # a character is decided as a whole
+        return data[:kept], False
+
+    def _choose(self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]) -> int:
+        """One of `ids`, by their `logits`."""
+        if self._chain is None:
+            return int(ids[int(logits.argmax())])
+        return self._table.choose(self._chain, ids, logits)
+
+    def _by_chance(self, logits: npt.NDArray[np.float32]) -> int:
+        """A token by chance. Those far from the top have none, if enough are near: the chain keeps the best few."""
+        near = _near_the_top(logits)
+        ids = near if len(near) >= _TOP_K else self._ids
+        return self._choose(ids, logits[ids])
+
+    def _allowed(
+        self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Those of `ids` that the grammar allows next, each with its logit."""
+        return self._table.apply(self._grammar, ids, logits)
+
+    @property
+    def _table(self) -> _Candidates:
+        if self._candidates is None:
+            self._candidates = _Candidates(self._vocabulary.size)
+        return self._candidates
+
+
+class _Candidates:
+    """llama.cpp's table of tokens to choose among."""
+
+    def __init__(self, room: int) -> None:
+        import numpy as np
+
+        api = library()
+        layout = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._rows = np.zeros(room, dtype=layout)
+        self._array = api.llama_token_data_array(
+            data=self._rows.ctypes.data_as(api.llama_token_data_p), size=room, selected=-1, sorted=False
+        )
+
+    def apply(
+        self, automaton: Any, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32] | float = 0.0
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Those of `ids` that `automaton` allows next, each with its logit."""
+        self._fill(ids, logits)
+        library().llama_sampler_apply(automaton, ctypes.byref(self._array))
+        rows = self._rows[: len(ids)]
+        rows = rows[rows["logit"] > -math.inf]
+        return rows["id"], rows["logit"]
+
+    def choose(self, chain: Any, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]) -> int:
+        """The one of `ids` that `chain` selects."""
+        self._fill(ids, logits)
+        library().llama_sampler_apply(chain, ctypes.byref(self._array))
+        return int(self._array.data[self._array.selected].id)
+
+    def _fill(self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32] | float) -> None:
+        count = len(ids)
+        self._rows["id"][:count] = ids
+        self._rows["logit"][:count] = logits
+        self._rows["p"][:count] = 0.0
+        self._array.size = count
+        self._array.selected = -1
+        self._array.sorted = False
+
+
+def _near_the_top(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """The tokens that are likely enough to matter for a sum of probabilities."""
+    import numpy as np
+
+    return np.flatnonzero(logits > logits.max() - _NEAR).astype(np.int32)
+
+
+def _log_sum_exp(logits: npt.NDArray[np.float32]) -> float:
+    import numpy as np
+
+    top = logits.max()
+    return float(top) + math.log(float(np.exp(logits - top).sum()))
+
+
+def _chain(request: Request) -> Any:
+    """llama.cpp's own defaults for sampling by chance."""
+    api = library()
+    chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+    for sampler in (
+        api.llama_sampler_init_top_k(_TOP_K),
+        api.llama_sampler_init_top_p(_TOP_P, 1),
+        api.llama_sampler_init_min_p(_MIN_P, 1),
+        api.llama_sampler_init_temp(request.temperature),
+        api.llama_sampler_init_dist(request.seed & 0xFFFFFFFF),
+    ):
+        api.llama_sampler_chain_add(chain, sampler)
+    return chain
+
+
+def _automaton(vocabulary: Vocabulary, gbnf: str) -> Any:
+    automaton = grammar_sampler(vocabulary.pointer, gbnf)
+    if not automaton:
+        raise SchemaUnsupported(f"llama.cpp does not take the grammar of this schema ({complaints()})")
+    return automaton

@@ -1,0 +1,202 @@
+"""The cache of keys and values, divided into slots: each holds a sequence, and keeps it for the next that begins alike.
+
+A slot has a window of its own, so what one computes does not depend on what stands in the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbudget.errors import WeightsError
+from agentbudget.models._processors import FreeProcessors
+from agentbudget.models.llama.library import complaints, forget_complaints, library
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+CHUNK: Final = 64
+"""Prompt tokens evaluated at once on processors: nearly as fast as more, and work can stop after each.
+
+A prompt is always cut at the same places, and what is kept of an earlier prompt ends at such a place: the numbers that
+llama.cpp computes depend a little on the size of a batch, and an answer should not depend on what ran before it.
+"""
+GPU_CHUNK: Final = 512
+"""On a GPU, which 64 tokens do not fill."""
+_WORTH_COPYING: Final = 2
+"""A slot is taken over for a prompt that shares at least half of what it holds, else copied."""
+
+
+def cuts(tokens: int, fixed: int, chunk: int) -> list[int]:
+    """Where a prompt is cut: after each `chunk` of its fixed part, at the end of that, after each chunk of the rest."""
+    ends = [*range(chunk, fixed, chunk), *([fixed] if fixed else []), *range(fixed + chunk, tokens, chunk)]
+    return [*(end for end in ends if end < tokens), tokens]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence: its tokens, of which those up to a cut were evaluated as the beginning of every prompt is."""
+
+    number: int
+    tokens: list[int] = field(default_factory=list[int])
+    cuts: list[int] = field(default_factory=list[int])
+    taken: bool = False
+    last_used: int = 0
+
+    def shares(self, tokens: Sequence[int], ends: Sequence[int]) -> int:
+        """Tokens at its beginning that a prompt, cut at `ends`, would compute just so; never all of the prompt."""
+        at = 0
+        for mine, theirs in zip(self.cuts, ends, strict=False):
+            if mine != theirs or theirs >= len(tokens) or self.tokens[at:mine] != list(tokens[at:mine]):
+                break
+            at = mine
+        return at
+
+    def keep(self, count: int) -> None:
+        """Only the first `count` tokens are there any more."""
+        del self.tokens[count:]
+        self.cuts = [cut for cut in self.cuts if cut <= count]
+
+
+class Sequences:
+    """A llama.cpp context with its slots. One thread at a time may use it."""
+
+    def __init__(self, model: Any, *, n_ctx: int, slots: int, chunk: int, flash: bool, vocabulary_size: int) -> None:
+        """`n_ctx` tokens fit each slot; ``flash`` attention is faster on GPUs. Raises `WeightsError` without memory."""
+        api = library()
+        self.chunk = chunk
+        self.slots = [Slot(number) for number in range(slots)]
+        self._size = vocabulary_size
+        self._processors = FreeProcessors()
+        self._used = 0
+        params = api.llama_context_default_params()
+        params.n_ctx = n_ctx * slots
+        params.n_seq_max = slots
+        params.n_batch = params.n_ubatch = max(chunk, slots)
+        params.n_threads = params.n_threads_batch = self._processors.threads
+        params.kv_unified = False
+        # On processors its sums depend on how a prompt is cut.
+        params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_AUTO if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.no_perf = True
+        forget_complaints()
+        self._context = api.llama_init_from_model(model, params)
+        if not self._context:
+            raise WeightsError(
+                f"llama.cpp cannot open a cache of {slots} × {n_ctx:,} tokens: {complaints()}. "
+                "Free some memory, or ask for a smaller n_ctx or fewer parallel"
+            )
+        self._memory = api.llama_get_memory(self._context)
+        self._batch = api.llama_batch_init(max(chunk, slots), 0, 1)
+
+    def close(self) -> None:
+        """Free the memory."""
+        if self._context:
+            api = library()
+            api.llama_batch_free(self._batch)
+            api.llama_free(self._context)
+            self._context = None
+
+    def take(self, tokens: Sequence[int], ends: Sequence[int]) -> Slot:
+        """A free slot that holds as much of the prompt's beginning as any does, and nothing else.
+
+        Raises ``RuntimeError`` if all are taken: whoever calls sees to it that they are not.
+        """
+        shared = {slot.number: slot.shares(tokens, ends) for slot in self.slots}
+        free = [slot for slot in self.slots if not slot.taken]
+        if not free:
+            raise RuntimeError("no slot is free")
+        nearest = max(self.slots, key=lambda slot: (shared[slot.number], not slot.taken, -slot.last_used))
+        count = shared[nearest.number]
+        slot = nearest
+        if nearest.taken or count * _WORTH_COPYING < max(nearest.cuts, default=0):
+            slot = min(free, key=lambda slot: slot.last_used)
+            if slot is not nearest and count > shared[slot.number]:
+                self._copy(nearest, slot)
+        self._forget_after(slot, min(count, slot.shares(tokens, ends)))
+        slot.taken = True
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """The slot's sequence is at its end; what it holds stays for the next that begins alike."""
+        self._used += 1
+        slot.last_used = self._used
+        slot.taken = False
+
+    def evaluate(self, slot: Slot, tokens: Sequence[int], *, cut: bool) -> int:
+        """Evaluate tokens at the end of `slot`'s sequence; the row of the last one's logits.
+
+        `cut`: this is how the beginning of every prompt with these tokens is evaluated. Raises ``RuntimeError``.
+        """
+        start, last = len(slot.tokens), len(tokens) - 1
+        self._decode([(slot, token, start + n, n == last) for n, token in enumerate(tokens)])
+        if cut:
+            slot.cuts.append(len(slot.tokens))
+        return last
+
+    def evaluate_each(self, tokens: Sequence[tuple[Slot, int]]) -> None:
+        """Evaluate one more token of each of several sequences at once; row `n` has the logits of the `n`-th."""
+        self._decode([(slot, token, len(slot.tokens), True) for slot, token in tokens])
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """What was computed for the token in this row of the last evaluation; valid until the next."""
+        import numpy as np
+
+        pointer: Any = library().llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._size,))
+
+    def state(self, slot: Slot) -> memoryview:
+        """What was computed of `slot`'s sequence, as bytes."""
+        api = library()
+        room: int = api.llama_state_seq_get_size(self._context, slot.number)
+        buffer = (ctypes.c_uint8 * room)()
+        size: int = api.llama_state_seq_get_data(self._context, buffer, room, slot.number)
+        return memoryview(buffer).cast("B")[:size]
+
+    def restore(self, slot: Slot, state: bytearray, tokens: Sequence[int], ends: Sequence[int]) -> bool:
+        """Put a state of `tokens`, cut at `ends`, in place of what `slot` holds; whether llama.cpp took it."""
+        self._forget_after(slot, 0)
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        if not library().llama_state_seq_set_data(self._context, buffer, len(state), slot.number):
+            self._forget_after(slot, 0)
+            return False
+        slot.tokens, slot.cuts = list(tokens), list(ends)
+        return True
+
+    def _copy(self, source: Slot, target: Slot) -> None:
+        api = library()
+        api.llama_memory_seq_rm(self._memory, target.number, -1, -1)
+        # From the first to the last: between slots, llama.cpp copies all or nothing.
+        api.llama_memory_seq_cp(self._memory, source.number, target.number, -1, -1)
+        target.tokens, target.cuts = list(source.tokens), list(source.cuts)
+
+    def _forget_after(self, slot: Slot, count: int) -> None:
+        api = library()
+        if not api.llama_memory_seq_rm(
+            self._memory, slot.number, count, -1
+        ):  # a recurrent model forgets all or nothing
+            api.llama_memory_seq_rm(self._memory, slot.number, -1, -1)
+            count = 0
+        slot.keep(count)
+
+    def _decode(self, rows: Sequence[tuple[Slot, int, int, bool]]) -> None:
+        api, batch = library(), self._batch
+        threads = self._processors.look()
+        api.llama_set_n_threads(self._context, threads, threads)
+        batch.n_tokens = len(rows)
+        for n, (slot, token, position, wanted) in enumerate(rows):
+            batch.token[n] = token
+            batch.pos[n] = position
+            batch.n_seq_id[n] = 1
+            batch.seq_id[n][0] = slot.number
+            batch.logits[n] = wanted
+        forget_complaints()
+        code: int = api.llama_decode(self._context, batch)
+        if code != 0:
+            for slot in {slot.number: slot for slot, *_ in rows}.values():
+                self._forget_after(slot, 0)
+            raise RuntimeError(f"llama.cpp could not evaluate {len(rows)} tokens (code {code}): {complaints()}")
+        for slot, token, *_ in rows:
+            slot.tokens.append(token)

@@ -1,0 +1,47 @@
+"""Calls of a provider that are no answers of a model, such as embeddings: reserved, sent, settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from agentbudget import telemetry
+from agentbudget.ledger import Hold
+from agentbudget.models.base import Meter, Price
+from agentbudget.money import Amount
+from agentbudget.settling import amount_of, settle_failure, settled
+from agentbudget.usage import Usage
+
+Reserve = Callable[[Amount, Mapping[str, Any]], Hold]
+"""Reserves an amount for a call of which the meta tells; raises `BudgetExceeded`."""
+
+
+@contextmanager
+def paid(reserve: Reserve, *, name: str, price: Price, most: Usage) -> Generator[Meter]:
+    """Reserve what a call of at most `most` costs, and settle what the meter says when the block ends.
+
+    However it ends: known usage is settled, nothing sent is void, and anything else is presumed spent.
+    """
+    amount = amount_of(price, most)
+    provider, _, _ = name.partition(":")
+    hold = reserve(amount, {"kind": "embedding", "model": name, "price": price.source})
+    meter = Meter(on_leaving=hold.mark_sent)
+    started = time.perf_counter()
+    with telemetry.model_call(provider, name, operation="embeddings", input_tokens_estimated=most.input_tokens) as span:
+        try:
+            yield meter
+        except BaseException as error:
+            record = settle_failure(hold, price, meter, error, seconds=time.perf_counter() - started)
+            span.cost(record.settled.usd_nano if record.settled else 0, presumed=record.presumed)
+            raise
+        known = meter.usage or meter.presumed
+        detail: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 4), "price": price.terms}
+        if known is None:
+            record = hold.presume(detail=detail)
+        else:
+            span.used(known)
+            detail["usage"] = known.to_dict()
+            record = settled(hold, amount_of(price, known), detail, presumed=meter.usage is None)
+        span.cost(record.settled.usd_nano if record.settled else 0, presumed=record.presumed)

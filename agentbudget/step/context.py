@@ -1,0 +1,190 @@
+"""What a skill, or a node of a graph, works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from agentbudget.errors import Mistake, SkillError
+from agentbudget.models.base import Image, Message, Tool, ToolChoice
+from agentbudget.money import Budget
+from agentbudget.skills import Accept, Output, Skill
+from agentbudget.step.climb import climb, request_of
+from agentbudget.step.engine import Engine, Event, Scope
+from agentbudget.step.funds import reserve_step
+from agentbudget.step.reply import Reply
+from agentbudget.step.retrieval import search
+from agentbudget.step.sizing import worst_case
+from agentbudget.step.streams import ReplyStream
+from agentbudget.step.transaction import Step
+
+if TYPE_CHECKING:
+    from agentbudget.context import Retrieved
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a skill, or a node of a graph, works with: models, documents and the money that is left."""
+
+    engine: Engine
+    scope: Scope
+    step: Step | None = None
+    ticket: str | None = None
+    subject: str | None = None
+    listener: Callable[[Event], None] = lambda _event: None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id: its account is ``run/<id>``."""
+        return self.scope.run_id
+
+    @property
+    def remaining(self) -> Budget:
+        """What the run's budget still has room for, holds counted as spent."""
+        return self.engine.ledger.balance(f"run/{self.run_id}").available
+
+    async def call(self, skill: Skill[Any, T], arguments: Mapping[str, Any], *, key: str | None = None) -> T:
+        """Run `skill` as a step. ``await skill(ctx, …)`` is the same, with types.
+
+        The step's identity is its place in the graph, the skill and its arguments, so that a resumed run
+        finds what it paid for. A node that wants several samples of one call tells them apart by `key`.
+        """
+        return cast(T, await Step(self, skill, arguments, key=key).run())
+
+    async def set_aside(self, skill: Skill[Any, Any], *, input_tokens: int) -> str:
+        """Hold now what one step of `skill` will cost later (landing fuel). Returns a ticket for `landing`.
+
+        A node that is carried out again gets the same ticket, as long as nothing was spent on it.
+        """
+        amount = worst_case(self.engine, skill, input_tokens)
+        base = f"{self.run_id}/{self.engine.position()}".rstrip("/") + f"/{skill.name}.landing"
+        for record in self.engine.ledger.holds(prefix=base, state="open"):
+            if self.engine.can_land(record.id) and not amount.minus(record.amount):
+                return record.id
+        return reserve_step(self, skill, base, amount, expected=amount, landing=True).id
+
+    def landing(self, ticket: str) -> Context:
+        """A context in which one step, the first, spends what `set_aside` held; a further one reserves for itself."""
+        return replace(self, ticket=ticket)
+
+    def about(self, subject: str) -> Context:
+        """A context whose steps and searches the statement shows with what they are about, such as a question.
+
+        The ledger keeps `subject` as plain text; telemetry never carries it.
+        """
+        return replace(self, subject=subject)
+
+    @overload
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        accept: Accept = (),
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+    ) -> Reply[str]: ...
+    @overload
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        output: type[T],
+        system: str | None = None,
+        accept: Accept = (),
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+    ) -> Reply[T]: ...
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        output: Any = str,
+        system: str | None = None,
+        accept: Accept = (),
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+    ) -> Reply[Any]:
+        """Ask the skill's models, cheapest first; climb while an answer does not pass `accept` and may.
+
+        `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output. ``images`` go
+        with the prompt, ``turns`` follow it: what was said since, such as `Reply.message` and the results of ``tools``
+        that it asked for. A model that asks for tools gives `Reply.calls`; that is no answer, and is not checked.
+        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`,
+        `SkillError` for a check or a cap that cannot be one.
+        """
+        step, shape = self._inside("ctx.complete"), Output(output)
+        messages = _prompt(step.skill, prompt, system, shape, images, turns)
+        request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
+        request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
+        return await climb(step, request, shape, step.skill.checks(accept))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        max_output_tokens: int | None = None,
+        images: Sequence[Image] = (),
+        turns: Sequence[Message] = (),
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+    ) -> ReplyStream:
+        """Ask the model of the skill's tier, and get the answer as it arrives, on a hold that grows with it.
+
+        >>> @skill(hold="grow", max_output_tokens=2000)
+        ... async def tell(ctx: Context, what: str) -> str:
+        ...     async with ctx.stream(f"Tell me about {what}.") as pieces:
+        ...         async for piece in pieces:
+        ...             print(piece, end="")
+        ...     return pieces.reply.text
+
+        Where the hold cannot grow the stream is cut, and settled at what it used: ``reply.finish`` is ``"cut"``, and
+        ``reply.refusal`` says which account had no more. Raises, while it is read, what `complete` does; a stream that
+        breaks off raises `OutcomeUnknown` after the pieces that arrived.
+        """
+        step, shape = self._inside("ctx.stream"), Output(str)
+        messages = _prompt(step.skill, prompt, system, shape, images, turns)
+        request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
+        request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
+        return ReplyStream(step, step.engine.ladder.at(step.skill.tier), request)
+
+    def _inside(self, what: str) -> Step:
+        if self.step is None:
+            raise SkillError(f"{what} belongs inside a skill: a step is what holds the money for it")
+        return self.step
+
+    async def retrieve(self, question: str, *, tokens: int) -> Retrieved:
+        """The passages of the run's documents worth most within `tokens`."""
+        index = self.engine.index
+        if index is None:
+            raise Mistake("this run has no documents: give the agent index='a folder of documents'")
+        return await search(self, index, question, tokens)
+
+
+def _prompt(
+    skill: Skill[Any, Any],
+    prompt: str,
+    system: str | None,
+    shape: Output,
+    images: Sequence[Image],
+    turns: Sequence[Message],
+) -> tuple[Message, ...]:
+    text = "\n\n".join(filter(None, [skill.prompt if system is None else system, shape.instruction]))
+    asked = Message("user", prompt, images=tuple(images))
+    return (Message("system", text), asked, *turns) if text else (asked, *turns)
+
+
+def _fixed(messages: tuple[Message, ...], system: str | None) -> int:
+    """How many messages are the same in every call of the skill: its own docstring is."""
+    return int(system is None and messages[0].role == "system")

@@ -1,0 +1,110 @@
+"""What steps run on, who pays for them, and what a listener hears."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from agentbudget.cache import Answers
+from agentbudget.estimate import Estimator
+from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.models.base import Price
+from agentbudget.models.ladder import Ladder
+from agentbudget.money import ZERO, Amount
+from agentbudget.step.identity import unused_id
+
+if TYPE_CHECKING:
+    from agentbudget.context import Index
+
+Phase = Literal["started", "call", "cached", "escalated", "settled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a listener hears while a run goes on: for progress, never for accounting."""
+
+    phase: Phase
+    skill: str
+    step_id: str
+    model: str = ""
+    settled: Amount = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart."""
+
+    run_id: str
+    user: str | None = None
+    feature: str | None = None
+    tenant: str = "default"
+    started_ns: int = field(default_factory=time.time_ns)
+
+    def accounts(self, skill: str | None = None) -> tuple[str, ...]:
+        """The accounts that a step of `skill` weighs on, all together."""
+        named = (
+            f"run/{self.run_id}",
+            f"user/{self.user}" if self.user else None,
+            f"feature/{self.feature}" if self.feature else None,
+            f"skill/{skill}" if skill else None,
+        )
+        return tuple(name for name in named if name)
+
+
+@dataclass(slots=True)
+class Engine:
+    """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
+
+    ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
+    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
+    """
+
+    ledger: Ledger
+    ladder: Ladder
+    answers: Answers
+    machine: Price
+    index: Index | None = None
+    documents: str = "documents"
+    share_answers: bool = True
+    position: Callable[[], str] = lambda: ""
+    tickets: dict[str, str] = field(default_factory=dict[str, str])
+    used_tickets: set[str] = field(default_factory=set[str])
+    estimator: Estimator = field(init=False)
+    _open: set[str] = field(init=False, default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self.estimator = Estimator(self.ledger)
+
+    def can_land(self, ticket: str) -> bool:
+        """Whether a step may still spend what this ticket's hold set aside: untouched, and in our own hands."""
+        record = self.ledger.hold(ticket)
+        return (
+            record is not None
+            and record.state == "open"
+            and record.owner == self.ledger.owner
+            and ticket not in self.used_tickets
+            and not (record.sent or record.spent or record.reserved)
+        )
+
+    def renew_landings(self, run_id: str) -> None:
+        """Set aside again, for a run that goes on, what was freed when it broke off and had not been spent."""
+        freed: dict[str, list[HoldRecord]] = {}
+        for record in self.ledger.holds(prefix=f"{run_id}/"):
+            if record.meta.get("landing"):
+                freed.setdefault(record.id.partition("~")[0], []).append(record)
+        for base, records in freed.items():
+            if all(record.state == "voided" for record in records):
+                last = records[-1]
+                hold = self.ledger.reserve(
+                    unused_id(self.ledger, base), last.amount, accounts=last.accounts, tag=last.tag, meta=last.meta
+                )
+                self.tickets.update({record.id: hold.id for record in records})
+
+    def open_accounts(self, names: Iterable[str]) -> None:
+        """Open the accounts that are not open yet: those of users, features and skills come into being when used."""
+        for name in names:
+            if name not in self._open:
+                self.ledger.account(name)
+                self._open.add(name)

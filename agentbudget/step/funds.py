@@ -1,0 +1,121 @@
+"""The hold of a step: reserved at once, raised while the step runs where its budget allows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbudget import telemetry
+from agentbudget.errors import BudgetExceeded, HoldConflict
+from agentbudget.ledger import Hold, Ledger, limits, require_room, units
+from agentbudget.money import Amount
+from agentbudget.step.identity import unused_id
+
+if TYPE_CHECKING:
+    from agentbudget.skills import Skill
+    from agentbudget.step.context import Context
+
+_log = logging.getLogger(__name__)
+
+_growing: Final = threading.RLock()
+"""Held while a hold is raised with those above it: between a look at the room and its use, nobody else may take it."""
+
+
+class Funds:
+    """A step's hold, and how it grows with those of the steps that called it."""
+
+    def __init__(self, ledger: Ledger, hold: Hold, skill: Skill[Any, Any], above: Funds | None) -> None:
+        self.hold = hold
+        self._ledger = ledger
+        self._skill = skill
+        self._above = above
+
+    @property
+    def id(self) -> str:
+        """The hold's id."""
+        return self.hold.id
+
+    def reserve(self, hold_id: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
+        """Reserve inside this step, raising the step's own hold where it falls short and its budget allows."""
+        kind = str(meta["kind"])
+        with telemetry.reservation(hold_id, held=amount, kind=kind, within=self.id) as span, _growing:
+            try:
+                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
+            except BudgetExceeded:  # most often there is room: it is not looked for first
+                self._make_room(amount)
+                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
+            if hold.replayed:
+                raise HoldConflict(
+                    f"hold {hold_id!r} is taken by another call: two steps must not share a hold",
+                    hold_id=hold_id,
+                    known=hold.amount,
+                    asked=amount,
+                )
+            span.granted()
+            return hold
+
+    def grow(self, hold: Hold, to: Amount) -> None:
+        """Raise a hold within this step to `to`, and the step's own where it falls short. Raises `BudgetExceeded`."""
+        with _growing:
+            self._make_room(to.minus(hold.amount))
+            hold.extend(to)
+
+    def make_good(self, lost: Amount) -> bool:
+        """Hold anew what a failed attempt took, so that the room for the escalation stays, here and in the steps above.
+
+        False where that does not fit: the next attempt is made from what is left.
+        """
+        if not lost:
+            return True
+        if self._above is not None:
+            self._above.make_good(lost)
+        try:
+            with _growing:
+                self._extend(self.hold.refresh().amount + lost)
+        except BudgetExceeded as refused:
+            _log.warning("step %s may not afford its escalation: an attempt failed, and %s", self.id, refused)
+            return False
+        return True
+
+    def _make_room(self, amount: Amount) -> None:
+        """Raise this hold until so much fits inside it. Raises `BudgetExceeded`."""
+        deficit = amount.minus(self.hold.refresh().room)
+        if deficit:
+            self._extend(self.hold.amount + deficit)
+
+    def _extend(self, to: Amount) -> None:
+        if self._skill.budget is not None:
+            require_room(
+                f"the budget of skill {self._skill.name!r}", units(to), limit=limits(self._skill.budget), used=(0, 0, 0)
+            )
+        if self._above is not None:
+            self._above._make_room(to.minus(self.hold.amount))
+        self.hold.extend(to)
+
+
+def reserve_step(
+    ctx: Context, skill: Skill[Any, Any], base: str, amount: Amount, *, expected: Amount, landing: bool = False
+) -> Hold:
+    """Hold a step's amount on its run, user, feature and skill at once, or inside the step that calls it."""
+    ledger = ctx.engine.ledger
+    meta: dict[str, Any] = {
+        "kind": "step",
+        "skill": skill.name,
+        "tier": skill.tier,
+        "estimated": {"usd_nano": expected.usd_nano, "tokens": expected.tokens},
+    }
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
+    if landing:
+        meta["landing"] = True
+    hold_id = unused_id(ledger, base)
+    if ctx.step is not None:
+        return ctx.step.funds.reserve(hold_id, amount, f"step|{skill.name}", meta)
+    accounts = ctx.scope.accounts(skill.name)
+    ctx.engine.open_accounts(accounts)
+    with telemetry.reservation(hold_id, held=amount, estimated=expected, accounts=accounts) as span:
+        hold = ledger.reserve(hold_id, amount, accounts=accounts, tag=f"step|{skill.name}", meta=meta)
+        span.granted()
+        return hold

@@ -1,0 +1,191 @@
+"""An answer as it arrives, on a hold that grows with it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from agentbudget.errors import AgentBudgetError, BudgetExceeded, ModelError, OutcomeUnknown, SkillError
+from agentbudget.estimate import CallEstimate
+from agentbudget.growing import LEAST_TOKENS, Growth
+from agentbudget.holding import Fixed
+from agentbudget.ledger import Hold, limits, require_room, units
+from agentbudget.models.base import Completion, Model, Request
+from agentbudget.money import Amount
+from agentbudget.skills import Output
+from agentbudget.step.calls import Attempt, answer_keys, book_free, kept, pause
+from agentbudget.step.reply import Reply
+from agentbudget.step.sizing import size_stream
+from agentbudget.usage import Usage
+
+if TYPE_CHECKING:
+    from agentbudget.step.transaction import Step
+
+_TEXT: Final = Output(str)
+_WORDS: Final = re.compile(r"\s*\S+\s*|\s+")
+
+
+class ReplyStream:
+    """Pieces of an answer, one by one; then the whole as `reply`.
+
+    It asks the model of the skill's tier: what was shown cannot be taken back, so that nothing is checked, retried or
+    escalated once a piece has come. As ``async with`` it is settled where the block ends, also if you leave it early;
+    without, at the latest where the step ends.
+    """
+
+    def __init__(self, step: Step, model: Model, request: Request) -> None:
+        self.text = ""
+        self._step = step
+        self._model = model
+        self._request = request
+        self._reply: Reply[str] | None = None
+        self._pieces = self._run()
+        step.streams.append(self)
+
+    @property
+    def reply(self) -> Reply[str]:
+        """What came of it. Raises `SkillError` while the stream goes on, or if it never began."""
+        if self._reply is None:
+            raise SkillError("the stream has not ended: read it to its end, or close it, before you ask for its reply")
+        return self._reply
+
+    async def whole(self) -> Reply[str]:
+        """Read what is left, and return the reply."""
+        async for _ in self:
+            pass
+        return self.reply
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        return await anext(self._pieces)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave the stream, if it has not ended: the provider's is closed, and what was used is booked."""
+        await self._pieces.aclose()
+
+    async def _run(self) -> AsyncGenerator[str, None]:
+        step, model, request = self._step, self._model, self._request
+        keys = answer_keys(step, model, request)
+        found = kept(step, keys, request.max_output_tokens)
+        if found is not None:
+            book_free(step, model, "draft", found.completion, found.cost_usd_nano, replayed=found.key == keys[0])
+            for piece in _WORDS.findall(found.completion.text):
+                self.text += piece
+                yield piece
+            self._conclude(found.completion)
+            return
+        for number in itertools.count(1):
+            attempt, growth = await self._begin()
+            try:
+                async with aclosing(self._attempt(attempt, growth, keys)) as pieces:
+                    async for piece in pieces:
+                        self.text += piece
+                        yield piece
+                return
+            except ModelError as error:
+                if self.text:
+                    raise
+                await pause(error, number)
+                step.funds.make_good(attempt.lost)
+
+    async def _begin(self) -> tuple[Attempt, Growth]:
+        """Reserve what the stream begins on."""
+        step, model = self._step, self._model
+        estimate, tokens = await size_stream(step.engine, step.skill, model, self._request)
+        bound = partial(_bound, step, model, estimate)
+        try:
+            attempt = Attempt(step, model, estimate, bound(tokens))
+        except BudgetExceeded:
+            least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
+            if least == tokens:
+                raise
+            tokens = least
+            attempt = Attempt(step, model, estimate, bound(tokens))
+        growth = Growth(
+            attempt.hold.amount,
+            tokens=tokens,
+            cap=estimate.output_cap,
+            input_tokens=estimate.input.tokens,
+            price=model.price,
+            bound=bound,
+            extend=partial(self._extend, attempt.hold),
+        )
+        attempt.meter.gate = growth.allows
+        return attempt, growth
+
+    def _extend(self, hold: Hold, to: Amount) -> None:
+        skill = self._step.skill
+        if isinstance(skill.holding, Fixed):
+            policy = f"the fixed hold of skill {skill.name!r}"
+            require_room(policy, units(to), limit=limits(skill.holding.budget), used=(0, 0, 0))
+        self._step.funds.grow(hold, to)
+
+    async def _attempt(self, attempt: Attempt, growth: Growth, keys: tuple[str, ...]) -> AsyncGenerator[str, None]:
+        """One billable request. However it ends, its hold ends with what is known of it."""
+        model, answer = self._model, None
+        self._step.tell("call", model=model.name)
+        with attempt.span.aside():
+            try:
+                async with aclosing(model.stream(attempt.estimate.request, attempt.meter)) as deltas:
+                    async for delta in deltas:
+                        answer = delta.completion or answer
+                        if delta.text:
+                            yield delta.text
+                if answer is None:
+                    raise OutcomeUnknown(f"{model.name} ended a stream without saying how", model=model.name)
+            except GeneratorExit:
+                self._forget_bound(attempt)
+                attempt.left()
+                self._conclude(Completion(self.text, "cut", attempt.meter.usage or Usage(), model.name), left=True)
+                return
+            except BaseException as error:
+                self._forget_bound(attempt)
+                attempt.failed(error)
+                raise
+            attempt.answered(answer, _TEXT, keys)
+        self._conclude(answer, growth)
+
+    def _forget_bound(self, attempt: Attempt) -> None:
+        """Where nobody says that a provider stops when its stream is closed, what arrived bounds nothing."""
+        if self._model.stream_lead_tokens is None:
+            attempt.meter.presumed = None
+
+    def _conclude(self, answer: Completion, growth: Growth | None = None, *, left: bool = False) -> None:
+        whole = answer.finish in ("stop", "tools")
+        refusal = growth.refusal if growth is not None and answer.finish == "cut" else None
+        name = self._model.name
+        self._reply = Reply(
+            answer.text, answer.text.strip(), name, whole, answer.confidence, answer.finish, answer.calls, refusal
+        )
+        if not whole and not left:
+            self._step.accepted = False
+            self._step.rejected.append({"model": name, "reason": _why_short(answer, refusal)})
+
+
+def _bound(step: Step, model: Model, estimate: CallEstimate, output_tokens: int) -> Amount:
+    """The most that the call costs with so many output tokens."""
+    count = estimate.input.tokens
+    return step.engine.estimator.sized(step.skill.name, model, input_tokens=count, output_tokens=output_tokens)
+
+
+def _why_short(answer: Completion, refusal: AgentBudgetError | None) -> str:
+    if answer.finish == "refused":
+        return "the model declined"
+    if refusal is not None:
+        return f"cut, for its hold could not grow: {refusal}"
+    return f"cut at {answer.usage.output_tokens} output tokens"

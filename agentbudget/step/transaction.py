@@ -1,0 +1,168 @@
+"""A step: one skill call as one transaction — estimate, reserve, run, verify, settle."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentbudget import telemetry
+from agentbudget.errors import SkillError
+from agentbudget.ledger import Hold
+from agentbudget.money import ZERO, Amount
+from agentbudget.skills import Skill
+from agentbudget.step.climb import climb, request_of
+from agentbudget.step.engine import Event, Phase
+from agentbudget.step.funds import Funds, reserve_step
+from agentbudget.step.identity import digest, stable
+from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
+
+if TYPE_CHECKING:
+    from agentbudget.estimate import CallEstimate
+    from agentbudget.step.context import Context
+    from agentbudget.step.streams import ReplyStream
+
+_log = logging.getLogger(__name__)
+
+
+class Step:
+    """One transaction. Its hold covers the draft, the checks and the escalation before the draft is tried."""
+
+    def __init__(
+        self, ctx: Context, skill: Skill[Any, Any], arguments: Mapping[str, Any], *, key: str | None = None
+    ) -> None:
+        self.skill = skill
+        self.arguments = arguments
+        self.engine = ctx.engine
+        self.scope = ctx.scope
+        self.parent = ctx.step
+        self.outer = ctx
+        self.context = replace(ctx, step=self, ticket=None, subject=None)
+        self.base = self._identity(key)
+        self.escalated = False
+        self.accepted = True
+        self.rejected: list[dict[str, str]] = []
+        self.streams: list[ReplyStream] = []
+        self.estimates: dict[str, CallEstimate] = {}
+        self._numbers = itertools.count(1)
+        self._funds: Funds | None = None
+
+    def _identity(self, key: str | None) -> str:
+        """Stable over a resume: where in the graph, which skill, which arguments."""
+        told = json.dumps([stable(self.arguments), key], sort_keys=True)
+        place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
+        return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
+
+    @property
+    def funds(self) -> Funds:
+        """The money that the step may spend. It exists from `run` on."""
+        if self._funds is None:
+            raise SkillError(f"step {self.base} has not begun")
+        return self._funds
+
+    @property
+    def hold(self) -> Hold:
+        """The step's hold."""
+        return self.funds.hold
+
+    def next_call_id(self) -> str:
+        """The id of the step's next hold for a model call."""
+        return f"{self.hold.id}/{next(self._numbers)}"
+
+    async def run(self) -> Any:
+        """Estimate, reserve, carry out, settle."""
+        ladder = self.engine.ladder
+        with telemetry.step(self.skill.name, run_id=self.scope.run_id, step_id=self.base, tier=self.skill.tier) as span:
+            expected, bound = await self._estimate()
+            above = self.parent.funds if self.parent else None
+            self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
+            self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
+            started = time.perf_counter()
+            status, error = "failed", None
+            try:
+                value = await self._carry_out()
+                status = "ok" if self.accepted else "unaccepted"
+                return value
+            except asyncio.CancelledError:
+                status = "cancelled"
+                raise
+            except Exception as caught:
+                error = f"{type(caught).__name__}: {caught}"
+                raise
+            finally:
+                await self._close_streams()
+                self._settle(status, error, time.perf_counter() - started)
+                span.finished(status=status, escalated=self.escalated)
+
+    async def _carry_out(self) -> Any:
+        if self.skill.has_body:
+            result = self.skill.function(self.context, **self.arguments)
+            return await result
+        request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
+        return (await climb(self, request, self.skill.output, self.skill.accept)).value
+
+    async def _close_streams(self) -> None:
+        """End what the skill left open of its streams: they are paid for within this step."""
+        try:
+            for stream in self.streams:
+                await stream.aclose()
+        except Exception:  # noqa: BLE001 # what a stream did not settle itself is presumed spent when the step settles
+            _log.exception("a stream of step %s could not be closed", self.hold.id)
+
+    async def _estimate(self) -> tuple[Amount, Amount]:
+        """What the step should cost, and the most: a call on each rung that it may climb, checks included."""
+        expected, bound = ZERO, ZERO
+        for number, model in enumerate(self.engine.ladder.climb(self.skill.tier, self.skill.escalate)):
+            if self.skill.has_body:
+                call = likely = size_body(self.engine, self.skill, model)
+            else:
+                request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
+                estimate = await size_call(self.engine, self.skill, model, request)
+                self.estimates[model.name] = estimate
+                call, likely = estimate.bound, estimate.expected
+            checks = checks_bound(self.engine, self.skill)
+            bound = bound + call + checks
+            if number == 0:
+                expected = likely + checks
+        if self.skill.budget is not None:
+            bound = capped(bound, self.skill.budget)
+        return expected, bound
+
+    def _reserve(self, expected: Amount, bound: Amount) -> Hold:
+        ticket = self.outer.ticket
+        if ticket is not None:
+            ticket = self.engine.tickets.get(ticket, ticket)
+            record = self.engine.ledger.hold(ticket)
+            if record is not None and self.engine.can_land(ticket):
+                self.engine.used_tickets.add(ticket)
+                return Hold(self.engine.ledger, record)
+        return reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
+
+    def _settle(self, status: str, error: str | None, seconds: float) -> None:
+        detail = {
+            "status": status,
+            "escalated": self.escalated,
+            "rejected": self.rejected,
+            "seconds": round(seconds, 4),
+            "error": error,
+        }
+        with telemetry.settlement(self.hold.id) as span:
+            record = self.hold.settle(detail=detail)
+            span.closed(record)
+            if span.is_heard:
+                elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
+                span.balance(self.engine.ledger.balance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+        self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
+
+    def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
+        """Let the run's listener hear of what happens in this step."""
+        event = Event(phase, self.skill.name, self.hold.id, model, settled)
+        try:
+            self.outer.listener(event)
+        except Exception:  # noqa: BLE001 # whatever a listener does, the books are not its affair
+            _log.exception("a listener failed at %s; the run goes on", event)

@@ -1,0 +1,1 @@
+"""What a budgeted step costs beside the same call without a budget."""

@@ -1,0 +1,138 @@
+"""What a budgeted step costs beside the same call without a budget: `python -m evals.overhead`.
+
+A skill whose model answers at once, so that all that is measured is the step: estimate, reserve, look for an answer
+that was paid for, call, keep the answer, settle, and their spans and metrics. The ledger and the answers are files;
+spans go through OpenTelemetry's batch processor to an exporter that drops them. The same request to the same model
+without a step takes turns with it, and its median is taken off. Every step asks something new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import itertools
+import os
+import pstats
+import statistics
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentbudget import Budget, Context, Scope, skill
+from agentbudget.cache import Answers
+from agentbudget.ledger import Ledger
+from agentbudget.models import machine_price
+from agentbudget.models.base import Message, Meter, Request
+from agentbudget.models.ladder import Ladder
+from agentbudget.settings import Settings
+from agentbudget.step import Engine
+from agentbudget.testing import ScriptedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds on the clock, and of them those in which this thread had a processor: the rest was others' work."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> Took:
+        return cls(time.perf_counter(), time.thread_time())
+
+    def __sub__(self, other: Took) -> Took:
+        return Took(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+
+
+@skill(max_output_tokens=40)
+async def answer(ctx: Context, question: str) -> str:
+    """Answer the question of a customer in one sentence."""
+    ...
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2_000, help="steps in each row")
+    parser.add_argument("--profile", action="store_true", help="where the time of the last row goes, too")
+    given = parser.parse_args()
+    print("| ledger | telemetry | overhead p50, ms | p90 | p99 | worst | of it this thread's processor p50 |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    for store, traced in (("memory", False), ("SQLite", False), ("SQLite", True)):
+        with telemetry(on=traced):
+            profile = cProfile.Profile() if given.profile and traced else None
+            steps, calls = asyncio.run(measured(store, given.steps, profile))
+        alone = statistics.median(call.wall_s for call in calls)
+        worked = statistics.median(s.cpu_s for s in steps) - statistics.median(call.cpu_s for call in calls)
+        over = sorted(1000 * (step.wall_s - alone) for step in steps)
+        figures = " | ".join(f"{over[min(len(over) - 1, round(q * len(over)))]:.2f}" for q in (0.5, 0.9, 0.99, 1))
+        print(f"| {store} | {'on' if traced else 'off'} | {figures} | {1000 * worked:.2f} |", flush=True)
+        if profile is not None:
+            pstats.Stats(profile).sort_stats("cumulative").print_stats(60)
+    print(f"\nload {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+
+
+async def measured(store: str, steps: int, profile: cProfile.Profile | None) -> tuple[list[Took], list[Took]]:
+    """What each step took, and each call without one."""
+    model = ScriptedModel(lambda _: "We refund orders within thirty days.")
+    with tempfile.TemporaryDirectory() as folder:
+        location = Path(folder) / "ledger.db" if store == "SQLite" else "memory:"
+        with Ledger.open(location) as ledger, Answers(Path(folder) / "cache.db") as answers:
+            ledger.account("run/r", limit=Budget(usd="1000"))
+            engine = Engine(ledger, Ladder((model,)), answers, machine_price(Settings.from_env()))
+            ctx = Context(engine, Scope("r", user="42", feature="support"))
+            return await _timed(ctx, model, steps, profile)
+
+
+async def _timed(
+    ctx: Context, model: ScriptedModel, steps: int, profile: cProfile.Profile | None
+) -> tuple[list[Took], list[Took]]:
+    budgeted: list[Took] = []
+    alone: list[Took] = []
+    for number in itertools.islice(itertools.count(), steps + 50):
+        question = f"Can order {number} be refunded?"
+        began = Took.now()
+        await model.complete(Request((Message("system", answer.prompt), Message("user", question)), 40), Meter())
+        between = Took.now()
+        if profile is not None:
+            profile.enable()
+        await answer(ctx, question)
+        if profile is not None:
+            profile.disable()
+        ended = Took.now()
+        if number >= 50:  # the first ones import, open and compile
+            alone.append(between - began)
+            budgeted.append(ended - between)
+        model.requests.clear()
+    return budgeted, alone
+
+
+@contextmanager
+def telemetry(*, on: bool) -> Generator[None]:
+    """Providers as a program installs them: batches of spans, metrics read once a minute, exported to nowhere."""
+    if on:
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+        class Nowhere(SpanExporter):
+            def export(self, spans: object) -> SpanExportResult:
+                """Drop them."""
+                assert isinstance(spans, list | tuple)
+                return SpanExportResult.SUCCESS
+
+        tracers = TracerProvider()
+        tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
+        trace.set_tracer_provider(tracers)
+        metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+    yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A file of schema 2 goes on in today's, with a copy kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentbudget.ledger import Ledger
+from agentbudget.ledger.sqlite import VERSION, SqliteStore
+from agentbudget.money import Amount
+
+WRITTEN = Path(__file__).parent / "data" / "schema2.sql"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file as a ledger of schema 2 left it; see ``data/schema2.py`` for what happened in it."""
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(WRITTEN.read_text(encoding="utf-8"))
+        db.execute("PRAGMA journal_mode = WAL")
+    return path
+
+
+def entries(path: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT seq, kind, subject, hash FROM entries ORDER BY seq").fetchall()
+
+
+def test_the_journal_stays_as_it_was_and_goes_on(path: Path) -> None:
+    before = entries(path)
+    with Ledger(SqliteStore(path)) as ledger:
+        verification = ledger.verify()
+        assert verification.ok, verification.problems
+        assert (verification.accounts, verification.holds) == (2, 6)
+        assert [hold.owner for hold in ledger.holds(state="open")] == ["elsewhere:42:0a1b2c3d"] * 2
+        assert ledger.settle("lost", Amount(7)).state == "settled"
+        ledger.settle("open/1", Amount(200, 20, 1))
+        ledger.settle("open")
+        ledger.reserve("new", Amount(1), accounts=["user/42"]).settle(Amount(1))
+        assert ledger.verify().ok
+    assert entries(path)[: len(before)] == before
+
+
+def test_the_old_file_is_kept_beside_it(path: Path) -> None:
+    before = entries(path)
+    for _ in range(2):
+        Ledger(SqliteStore(path)).close()
+    (kept,) = path.parent.glob("*.bak*")
+    assert kept.name == "ledger.db.v2.bak"
+    assert entries(kept) == before
+    versions = [asked(found) for found in (kept, path)]
+    assert versions == [2, VERSION]
+
+
+def asked(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,0 +1,158 @@
+"""The tables of a file follow its journal later: nobody may ever see that."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentbudget.errors import BudgetExceeded, HoldConflict
+from agentbudget.ledger import Ledger
+from agentbudget.ledger.sqlite import SqliteStore
+from agentbudget.ledger.tail import LONGEST
+from agentbudget.money import Amount, Budget
+
+ONE = Amount(calls=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Generator[Ledger]:
+    """A ledger whose tail has some holds: two settled, one of them with another inside, one sent, one void."""
+    with Ledger(SqliteStore(path)) as ledger:
+        ledger.account("org", limit=Budget(calls=100), windows={"day": Budget(calls=50)})
+        ledger.account("a", parent="org")
+        for n in range(40):  # until it takes itself to be alone
+            ledger.reserve(f"warm-{n}", Amount(), accounts=["a"]).settle()
+        ledger.reserve("plain", Amount(calls=2), accounts=["a"], tag="t", meta={"skill": "s"}).settle(
+            ONE, detail={"x": 1}
+        )
+        ledger.reserve("step", Amount(calls=5), accounts=["a"], tag="t")
+        ledger.reserve("call", Amount(calls=2), within="step").mark_sent()
+        ledger.settle("call", Amount(calls=3))
+        ledger.settle("step")
+        ledger.reserve("sent", Amount(calls=2), accounts=["a"]).mark_sent()
+        ledger.extend("sent", Amount(calls=4))
+        ledger.reduce("sent", Amount(calls=3))
+        ledger.reserve("void", ONE, accounts=["a"]).void()
+        yield ledger
+
+
+def asked(path: Path, sql: str) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchone()[0]
+
+
+def behind(path: Path) -> int:
+    return asked(path, "SELECT max(seq) FROM entries") - asked(path, "SELECT applied FROM head")
+
+
+def everything(ledger: Ledger) -> list[object]:
+    return [
+        ledger.accounts(),
+        ledger.accounts(prefix="o"),
+        ledger.windows("org"),
+        ledger.holds(),
+        ledger.holds(state="open"),
+        ledger.holds(prefix="s"),
+        ledger.history("t"),
+        ledger.history("t", 1),
+        [ledger.hold(name) for name in ("plain", "step", "call", "sent", "void", "none")],
+        ledger.entries(),
+    ]
+
+
+def test_the_tables_are_behind_and_what_is_read_is_not(ledger: Ledger, path: Path) -> None:
+    assert behind(path) > 0
+    org = ledger.balance("org")
+    assert (org.posted.calls, org.held.calls) == (4, 3)
+    assert [hold.id for hold in ledger.history("t")] == ["step", "plain"]
+    assert ledger.verify().ok
+
+
+def test_somebody_else_reads_the_same_as_after_the_tables_followed(ledger: Ledger, path: Path) -> None:
+    with Ledger(SqliteStore(path)) as other:
+        before = everything(other)
+        assert before == everything(ledger)
+        assert behind(path) > 0, "whoever reads never writes"
+        ledger.account("b")  # brings the tables up to date
+        ledger.account("c")
+        assert behind(path) == 0
+        after = everything(other)
+        assert after[2:9] == before[2:9]
+        assert other.verify().ok
+
+
+def test_what_a_writer_left_behind_is_brought_up_by_the_next(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    for suffix in ("", "-wal"):  # as kill -9 leaves them
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    with Ledger(SqliteStore(copy)) as next_one:
+        assert everything(next_one) == everything(ledger)
+        next_one.settle("sent", ONE)
+        assert behind(copy) == 0
+        assert next_one.balance("org").posted.calls == 5
+        assert next_one.verify().ok
+
+
+def test_the_tail_stays_short(ledger: Ledger, path: Path) -> None:
+    for n in range(2 * LONGEST):
+        ledger.reserve(f"more-{n}", Amount(), accounts=["a"])
+        assert behind(path) <= LONGEST
+
+
+def test_two_who_write_in_turn_see_each_others_holds(ledger: Ledger, path: Path) -> None:
+    with Ledger(SqliteStore(path)) as other:
+        for n in range(3 * LONGEST):
+            mine, theirs = (ledger, other) if n % 3 else (other, ledger)
+            mine.reserve(f"shared-{n}", ONE, accounts=["a"])
+            theirs.mark_sent(f"shared-{n}")
+            mine.settle(f"shared-{n}", Amount(), detail={"n": n})
+        assert everything(ledger) == everything(other)
+        assert ledger.verify().ok
+
+
+def test_a_refusal_rests_on_how_it_is_now(ledger: Ledger, path: Path) -> None:
+    ledger.reserve("all", Amount(calls=43), accounts=["a"])  # the rest of the day
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve("no", ONE, accounts=["a"])
+    with Ledger(SqliteStore(path)) as other:
+        other.void("all")
+    assert not ledger.reserve("no", ONE, accounts=["a"]).replayed
+
+
+def test_an_admission_rests_on_how_it_is_now(ledger: Ledger, path: Path) -> None:
+    with Ledger(SqliteStore(path)) as other:
+        other.reserve("all", Amount(calls=43), accounts=["a"])
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve("no", ONE, accounts=["a"])
+
+
+def test_an_id_is_known_however_long_ago_it_was_used(ledger: Ledger) -> None:
+    for n in range(LONGEST):
+        ledger.reserve(f"more-{n}", Amount(), accounts=["a"]).settle()
+    again = ledger.reserve("plain", Amount(calls=2), accounts=["a"])
+    assert (again.replayed, again.record.settled) == (True, ONE)
+    with pytest.raises(HoldConflict):
+        ledger.reserve("plain", ONE, accounts=["a"])
+    for n in range(LONGEST):  # whatever the length of the tail, also where the tables are about to follow
+        ledger.reserve(f"still-{n}", Amount(), accounts=["a"])
+        assert ledger.reserve("plain", Amount(calls=2), accounts=["a"]).replayed
+    assert ledger.verify().ok
+
+
+def test_a_tail_that_was_changed_shows(ledger: Ledger, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TRIGGER entries_are_immutable")
+        db.execute("UPDATE entries SET kind = 'lapse' WHERE subject = 'void' AND kind = 'void'")
+        db.commit()
+    with Ledger(SqliteStore(path)) as other:
+        assert not other.verify().ok

@@ -1,0 +1,69 @@
+"""What a grammar leaves no choice about, asked of a real vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+from agentbudget.models.base import JsonSchema, Message, Request
+from agentbudget.models.grammar import to_gbnf
+from agentbudget.models.llama.sampler import Forced, Sampler
+from agentbudget.models.llama.vocabulary import Vocabulary
+
+REQUEST = Request((Message("user", "?"),), 100)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(smollm2: Path) -> Iterator[Vocabulary]:
+    vocabulary = Vocabulary(smollm2)
+    yield vocabulary
+    vocabulary.close()
+
+
+def forced(vocabulary: Vocabulary, schema: JsonSchema, *, most: int = 100) -> tuple[str, Forced]:
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf(schema))
+    found = sampler.forced(most)
+    sampler.close()
+    return b"".join(map(vocabulary.piece, found.tokens)).decode(), found
+
+
+def test_one_value_is_known_without_asking(vocabulary: Vocabulary) -> None:
+    text, found = forced(vocabulary, {"const": "über 🌊"})
+    assert (text, found.complete, found.more) == ('"über 🌊"', True, False)
+
+
+def test_what_alternatives_begin_with_is_known(vocabulary: Vocabulary) -> None:
+    text, found = forced(vocabulary, {"enum": ["north east", "north west"]})
+    assert (text, found.complete) == ('"north ', False)
+
+
+def test_a_value_that_another_goes_on_from_is_a_choice(vocabulary: Vocabulary) -> None:
+    text, found = forced(vocabulary, {"enum": [1, 12]})
+    assert (text, found.complete) == ("1", False)
+
+
+def test_a_character_is_decided_as_a_whole(vocabulary: Vocabulary) -> None:
+    text, found = forced(vocabulary, {"enum": ["é", "è"]})  # they share their first byte
+    assert (text, found.complete) == ('"', False)
+
+
+def test_a_key_is_known_and_its_value_is_not(vocabulary: Vocabulary) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    assert forced(vocabulary, schema)[0] == '{"name": "'
+
+
+def test_no_more_is_put_out_than_asked_for(vocabulary: Vocabulary) -> None:
+    whole = forced(vocabulary, {"const": "one two three"})[1]
+    text, found = forced(vocabulary, {"const": "one two three"}, most=2)
+    assert found == Forced(whole.tokens[:2], complete=False, more=True)
+    assert '"one two three"'.startswith(text)
+
+
+def test_without_a_grammar_nothing_is_forced(vocabulary: Vocabulary) -> None:
+    sampler = Sampler(vocabulary, REQUEST, None)
+    assert sampler.forced(100) == Forced()
+    sampler.close()
