@@ -113,7 +113,7 @@ def test_a_tree_shows_children_below_their_parents(books: Path) -> None:
 def test_accounts_as_they_stood_at_a_moment() -> None:
     clock = ManualClock(1_790_000_000_000_000_000)
     with Ledger(open_store(home_ledger()), clock=clock) as opened:
-        opened.account("user/42", limit=Budget(usd="1"))
+        opened.account("user/42", limit=Budget(usd="1"), windows={"day": Budget(usd="0.5")})
         opened.reserve("a", Amount(5_000), accounts=["user/42"])
         clock.advance(60)
         opened.settle("a", Amount(3_000))
@@ -121,6 +121,8 @@ def test_accounts_as_they_stood_at_a_moment() -> None:
     then = datetime.fromtimestamp(clock.now_ns / 1e9 - 30, UTC).isoformat().replace("+00:00", "Z")
     (was,) = data("accounts", "--at", then)
     assert (was["name"], was["held"]["usd_nano"], was["posted"]["usd_nano"]) == ("user/42", 5_000, 0)
+    (day,) = was["windows"]
+    assert (day["held"]["usd_nano"], day["posted"]["usd_nano"]) == (5_000, 0)
     now, _ = data("accounts")
     assert (now["held"]["usd_nano"], now["posted"]["usd_nano"]) == (0, 3_000)
     assert data("accounts", "--at", "2020-01-01T00:00+01:00") == []

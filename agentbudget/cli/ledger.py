@@ -64,18 +64,18 @@ class Moment(click.ParamType[datetime]):
 def ledger_accounts(
     prefix: str, at: datetime | None, tree: bool, where: str | None, home: Path | None, as_json: bool
 ) -> None:
-    """The accounts whose name begins with PREFIX: limits, posted, held, left; in each window now."""
+    """The accounts whose name begins with PREFIX: limits, posted, held, left; in each window too."""
     with look_into(home, where) as opened:
-        show_accounts(opened, opened.accounts(prefix=prefix, at=at), as_json=as_json, tree=tree, now=at is None)
+        show_accounts(opened, opened.accounts(prefix=prefix, at=at), as_json=as_json, tree=tree, at=at)
 
 
 def show_accounts(
-    opened: Ledger, accounts: list[Account], *, as_json: bool, tree: bool = False, now: bool = True
+    opened: Ledger, accounts: list[Account], *, as_json: bool, tree: bool = False, at: datetime | None = None
 ) -> None:
-    """Print accounts; their windows are known only as they stand now."""
+    """Print accounts, with their windows at the same moment."""
     from agentbudget.cli import tables
 
-    windows = {a.name: opened.windows(a.name) for a in accounts if a.windows} if now else {}
+    windows = opened.all_windows([a.name for a in accounts if a.windows], at=at)
     if as_json:
         print_json([tables.account_row(a, windows.get(a.name, ())) for a in accounts])
     elif accounts:

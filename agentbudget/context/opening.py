@@ -11,7 +11,7 @@ from agentbudget.errors import Mistake
 
 
 def make_embedder(name: str) -> Embedder:
-    """The embedding model that `name` stands for: ``openai:<model>``, else one that runs here. Raises `UnknownPrice`."""
+    """The embedding model that `name` stands for: ``openai:<model>``, else one that runs here."""
     provider, _, model = name.partition(":")
     return OpenAIEmbedder(model) if provider == "openai" and model else FastEmbedder(name.removeprefix("fastembed:"))
 
@@ -26,8 +26,9 @@ def open_index(
 ) -> Index:
     """The index at `location`, made when it is first updated. Close it with ``aclose()`` or ``async with``.
 
-    ``embedder`` defaults to all-MiniLM-L6-v2 on this machine; ``"openai:text-embedding-3-small"`` names a hosted one. Tenants never see each other's documents. ``api_key``
-    is for a server; None reads ``QDRANT_API_KEY``. Raises `IndexBusy` if another process has the path open.
+    ``embedder`` defaults to all-MiniLM-L6-v2 on this machine; ``"openai:text-embedding-3-small"`` names a hosted one.
+    Tenants never see each other's documents. ``api_key`` is for a server; None reads ``QDRANT_API_KEY``. Raises
+    `IndexBusy` if another process has the path open, `UnknownPrice` for a hosted embedder that nobody prices.
     """
     if not tenant or not collection:
         raise Mistake("collection and tenant must not be empty; leave them out for the defaults")

@@ -42,8 +42,8 @@ async def retrieve(
     """The best passages for `question` within `tokens`, as `count_tokens` counts: the model's that will read them.
 
     None counts with the embedding model, which is near but not exact for another. At most `limit` candidates are
-    considered. ``pay`` pays for a hosted embedding model. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
-    allowance that not even one sentence fits, `DocumentsError` for an empty index.
+    considered; ``pay`` pays for a hosted embedding model. Nothing found is no error: ``passages`` is then empty. Raises
+    `Mistake` for an empty question or an allowance that not one sentence fits, `DocumentsError` for an empty index.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")

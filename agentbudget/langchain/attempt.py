@@ -48,7 +48,7 @@ class Attempt:
         self.hold = hold
         self.growth: Growth | None = sized.growth(hold) if streams and sized.grows else None
         self._estimate = estimate
-        self._arrived: Arrived | None = terms.arrived(estimate.input.tokens) if streams else None
+        self._arrived: Arrived | None = terms.arrived(estimate.input.tokens, estimate.output_cap) if streams else None
         self._meter = Meter(on_leaving=hold.mark_sent)
         self._terms = terms
         self._price: Price = terms.price

@@ -46,8 +46,8 @@ def budgeted_embeddings(
     """`embeddings`, which from now on reserve on `accounts` before each batch, and settle what it used after it.
 
     ``accounts`` and ``ledger`` are those of `budgeted`. ``name``, as in ``"openai:text-embedding-3-small"``, and
-    ``price`` are found for OpenAI's and given for others: a token price, or a `ComputePrice` for a model on this machine, paid for
-    by the seconds that it takes. Raises `UnknownPrice`, and `Mistake` where retries cannot be switched off.
+    ``price`` are found for OpenAI's and given for others: a token price, or a `ComputePrice` for a model on this
+    machine, paid for by the seconds that it takes. Raises `UnknownPrice`, `Mistake` if retries cannot be switched off.
     """
     return BudgetedEmbeddings(
         _without_retries(embeddings),

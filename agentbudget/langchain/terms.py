@@ -84,7 +84,7 @@ class Terms(Protocol):
         """The chat model and the keywords with which the call stays within `request`'s caps."""
         ...
 
-    def arrived(self, input_tokens: int) -> Arrived:
+    def arrived(self, input_tokens: int, cap: int) -> Arrived:
         """What will have arrived of a stream."""
         ...
 
@@ -143,8 +143,8 @@ class Hosted:
             sent["stream_usage"] = True
         return chat, sent
 
-    def arrived(self, input_tokens: int) -> Arrived:
-        return self._known.arrived(input_tokens, self.stream_lead_tokens or 0)
+    def arrived(self, input_tokens: int, cap: int) -> Arrived:
+        return self._known.arrived(input_tokens, cap=cap, lead=self.stream_lead_tokens)
 
 
 class Ours:
@@ -194,8 +194,8 @@ class Ours:
         caps = {"max_tokens": request.max_output_tokens, "max_compute_s": request.max_compute_s}
         return self._chat, {**kept, **caps, "meter": meter}
 
-    def arrived(self, input_tokens: int) -> Arrived:
-        return Arrived(input_tokens)
+    def arrived(self, input_tokens: int, cap: int) -> Arrived:
+        return Arrived(input_tokens, cap=cap)
 
 
 def _asked_for(asked: Mapping[str, Any]) -> int | None:

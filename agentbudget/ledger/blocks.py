@@ -129,6 +129,11 @@ class Blocks:
         self._tick = tick
         self._beat_due = 0
 
+    @property
+    def owner(self) -> str:
+        """Who holds the blocks."""
+        return self._shared.owner
+
     def is_over(self, block: Block) -> bool:
         """True if nothing more should be reserved in a block. Needs only ``lock``."""
         return self.frozen is not None or self._tick() >= block.until_ns or len(block.closed) >= BATCH

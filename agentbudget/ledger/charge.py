@@ -1,4 +1,4 @@
-"""A function whose every call is charged: reserve, send, call, settle. What `Ledger.charged` makes."""
+"""A function whose every call is charged: reserve, send, call, settle. What ``charged`` of a ledger or lease makes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from agentbudget.money import Amount
 
 if TYPE_CHECKING:
     from agentbudget.ledger.core import Ledger
+    from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.records import Detail
 
 P = ParamSpec("P")
@@ -35,7 +36,7 @@ _PASSED: Final = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_O
 class Charge:
     """What each call of a function costs, and who pays. A decorator for plain and for async functions."""
 
-    ledger: Ledger
+    ledger: Ledger | LeasedBudget
     amount: Amount | AmountOf
     accounts: Sequence[str] | NamesOf
     within: str | TextOf | None

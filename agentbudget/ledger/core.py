@@ -81,7 +81,7 @@ _OPERATIONS: Final = (
     "unfreeze",
     "balance",
     "accounts",
-    "windows",
+    "all_windows",
     "reserve",
     "hold",
     "holds",
@@ -317,19 +317,31 @@ class Ledger:
                 return tx.accounts(prefix=prefix)
             return [account for account in accounts_at(tx.entries, at) if account.name.startswith(prefix)]
 
-    def windows(self, name: str) -> list[WindowBalance]:
-        """How the account stands in each of its windows now. Raises `UnknownAccount`."""
+    def windows(self, name: str, *, at: datetime | None = None) -> list[WindowBalance]:
+        """How the account stands in each of its windows now, or stood at a moment. Raises `UnknownAccount`."""
+        found = self.all_windows([name], at=at).get(name)
+        if found is None:
+            raise UnknownAccount(f"there was no account {name!r} at {at}", account=name)
+        return found
+
+    def all_windows(self, names: Sequence[str], *, at: datetime | None = None) -> dict[str, list[WindowBalance]]:
+        """How these accounts stand in each of their windows; at a moment, those that there were then.
+
+        Raises `UnknownAccount`.
+        """
+        from agentbudget.ledger.fold import window_balance, windows_at
+
         with self._store.read() as tx:
-            account, now = required(tx, name), self._now(tx)
-            found: list[WindowBalance] = []
-            for window, triple in account.windows:
-                since = window.since(now)
-                held, posted = NOTHING, NOTHING
-                for _, h, p in tx.period(name, window.text, since):
-                    held, posted = plus(held, h), plus(posted, p)
-                resets = window.ends(window.start(now))
-                found.append(WindowBalance(name, window, triple, posted, held, resets))
-            return found
+            if at is not None:
+                return windows_at(tx.entries, at, frozenset(names))
+            now = self._now(tx)
+            return {
+                name: [
+                    window_balance(name, limit, now, tx.period(name, limit.window.text, limit.window.since(now)))
+                    for limit in required(tx, name).windows
+                ]
+                for name in names
+            }
 
     # --- holds
 

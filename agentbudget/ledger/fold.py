@@ -18,6 +18,7 @@ from agentbudget.ledger.records import (
     Entry,
     Limits,
     Units,
+    WindowBalance,
     WindowLimit,
     plus,
 )
@@ -140,6 +141,15 @@ class Fold:
             self.frozen.get(name),
         )
 
+    def windows(self, name: str, now_ns: int) -> list[WindowBalance]:
+        """How an account of `windowed` stands in each of its windows at a moment."""
+        return [
+            window_balance(
+                name, limit, now_ns, [(start, *both) for start, both in self.periods(name, limit.window).items()]
+            )
+            for limit in self.account(name).windows
+        ]
+
     def periods(self, account: str, window: Window) -> dict[int, tuple[Units, Units]]:
         """What is held and posted in each period of a window that the account has."""
         found: dict[int, tuple[Units, Units]] = {}
@@ -155,6 +165,20 @@ def accounts_at(entries: Callable[[], Iterable[Entry]], at: datetime) -> list[Ac
 
     Where a clock was put back, what stands before an entry in the journal happened before it, whatever its time.
     """
+    fold, _ = _fold_at(entries, at, frozenset())
+    return [fold.account(name) for name in sorted(fold.parents)]
+
+
+def windows_at(
+    entries: Callable[[], Iterable[Entry]], at: datetime, names: frozenset[str]
+) -> dict[str, list[WindowBalance]]:
+    """How these accounts stood in each of their windows at a moment; those that there were."""
+    fold, at_ns = _fold_at(entries, at, names)
+    return {name: fold.windows(name, at_ns) for name in sorted(names & fold.parents.keys())}
+
+
+def _fold_at(entries: Callable[[], Iterable[Entry]], at: datetime, windowed: frozenset[str]) -> tuple[Fold, int]:
+    """The journal as it was at a moment, and the moment in ns."""
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise InvalidArgument(
             f"{at!s} is no moment with a time zone: give one, as in datetime(2026, 1, 31, tzinfo=UTC)",
@@ -163,10 +187,22 @@ def accounts_at(entries: Callable[[], Iterable[Entry]], at: datetime) -> list[Ac
         )
     until_ns = int(at.timestamp() * 1e9)
     last = max((entry.seq for entry in entries() if entry.at_ns <= until_ns), default=0)
-    fold = Fold()
+    fold = Fold(windowed=windowed)
     for entry in islice(entries(), last):
         fold.add(entry)
-    return [fold.account(name) for name in sorted(fold.parents)]
+    return fold, until_ns
+
+
+def window_balance(
+    name: str, limit: WindowLimit, now_ns: int, periods: Iterable[tuple[int, Units, Units]]
+) -> WindowBalance:
+    """What counts now of the periods (start, held, posted) of an account's window."""
+    window, held, posted = limit.window, NOTHING, NOTHING
+    since = window.since(now_ns)
+    for start, h, p in periods:
+        if start >= since:
+            held, posted = plus(held, h), plus(posted, p)
+    return WindowBalance(name, window, limit.limits, posted, held, window.ends(window.start(now_ns)))
 
 
 def meta_of(opening: Detail) -> Detail:

@@ -23,6 +23,7 @@ from agentbudget.errors import (
 from agentbudget.ledger.arguments import check_amount
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
+from agentbudget.ledger.charge import AmountOf, Charge, CostOf, TextOf
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import Detail, HoldRecord, units
@@ -101,6 +102,26 @@ class LeasedBudget:
                 made = self._blocks.make_room(units(amount))
             hold = self._reserve_here(hold_id, amount, tag, meta, made=made)
         return hold
+
+    @property
+    def owner(self) -> str:
+        """Who holds what is reserved here."""
+        return self._blocks.owner
+
+    def charged(
+        self,
+        amount: Amount | AmountOf,
+        *,
+        within: str | TextOf | None = None,
+        cost: CostOf | None = None,
+        hold_id: TextOf | None = None,
+        passing: str | None = None,
+        tag: str = "",
+        meta: Detail | None = None,
+    ) -> Charge:
+        """A decorator that charges every call of a function to this lease; see `Ledger.charged`."""
+        accounts = () if within is not None else self._accounts
+        return Charge(self, amount, accounts, within, cost, hold_id, passing, tag, meta)
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         """The hold of this id, among the last that this worker made (`books.REMEMBERED` at least), or None."""

@@ -62,10 +62,11 @@ async def test_a_cascade_asks_the_strong_rung_where_the_draft_is_unsure(ledger: 
 
 
 async def test_a_cascade_asks_the_strong_rung_where_the_draft_fits_no_type(ledger: Ledger) -> None:
-    assert (await decide(ledger, "cascade", 0.0, small("no number"), large(says(2)))).answer == "2"
-    cheap, strong = (hold for hold in ledger.holds(prefix="r/") if hold.meta["kind"] == "call")
+    assert (await decide(ledger, "cascade", 0.0, small("no number", "none again"), large(says(2)))).answer == "2"
+    cheap, again, strong = (hold for hold in ledger.holds(prefix="r/") if hold.meta["kind"] == "call")
     assert cheap.settled is not None
     assert cheap.settled.usd_nano > 0
+    assert again.meta["purpose"] == "retry"
     assert strong.meta["model"] == "scripted:large"
 
 

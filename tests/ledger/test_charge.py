@@ -421,3 +421,25 @@ async def test_partials_methods_and_callable_objects_are_functions_too(ledger: L
     assert await ledger.charged(PRICE, accounts=["user/42"])(client)("x") == "x"
     assert await ledger.charged(PRICE, accounts=["user/42"])(partial(client, "y"))() == "y"
     assert [h.settled for h in ledger.holds()] == [Amount(4, 4, 1), PRICE, PRICE]
+
+
+def test_calls_are_charged_to_a_lease_as_to_a_ledger(ledger: Ledger) -> None:
+    ledger.account("hot", limit=Budget(calls=10))
+    with ledger.lease(["hot"], block=Amount(calls=2)) as lease:
+
+        @lease.charged(Amount(calls=1), hold_id=lambda order: f"label-{order}")
+        def buy(order: int) -> int:
+            return order
+
+        assert [buy(n) for n in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(HoldClosed):
+            buy(1)
+        with lease.reserve("step", Amount(calls=3)):
+
+            @lease.charged(Amount(calls=1), within="step")
+            def inside() -> str:
+                return "done"
+
+            assert inside() == "done"
+    assert ledger.balance("hot").posted.calls == 5
+    assert ledger.verify().ok

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agentbudget.errors import BudgetExceeded, Mistake
+from agentbudget.errors import BudgetExceeded, Mistake, UnknownAccount
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.core import open_store
 from agentbudget.money import Amount, Budget
@@ -133,3 +133,21 @@ def test_an_extension_of_a_rolling_window_counts_what_came_after_the_hold(timed:
     clock.advance(70)  # the hold is out of what counts now
     with pytest.raises(BudgetExceeded):
         hold.extend(tokens(41))
+
+
+def test_windows_as_they_stood_at_a_moment(timed: Ledger, clock: ManualClock) -> None:
+    timed.account("a", windows={"60s": Budget(tokens=100)})
+    hold = timed.reserve("x", tokens(30), accounts=["a"])
+    clock.advance(10)
+    then = datetime.fromtimestamp(clock() / 1e9, UTC)
+    before = timed.windows("a")
+    clock.advance(1)
+    hold.settle(tokens(20))
+    timed.set_limit("a", Budget(tokens=50), window="60s")
+    clock.advance(100)
+    assert timed.windows("a", at=then) == before
+    assert room(timed) == 50
+    later = datetime.fromtimestamp(clock() / 1e9, UTC)
+    assert timed.windows("a", at=later) == timed.windows("a")
+    with pytest.raises(UnknownAccount):
+        timed.windows("nobody", at=then)

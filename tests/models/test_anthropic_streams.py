@@ -76,6 +76,14 @@ async def test_a_tool_is_called_with_arguments_that_came_in_pieces() -> None:
     assert '"signature": "c2lnbmVk"' in completion.echo
 
 
+async def test_a_call_that_begins_without_arguments_is_read_all_the_same() -> None:
+    """As llama-server begins one."""
+    told = events(Said(calls=(ToolCall("toolu_1", "weather", '{"city": "Lyon"}'),), finish="tools"))
+    del told[2]["content_block"]["input"]
+    _, completion = await streamed(ask(tools=(WEATHER,)), Reply.events(*told))
+    assert completion.calls == (ToolCall("toolu_1", "weather", '{"city": "Lyon"}'),)
+
+
 async def test_arguments_that_are_no_json_come_as_the_model_wrote_them() -> None:
     told = events(Said(calls=(ToolCall("toolu_1", "weather", "{}"),), finish="tools"))
     pieces = [event for event in told if event["type"] == "content_block_delta"]

@@ -1,4 +1,4 @@
-"""How large a picture is by its head, and what it costs: the examples of OpenAI's guide, and never less than they say."""
+"""How large a picture is by its head, and what it costs: never less than OpenAI's guide says of its examples."""
 
 from __future__ import annotations
 

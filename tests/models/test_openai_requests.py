@@ -177,6 +177,7 @@ async def test_a_tier_is_asked_for_and_priced(tier: Any, sent: str) -> None:
 async def test_what_was_served_at_another_tier_has_that_tiers_price(api: Api, said: Callable[..., Json]) -> None:
     make = official(api, "gpt-5", tier="priority")
     answer, _ = await answered(make, ask(), said(service_tier="default"))
+    assert answer.price is not None
     assert answer.price == TokenPrice.known("openai", "gpt-5")
     assert answer.price.cost(answer.usage) < OpenAIModel("gpt-5", tier="priority").price.cost(answer.usage)
     answer, _ = await answered(make, ask(), said(service_tier="ultrafast"))
@@ -239,7 +240,10 @@ async def test_a_server_that_does_not_count_leaves_the_bound(reply: Reply) -> No
 
 
 async def test_tools_calls_and_pictures_are_in_the_bound() -> None:
-    for model in (OpenAIModel("gpt-4.1"), OpenAIModel("m", base_url="http://127.0.0.1:9/v1", price=PRICE, context_window=9)):
+    for model in (
+        OpenAIModel("gpt-4.1"),
+        OpenAIModel("m", base_url="http://127.0.0.1:9/v1", price=PRICE, context_window=9),
+    ):
         plain = (await model.count_input(ask())).tokens
         assert (await model.count_input(replace(ask(), tools=(WEATHER,)))).tokens > plain + 30
         with_calls = replace(ask(), messages=(*ask().messages, *TURNS[1:]))

@@ -241,7 +241,7 @@ class _Events:
         async for event in self._stream:
             if not isinstance(event, BaseModel):
                 raise ValueError("an event that is no object")
-            yield Event.model_validate(event.model_dump(warnings=False))
+            yield Event.model_validate(event.model_dump(exclude_none=True, warnings=False))
 
     async def close(self) -> None:
         """Hang up."""

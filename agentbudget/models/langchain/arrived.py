@@ -51,13 +51,24 @@ def finish_of(message: AIMessage) -> Finish:
 
 
 class Arrived:
-    """The pieces of one stream, added up. ``lead`` tokens may have been made beyond what arrived."""
+    """The pieces of one stream, added up.
+
+    ``lead`` tokens may have been made beyond what arrived; None if nobody knows, so that all of ``cap`` may have been.
+    """
 
     def __init__(
-        self, input_tokens: int, *, lead: int = 0, encoding: Encoding | None = None, provider: str = ""
+        self,
+        input_tokens: int,
+        *,
+        cap: int,
+        lead: int | None = None,
+        encoding: Encoding | None = None,
+        provider: str = "",
     ) -> None:
         self._input = input_tokens
+        self._cap = cap
         self._lead = lead
+        self.cut = False
         self._encoding: Encoding | None = encoding
         self._says_when_it_ends = provider in ALWAYS_SAY
         self._output = 0
@@ -81,8 +92,14 @@ class Arrived:
     def most(self) -> Usage:
         """The most that the stream has used: what the provider said, or a bound of what arrived and is under way."""
         said = None if self.message is None else usage_of(self.message)
-        output = max(self._output + self._lead, said.output_tokens if said else 0)
-        return Usage(max(self._input, said.input_tokens if said else 0), output)
+        output = max(self._output + (self._lead or 0), said.output_tokens if said else 0)
+        return Usage(max(self._input, said.input_tokens if said else 0), min(self._cap, output))
+
+    @property
+    def presumed(self) -> Usage:
+        """The most that may be charged for the stream if it ends here without a word of its provider's."""
+        most = self.most
+        return most if self._lead is not None else Usage(most.input_tokens, self._cap)
 
     @property
     def ended(self) -> bool:

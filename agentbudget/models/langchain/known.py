@@ -168,10 +168,10 @@ class Known:
             return picture_tokens(family_of(self.model_id), image)
         return any_image_tokens(image)
 
-    def arrived(self, input_tokens: int, lead: int) -> Arrived:
+    def arrived(self, input_tokens: int, *, cap: int, lead: int | None) -> Arrived:
         """What will have arrived of a stream."""
         provider = self.provider if self.address is None else ""
-        return Arrived(input_tokens, lead=lead, encoding=self.encoding, provider=provider)
+        return Arrived(input_tokens, cap=cap, lead=lead, encoding=self.encoding, provider=provider)
 
     def asks_for_usage(self, asked: Mapping[str, Any]) -> bool:
         """Whether a stream says what it used only if it is told to, and nobody has said that it must not."""

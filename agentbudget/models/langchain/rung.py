@@ -113,32 +113,41 @@ class LangChainModel:
         structure = self._structure(request.schema)
         ready = self._ready(request, structure)
         bound = await self.count_input(request)
-        arrived = self._known.arrived(bound.tokens, self.stream_lead_tokens or 0)
+        arrived = self._known.arrived(bound.tokens, cap=request.max_output_tokens, lead=self.stream_lead_tokens)
         meter.leaving()
+        try:
+            async for text in self._pieces(ready, request, arrived, meter):
+                if structure is None:  # what is asked for may come inside something else
+                    yield Delta(text)
+            answer = self._streamed(arrived, meter, structure)
+        finally:
+            if meter.sent and meter.usage is None:
+                meter.presumed = arrived.presumed
+        if structure is not None and answer.text:
+            yield Delta(answer.text)
+        yield Delta(completion=answer)
+
+    async def _pieces(
+        self, ready: Runnable[Any, Any], request: Request, arrived: Arrived, meter: Meter
+    ) -> AsyncGenerator[str, None]:
+        """The text of a stream as it arrives, until its end or until it may not go on."""
         failed: AgentBudgetError | None = None
-        cut = False
         pieces = cast("AsyncGenerator[AIMessageChunk, None]", ready.astream(to_langchain(request.messages)))
         try:
             async with asyncio.timeout(request.timeout_s), aclosing(pieces):
                 async for piece in pieces:
                     arrived.take(piece)
                     if text := text_of(piece):
-                        yield Delta(text)
+                        yield text
                     if not meter.may_go_on(arrived.most):
-                        cut = True
-                        break
-        except GeneratorExit:
-            meter.presumed = arrived.most
-            raise
+                        arrived.cut = True
+                        return
         except TimeoutError:
             failed = self._unknown(f"no complete answer came within {request.timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 # as above
             failed = failure(error, model=self.name)
         if failed is not None:
-            if self.stream_lead_tokens is not None:
-                meter.presumed = arrived.most
             raise _noted(failed, meter)
-        yield Delta(completion=self._streamed(arrived, meter, structure, cut=cut))
 
     async def aclose(self) -> None:
         """Nothing: whoever made the chat model closes it."""
@@ -165,14 +174,12 @@ class LangChainModel:
         except NotImplementedError as error:
             raise SchemaUnsupported(f"{self.name} ({type(chat).__name__}) has no structured output: {error}") from error
 
-    def _completion(
-        self, message: AIMessage, meter: Meter, structure: Structure | None, *, cut: bool = False
-    ) -> Completion:
+    def _completion(self, message: AIMessage, meter: Meter, structure: Structure | None) -> Completion:
         usage = usage_of(message)
         if usage is None:
             raise self._unknown("it does not say what the answer used")
         meter.used(usage)
-        calls, text, finish = calls_of(message), text_of(message), "cut" if cut else finish_of(message)
+        calls, text, finish = calls_of(message), text_of(message), finish_of(message)
         if structure is not None and finish in ("stop", "tools"):
             text, calls, finish = self._answer(message, structure, usage), (), "stop"
         served = str(message.response_metadata.get("model_name") or self._known.model_id)
@@ -189,13 +196,11 @@ class LangChainModel:
             fact = f"{self.name} did not keep to the schema: {error}"
             raise InvalidOutput(fact, model=self.name, usage=usage) from error
 
-    def _streamed(self, arrived: Arrived, meter: Meter, structure: Structure | None, *, cut: bool) -> Completion:
+    def _streamed(self, arrived: Arrived, meter: Meter, structure: Structure | None) -> Completion:
         """The whole of a stream that has ended, or was left."""
-        if cut:
-            meter.presumed = arrived.most
-            return Completion(arrived.text, "cut", arrived.most, served_by=self._known.model_id)
+        if arrived.cut:
+            return Completion(arrived.text, "cut", arrived.presumed, served_by=self._known.model_id)
         if arrived.message is None or not arrived.ended:
-            meter.presumed = arrived.most if self.stream_lead_tokens is not None else None
             raise self._unknown("the stream broke off")
         return self._completion(arrived.message, meter, structure)
 

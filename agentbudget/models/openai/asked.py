@@ -68,7 +68,10 @@ def effort_for(model_id: str, reasoning_tokens: int | None) -> Effort | None:
         if NO_THOUGHT.match(model_id):
             return "none"
         return "minimal" if model_id.removeprefix("ft:").startswith("gpt-5") else "low"
-    return next((effort for most, effort in THOUGHTS if reasoning_tokens <= most), "high")
+    for most, effort in THOUGHTS:
+        if reasoning_tokens <= most:
+            return effort
+    return "high"
 
 
 def check(name: str, profile: Profile, request: Request, *, images: bool) -> None:

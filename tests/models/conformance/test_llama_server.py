@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
-from agentbudget.models.base import Message, Meter, Request
+from agentbudget.models.base import Message, Meter, Request, ToolCall
 from agentbudget.models.openai import Api, OpenAIModel
 from agentbudget.models.servers import LLAMA_SERVER
 from tests.models.conformance import Case, ModelConformance
-from tests.models.conformance.requests import SHORT, ask, with_tools
+from tests.models.conformance.requests import SHORT, WEATHER, ask
 from tests.models.conformance.suite import streamed
 from tests.models.llama_server import NAME, LlamaServer
 from tests.models.remote_fixtures import PRICE
@@ -25,9 +26,26 @@ async def real_case(server: LlamaServer, api: Api) -> AsyncIterator[Case]:
     await model.aclose()
 
 
+CALL: Final = ToolCall("call_0", WEATHER.name, '{"city": "Paris"}')
+SHOWN: Final = Request(
+    (
+        Message("system", "You are a helpful assistant."),
+        Message("user", "What is the weather in Paris?"),
+        Message("assistant", "", calls=(CALL,)),
+        Message("tool", "It snows.", answers=CALL.id),
+        Message("assistant", "It snows."),
+        Message("user", "What is the weather in Lyon?"),
+    ),
+    60,
+    tools=(WEATHER,),
+)
+"""So small a model calls a tool only if it is shown how, and the first word of the call put into its mouth."""
+
+
 def begun(request: Request) -> Request:
-    """The same, with the first word of a call put into the model's mouth: it is too small to choose one by itself."""
-    return replace(request, messages=(*request.messages, Message("assistant", "<tool_call>\n")))
+    """The same with that word."""
+    turns = (*request.messages, Message("assistant", "<tool_call>\n"))
+    return replace(request, messages=turns, tool_choice="required")
 
 
 class RealServer(ModelConformance):
@@ -41,14 +59,12 @@ class RealServer(ModelConformance):
         assert answer.text == whole.text[: whole.text.index(stop)]
 
     async def test_a_tool_is_called_and_its_result_taken(self, case: Case) -> None:
-        request = with_tools(ask("What is the weather in Lyon?", cap=60))
-        asked = await case.model.complete(replace(begun(request), tool_choice="required"), Meter())
-        await self._answers_with_the_result(case.model, request, asked)
+        asked = await case.model.complete(begun(SHOWN), Meter())
+        await self._answers_with_the_result(case.model, SHOWN, asked)
 
     async def test_a_tool_is_called_in_a_stream(self, case: Case) -> None:
-        request = with_tools(ask("What is the weather in Lyon?", cap=60))
-        _, asked = await streamed(case.model, replace(begun(request), tool_choice="required"), Meter())
-        await self._answers_with_the_result(case.model, request, asked)
+        _, asked = await streamed(case.model, begun(SHOWN), Meter())
+        await self._answers_with_the_result(case.model, SHOWN, asked)
 
 
 class TestChat(RealServer):

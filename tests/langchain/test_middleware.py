@@ -1,0 +1,110 @@
+"""One middleware for `create_agent`: model and tool calls that pay, and an end with grace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+
+from agentbudget.errors import BudgetExceeded
+from agentbudget.langchain import ChatModel
+from agentbudget.ledger import Ledger
+from agentbudget.models.base import Request, ToolCall
+from agentbudget.money import Amount, Budget
+from agentbudget.testing import ScriptedModel, ScriptedReply
+
+agents = pytest.importorskip("langchain.agents")
+THREAD = {"configurable": {"thread_id": "t1"}}
+ASKED = {"messages": [("user", "what is the weather?")]}
+
+
+@tool
+def weather(place: str) -> str:
+    """The weather at a place."""
+    return f"sunny in {place}"
+
+
+def reply(request: Request) -> ScriptedReply:
+    """Asks for the tool once, then answers."""
+    if request.messages[-1].role == "tool":
+        return ScriptedReply(f"It is {request.messages[-1].text}.")
+    return ScriptedReply("", finish="tools", calls=(ToolCall("call-1", "weather", '{"place": "Oslo"}'),))
+
+
+def agent(ledger: Ledger, limit: Budget, **options: Any) -> Any:
+    from agentbudget.langchain import BudgetMiddleware
+
+    paying = BudgetMiddleware(ledger=ledger, accounts={"run/{thread_id}": limit}, **options)
+    chat = ChatModel(model=ScriptedModel(reply), max_tokens=20)
+    return agents.create_agent(chat, [weather], middleware=[paying], checkpointer=InMemorySaver())
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger.open("memory:")
+
+
+async def test_model_and_tool_calls_are_booked_on_the_threads_budget(ledger: Ledger) -> None:
+    made = agent(ledger, Budget(usd="1"), tools={"weather": "0.01"})
+    found = await made.ainvoke(ASKED, THREAD)
+    assert found["messages"][-1].text == "It is sunny in Oslo."
+    assert [hold.meta["kind"] for hold in ledger.holds()] == ["call", "tool", "call"]
+    posted = ledger.balance("run/t1").posted
+    assert posted.calls == 3
+    assert posted.usd_nano > Amount.of(usd="0.01").usd_nano
+    assert ledger.balance("run/t1").held == Amount()
+
+
+def test_sync_agents_pay_too(ledger: Ledger) -> None:
+    agent(ledger, Budget(usd="1")).invoke(ASKED, THREAD)
+    assert ledger.balance("run/t1").posted.calls == 3
+
+
+def test_each_thread_has_a_budget_of_its_own(ledger: Ledger) -> None:
+    made = agent(ledger, Budget(calls=3))
+    made.invoke(ASKED, THREAD)
+    made.invoke(ASKED, {"configurable": {"thread_id": "t2"}})
+    assert ledger.balance("run/t2").posted.calls == 3
+
+
+async def test_an_exhausted_budget_ends_the_agent_with_a_message(ledger: Ledger) -> None:
+    made = agent(ledger, Budget(calls=2))
+    found = await made.ainvoke(ASKED, THREAD)
+    last = found["messages"][-1]
+    assert isinstance(last, AIMessage)
+    assert "run/t1 has 0 calls left" in last.text
+    assert ledger.balance("run/t1").posted.calls == 2
+
+
+def test_a_tool_that_cannot_be_paid_for_is_not_called_and_the_model_hears_why(ledger: Ledger) -> None:
+    made = agent(ledger, Budget(usd="0.005"), tools={"weather": "0.01"})
+    found = made.invoke(ASKED, THREAD)
+    refused = next(message for message in found["messages"] if isinstance(message, ToolMessage))
+    assert refused.status == "error"
+    assert refused.text.startswith("not called: run/t1")
+    assert ledger.balance("run/t1").posted.calls == 2
+
+
+def test_whoever_wants_the_error_gets_it(ledger: Ledger) -> None:
+    with pytest.raises(BudgetExceeded):
+        agent(ledger, Budget(calls=1), on_exhausted="raise").invoke(ASKED, THREAD)
+
+
+def test_a_tool_that_raises_has_been_called(ledger: Ledger) -> None:
+    @tool
+    def broken(place: str) -> str:
+        """The weather at a place."""
+        raise RuntimeError(place)
+
+    from agentbudget.langchain import BudgetMiddleware
+
+    paying = BudgetMiddleware(ledger=ledger, accounts={"user/42": Budget(usd="1")}, tools={"broken": "0.01"})
+    script = [ScriptedReply("", calls=(ToolCall("call-1", "broken", '{"place": "Oslo"}'),))]
+    made = agents.create_agent(ChatModel(model=ScriptedModel(script)), [broken], middleware=[paying])
+    with pytest.raises(RuntimeError, match="Oslo"):
+        made.invoke(ASKED)
+    assert ledger.balance("user/42").posted.usd_nano >= 10_000_000
+    assert ledger.balance("user/42").held == Amount()
