@@ -14,7 +14,7 @@ class Usage:
     count otherwise (Anthropic's input excludes the cache) are converted where they are called.
     ``cache_write_1h_tokens`` are those of ``cache_write_tokens`` that a provider keeps for an hour, at another price.
     ``image_tokens`` are the input tokens of pictures, where a provider tells them apart, that were neither read from
-    nor written to a cache; ``images`` is how many pictures there were, where they are charged each.
+    nor written to a cache.
     ``compute_ns`` is wall time that a local model held its processor, in nanoseconds; 0 for an API.
     """
 
@@ -26,7 +26,6 @@ class Usage:
     compute_ns: int = 0
     cache_write_1h_tokens: int = 0
     image_tokens: int = 0
-    images: int = 0
 
     def __post_init__(self) -> None:
         for name in _NAMES:

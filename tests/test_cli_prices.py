@@ -67,6 +67,11 @@ def test_a_local_model_is_shown_with_what_its_tokens_cost_at_its_speeds() -> Non
     assert row["source"] == "0.1 USD/h at 370 tokens/s read, 160 written"
 
 
+def test_a_served_model_is_shown_by_its_name_whatever_that_looks_like() -> None:
+    shown = ask("prices", "show", "vllm:x").output
+    assert "vllm:x: 0.1 USD/h at" in shown
+
+
 def test_a_price_sheet_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sheet = tmp_path / "mine.toml"
     sheet.write_text('["openai:mine"]\ninput = 0.1\noutput = 0.3\n')

@@ -277,14 +277,6 @@ def test_reasoning_and_pictures_cost_what_they_are_a_part_of_unless_they_are_pri
     assert apart.bound(input_tokens=1000, output_tokens=100) == 5_000_000 + 300_000
 
 
-def test_pictures_that_are_charged_each_are_part_of_cost_bound_and_terms() -> None:
-    price = TokenPrice((Rates.of(input=1, output=2),), "given", usd_per_image=Fraction(1, 1000))
-    usage = Usage(1000, 10, images=3)
-    assert price.cost(usage) == 1_020_000 + 3_000_000
-    assert price.bound(input_tokens=1000, output_tokens=10, images=3) == price.cost(usage)
-    assert cost_on(json.loads(json.dumps(price.terms)), usage) == price.cost(usage)
-
-
 def test_terms_that_an_earlier_version_kept_are_still_understood() -> None:
     tier = {"above": 0, "input": "3", "output": "15", "cached": "0.3", "cache_write": "3.75"}
     terms = {"source": "genai-prices 0.2.3", "usd_per_mtok": [tier]}
@@ -496,9 +488,9 @@ def test_the_public_list_holds_again_when_a_sheet_no_longer_does(tmp_path: Path)
 def test_every_part_may_be_priced_in_a_sheet(tmp_path: Path) -> None:
     text = (
         '["openai:all"]\ninput = 1\noutput = 10\ncached = 0.1\ncache_write = 1.25\ncache_write_1h = 2\n'
-        "reasoning = 20\nimage = 4\nimage_each = 0.001\n"
+        "reasoning = 20\nimage = 4\n"
     )
-    usage = Usage(1000, 100, 100, 200, 40, cache_write_1h_tokens=150, image_tokens=50, images=2)
+    usage = Usage(1000, 100, 100, 200, 40, cache_write_1h_tokens=150, image_tokens=50)
     price = price_of("openai", "all", sheet=PriceSheet.load(_sheet(tmp_path, text)))
     parts = 650 * 1000 + 50 * 4000 + 100 * 100 + 50 * 1250 + 150 * 2000 + 60 * 10_000 + 40 * 20_000
-    assert price.cost(usage) == parts + 2 * 1_000_000
+    assert price.cost(usage) == parts

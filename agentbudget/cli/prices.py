@@ -14,6 +14,8 @@ from agentbudget.cli.base import console, home_option, json_option, print_json, 
 from agentbudget.cli.options import ledger_option, look_into, with_options
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from agentbudget.costs import BreakEven, Machine, Outlook, Workload
     from agentbudget.prices import ComputePrice, ServiceTier, TokenPrice
     from agentbudget.settings import Settings
@@ -85,19 +87,18 @@ def prices_show(models: tuple[str, ...], tiers: tuple[ServiceTier, ...], home: P
     table = Table(
         "Model", "Tier", "Input above", "Input", "Cached", "Write 5m", "Write 1h", "Output", title="USD per 1M tokens"
     )
-    table.columns[0].overflow = "fold"
     for column in table.columns[2:]:
         column.justify = "right"
     last = None
     for row in rows:
         cells = [_rate(row[name]) for name in ("input", "cached", "cache_write", "cache_write_1h", "output")]
-        named = "" if row["model"] == last else row["model"]
+        named = "" if row["model"] == last else _text(row["model"])
         table.add_row(named, row["tier"], f"{row['above']:,}" if row["above"] else "", *cells)
         last = row["model"]
     screen = console()
     screen.print(table)
     for model, source in {row["model"]: row["source"] for row in rows}.items():
-        screen.print(f"{model}: {source}", style="dim", markup=False, highlight=False)
+        screen.print(_text(f"{model}: {source}"), style="dim")
 
 
 def _rates_of(name: str, settings: Settings, tiers: Sequence[ServiceTier]) -> list[dict[str, Any]]:
@@ -198,14 +199,13 @@ def _print_comparison(workload: Workload, found: Sequence[Outlook]) -> None:
     of = f"{len(workload.usages):,} calls of {workload.name}, on average " if len(workload.usages) > 1 else ""
     a_month = "A month" if workload.calls_a_month is None else f"A month ({float(workload.calls_a_month):,.0f} calls)"
     table = Table("Model", "A call", "1,000 calls", a_month, "", title=f"{of}{tokens}")
-    table.columns[0].overflow = "fold"
     for column in table.columns[1:4]:
         column.justify = "right"
     most = max(line.call_usd_nano for line in found)
     for line in found:
         month = "–" if line.month_usd_nano is None else format_usd(line.month_usd_nano)
         cells = (format_usd(line.call_usd_nano), format_usd(1000 * line.call_usd_nano), month)
-        table.add_row(line.model, *cells, _bar(line.call_usd_nano, most))
+        table.add_row(_text(line.model), *cells, _bar(line.call_usd_nano, most))
     console().print(table)
     if workload.calls_a_month is None:
         click.echo("how many calls a month? --calls says it; of a skill, a ledger of more than a day does", err=True)
@@ -310,7 +310,7 @@ def _print_break_even(model: str, machine: Machine, usage: Usage, found: BreakEv
     screen = console()
     facts = Table.grid(padding=(0, 2))
     facts.add_row("a call", f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out")
-    facts.add_row(model, f"{format_usd(found.api_call_usd_nano)} a call")
+    facts.add_row(_text(model), f"{format_usd(found.api_call_usd_nano)} a call")
     facts.add_row(
         "the machine",
         f"{format_usd(found.month_usd_nano)} a month of 720 hours, and {format_usd(found.energy_call_usd_nano)} "
@@ -347,14 +347,15 @@ def _price(name: str, settings: Settings, tier: ServiceTier) -> TokenPrice | Com
     """The price of ``provider:model``; of a local model what its seconds cost. Nothing is loaded, no key is needed."""
     from agentbudget.errors import UnknownModel
     from agentbudget.models import make_model
-    from agentbudget.prices import ComputePrice, price_of
+    from agentbudget.models.servers import PROFILES
+    from agentbudget.prices import ComputePrice, TokenPrice, price_of
 
     provider, _, model = name.partition(":")
     if not model:
         raise UnknownModel(f"{name!r} names no provider: write 'openai:…', 'anthropic:…', 'google:…', 'llamacpp:…'")
-    if provider == "llamacpp":
+    if provider == "llamacpp" or provider in PROFILES:
         price = make_model(name, settings).price
-        assert isinstance(price, ComputePrice)  # what a local model is paid by
+        assert isinstance(price, ComputePrice | TokenPrice)  # by which models are made from names
         return price
     model, _, address = model.partition("@")
     return price_of(provider, model, api_url=address or None, tier=tier)
@@ -392,6 +393,13 @@ def _bar(value: int, most: int) -> str:
     if value and not eighths:
         eighths = 1
     return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else "▏▎▍▌▋▊▉"[eighths % 8 - 1])
+
+
+def _text(name: str) -> Text:
+    """A name as it is: in some of them rich would see markup, or a picture (``:x:``)."""
+    from rich.text import Text
+
+    return Text(name, overflow="fold")
 
 
 def _decimal(rate: Fraction) -> Decimal:

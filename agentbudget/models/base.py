@@ -181,8 +181,8 @@ class Price(Protocol):
         """What a call of this size usually costs, in nano-dollars: no cache, nothing going wrong."""
         ...
 
-    def bound(self, *, input_tokens: int, output_tokens: int, images: int = 0, cache_1h: bool = True) -> int:
-        """The most that a call with at most these tokens and pictures may cost, in nano-dollars.
+    def bound(self, *, input_tokens: int, output_tokens: int, cache_1h: bool = True) -> int:
+        """The most that a call with at most these tokens may cost, in nano-dollars.
 
         Without ``cache_1h`` the request asks for no cache of an hour, whose writes are the dearest input.
         """

@@ -94,7 +94,7 @@ class ComputePrice:
         """What these tokens cost at the measured speeds, in nano-dollars."""
         return ceil(self._at_speed(input_tokens, output_tokens))
 
-    def bound(self, *, input_tokens: int, output_tokens: int, images: int = 0, cache_1h: bool = True) -> int:
+    def bound(self, *, input_tokens: int, output_tokens: int, cache_1h: bool = True) -> int:
         """What they cost if everything takes `safety` times as long, in nano-dollars. Nothing else is charged."""
         return ceil(self._at_speed(input_tokens, output_tokens) * self.safety)
 

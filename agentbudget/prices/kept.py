@@ -48,7 +48,7 @@ def _compute(terms: Mapping[str, Any]) -> ComputePrice:
 
 def _tokens(terms: Mapping[str, Any]) -> TokenPrice:
     tiers = tuple(_rates(tier) for tier in terms["usd_per_mtok"])
-    return TokenPrice(tiers, str(terms["source"]), usd_per_image=_rate(terms.get("usd_per_image", "0")))
+    return TokenPrice(tiers, str(terms["source"]))
 
 
 def _rates(stated: Mapping[str, Any]) -> Rates:

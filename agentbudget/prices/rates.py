@@ -79,10 +79,6 @@ class Rates:
         """The rates, by the names of a price sheet."""
         return {name: getattr(self, name) for name in NAMES}
 
-    def nano(self, usage: Usage) -> Fraction:
-        """Nano-dollars, exactly."""
-        return Fraction(self._count(usage), self._per_nano)
-
     def cost(self, usage: Usage) -> int:
         """Nano-dollars, rounded up."""
         return -(-self._count(usage) // self._per_nano)

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Final, cast, get_args
 
 from agentbudget.errors import InvalidAmount, UnknownPrice
 from agentbudget.prices.published import PRICES_VARIABLE
-from agentbudget.prices.rates import NAMES, Rates, ServiceTier, decimal, exact
+from agentbudget.prices.rates import NAMES, Rates, ServiceTier, decimal
 from agentbudget.prices.tokens import TokenPrice
 
-FIELDS: Final = (*NAMES, "image_each", "above", "tier", "from", "until", "context_window")
+FIELDS: Final = (*NAMES, "above", "tier", "from", "until", "context_window")
 
 ALWAYS: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -113,7 +112,6 @@ class _Row:
     starts: datetime
     ends: datetime | None
     context_window: int | None
-    usd_per_image: Fraction
 
 
 def _listings(path: Path, name: str, entry: object) -> tuple[Listing, ...]:
@@ -133,14 +131,12 @@ def _listings(path: Path, name: str, entry: object) -> tuple[Listing, ...]:
 def _listing(path: Path, rows: Sequence[_Row]) -> Listing:
     ordered = sorted(rows, key=lambda row: row.rates.above)
     first = ordered[0]
-    if any(row.ends != first.ends or row.usd_per_image != first.usd_per_image for row in ordered):
+    if any(row.ends != first.ends for row in ordered):
         raise InvalidAmount(
-            f"the prices of the tier {first.tier!r} that begin together must end together and agree on image_each",
+            f"the prices of the tier {first.tier!r} that begin together must end together",
             value=path.name,
         )
-    price = TokenPrice(
-        tuple(row.rates for row in ordered), f"price sheet {path.name}", first.tier, usd_per_image=first.usd_per_image
-    )
+    price = TokenPrice(tuple(row.rates for row in ordered), f"price sheet {path.name}", first.tier)
     window = next((row.context_window for row in ordered if row.context_window), None)
     return Listing(price, window, first.starts, first.ends)
 
@@ -158,7 +154,6 @@ def _row(where: str, entry: object) -> _Row:
         raise UnknownPrice(f"{where}: until must be later than from; a price until a day no longer holds on that day")
     try:
         prices = {name: decimal(values[name]) for name in NAMES if name in values}
-        each = exact(values.get("image_each", 0))
     except InvalidAmount as error:
         raise UnknownPrice(f"{where}: {error}") from error
     above = 0 if values.get("above") == 0 else _count(where, "above", values) or 0
@@ -177,7 +172,6 @@ def _row(where: str, entry: object) -> _Row:
         starts or ALWAYS,
         ends,
         _count(where, "context_window", values),
-        each,
     )
 
 

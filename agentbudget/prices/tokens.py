@@ -10,7 +10,7 @@ from math import ceil
 from typing import Any
 
 from agentbudget.errors import InvalidAmount
-from agentbudget.money import NANO, Money
+from agentbudget.money import Money
 from agentbudget.prices import published
 from agentbudget.prices.rates import NAMES, PART_OF, Rates, ServiceTier
 from agentbudget.usage import Usage
@@ -22,13 +22,12 @@ class TokenPrice:
 
     `tiers` ascend by `above`; the first has ``above=0``. A long-context tier applies to the whole request
     (a cliff, as providers bill it), not only to the tokens beyond it. ``service`` is the service tier that
-    these are the rates of. ``usd_per_image`` is charged for each picture, beside its tokens.
+    these are the rates of.
     """
 
     tiers: tuple[Rates, ...]
     source: str
     service: ServiceTier = "standard"
-    usd_per_image: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         starts = [tier.above for tier in self.tiers]
@@ -93,23 +92,18 @@ class TokenPrice:
         terms: dict[str, Any] = {"source": self.source, "usd_per_mtok": [_stated(tier) for tier in self.tiers]}
         if self.service != "standard":
             terms["service"] = self.service
-        if self.usd_per_image:
-            terms["usd_per_image"] = _text(self.usd_per_image)
         return terms
 
     def cost(self, usage: Usage) -> int:
         """What this usage costs, in nano-dollars, rounded up."""
-        rates = self._tier(usage.input_tokens)
-        if self.usd_per_image and usage.images:
-            return ceil(rates.nano(usage) + NANO * self.usd_per_image * usage.images)
-        return rates.cost(usage)
+        return self._tier(usage.input_tokens).cost(usage)
 
     def expected(self, *, input_tokens: int, output_tokens: int) -> int:
         """What a call of this size usually costs, in nano-dollars: nothing read from or written to a cache."""
         return self.cost(Usage(input_tokens, output_tokens))
 
-    def bound(self, *, input_tokens: int, output_tokens: int, images: int = 0, cache_1h: bool = True) -> int:
-        """The most that a call with at most these tokens and pictures may cost, in nano-dollars.
+    def bound(self, *, input_tokens: int, output_tokens: int, cache_1h: bool = True) -> int:
+        """The most that a call with at most these tokens may cost, in nano-dollars.
 
         Every token counts at the dearest rate: input as if it were all written to a cache, for an hour unless the
         request cannot ask for that. Every tier that such a call can reach counts with the longest input that it
@@ -121,7 +115,7 @@ class TokenPrice:
             for tier, end in zip(self.tiers, ends, strict=True)
             if tier.above == 0 or tier.above < input_tokens
         )
-        return ceil(max(reachable) + NANO * self.usd_per_image * images)
+        return ceil(max(reachable))
 
     def compute_cap_s(self, usd_nano: int) -> float | None:
         """None: tokens are paid for, not seconds."""
