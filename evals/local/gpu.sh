@@ -39,7 +39,7 @@ plain="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 cmake -S "$source/vendor/llama.cpp" -B "$build/llama.cpp" $(command -v ninja >/dev/null && echo "-G Ninja") \
   -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${ARCHITECTURES:-native}" \
   -DCMAKE_C_FLAGS="$plain" -DCMAKE_CXX_FLAGS="$plain" -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF \
-  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF >"$build/cmake.log" 2>&1 ||
+  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF >"$build/cmake.log" 2>&1 ||
   { tail -n 30 "$build/cmake.log"; exit 1; }
 cmake --build "$build/llama.cpp" -j "$jobs" --target llama mtmd >"$build/make.log" 2>&1 ||
   { tail -n 30 "$build/make.log"; exit 1; }
