@@ -24,7 +24,15 @@ def conformal_upper(values: Sequence[float], level: float) -> float:
     return sorted(values)[min(rank_of(level, len(values)), len(values)) - 1]
 
 
-def tightest_bound(predicted: Sequence[float], actual: Sequence[float], level: float) -> tuple[float, float]:
+def near(power: float) -> Sequence[float]:
+    """A power and those beside it: a bound that is made anew moves by one step at most, which keeps it cheap."""
+    place = POWERS.index(power)
+    return POWERS[max(0, place - 1) : place + 2]
+
+
+def tightest_bound(
+    predicted: Sequence[float], actual: Sequence[float], level: float, *, powers: Sequence[float] = POWERS
+) -> tuple[float, float]:
     """(power, offset): ``power·prediction + offset`` bounds an actual value at `level`; both are logarithms.
 
     Every power gives a valid bound. The one taken holds least in sum: a bound in proportion to the prediction covers
@@ -33,7 +41,7 @@ def tightest_bound(predicted: Sequence[float], actual: Sequence[float], level: f
     """
     best: tuple[float, float, float] | None = None
     most = max(actual)  # what an answer may have is capped: no call's bound costs more than the longest answer
-    for power in POWERS:
+    for power in powers:
         offset = conformal_upper([a - power * p for p, a in zip(predicted, actual, strict=True)], level)
         held = sum(math.exp(min(power * p + offset, most)) for p in predicted)
         if best is None or held < best[0]:

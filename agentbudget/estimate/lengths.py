@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from agentbudget.estimate.conformal import Level, rank_of, tightest_bound
+from agentbudget.estimate.conformal import POWERS, Level, near, rank_of, tightest_bound
 from agentbudget.estimate.features import NAMES, SIZE, Kinds
 from agentbudget.estimate.ridge import Ridge
 
@@ -92,7 +92,8 @@ class Lengths:
         known = self._bounds.get(level)
         if known is None or self._learned - known[0] > len(recent) // 25:
             predicted, actual = zip(*recent, strict=True)
-            known = self._bounds[level] = (self._learned, *tightest_bound(predicted, actual, asked))
+            powers = POWERS if known is None else near(known[1])
+            known = self._bounds[level] = (self._learned, *tightest_bound(predicted, actual, asked, powers=powers))
         return known[1:]
 
     def _judge(self, features: Sequence[float], tokens: int, *, ended: bool) -> None:
