@@ -21,7 +21,7 @@ from agentbudget.models._memory import available_bytes
 from agentbudget.models.base import Finish
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import ALL_LAYERS, Device, devices, library, open_model, version
-from agentbudget.models.llama.sampler import Sampler
+from agentbudget.models.llama.sampler import Sampler, Scratch
 from agentbudget.models.llama.sequences import CHUNK, GPU_CHUNK, Sequences, Slot, cuts
 from agentbudget.models.llama.states import StateFiles
 from agentbudget.models.llama.turns import MACHINE, Places
@@ -112,6 +112,7 @@ class Engine:
             raise
         arranged = f"{fingerprint[:16]}-{version()}-{chunk}-{'gpu' if self.device else 'cpu'}"
         self._states = None if options.states is None else StateFiles(options.states / arranged)
+        self._scratch = Scratch(vocabulary.size)
         self._state = threading.Condition()
         self._arrived: deque[Job] = deque()
         self._filling: deque[Job] = deque()
@@ -232,7 +233,7 @@ class Engine:
 
     def _begin(self, job: Job) -> bool:
         """Evaluate what the answer must begin with with the prompt; whether that is all of it, so nothing is asked."""
-        job.sampler = Sampler(self._vocabulary, job.request, job.gbnf)
+        job.sampler = Sampler(self._vocabulary, job.request, job.gbnf, self._scratch)
         self._follow(job)
         if job.finish_found:
             self._end(job, job.finish)
@@ -257,8 +258,8 @@ class Engine:
         together = [job for job in able if len(job.todo) == 1]
         if not together:
             return
-        self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
-        for row, job in enumerate(together):
+        rows = self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
+        for job, row in zip(together, rows, strict=True):
             self._choose(job, self._sequences.logits(row))
         self._write_s = self._charge(together) / len(together)
         for job in together:

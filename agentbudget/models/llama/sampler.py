@@ -44,14 +44,17 @@ class Sampler:
     The grammar looks at the likely tokens, and at the whole vocabulary only when it refuses the chosen one.
     """
 
-    def __init__(self, vocabulary: Vocabulary, request: Request, gbnf: str | None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, request: Request, gbnf: str | None, scratch: Scratch | None = None
+    ) -> None:
+        """`scratch` may be shared by the samplers of one thread."""
         import numpy as np
 
         self._vocabulary = vocabulary
+        self._scratch = scratch or Scratch(vocabulary.size)
         self._grammar = None if gbnf is None else _automaton(vocabulary, gbnf)
         self._chain = _chain(request) if request.temperature > 0 else None
-        self._ids = np.arange(vocabulary.size, dtype=np.int32)
-        self._candidates: _Candidates | None = None
+        self._ids = self._scratch.ids
         self._probe = _Candidates(257) if self._grammar and vocabulary.bytes else None
         self._bytes = np.array([*vocabulary.bytes, vocabulary.end], dtype=np.int32) if self._probe else self._ids
         self.log_probability = 0.0
@@ -67,17 +70,19 @@ class Sampler:
         """The next token; ``log_probability`` is its share of the softmax over all tokens that were allowed."""
         shares = logits
         if self._grammar:
-            near = _near_the_top(logits)
+            near = self._scratch.near_the_top(logits)
             token = self._choose(near, logits[near])
             ids, shares = self._allowed(near, logits[near])
             if token not in ids:
-                ids, shares = self._allowed(self._ids, logits)
+                possible = self._possible()
+                ids, shares = self._allowed(possible, logits[possible])
                 token = self._choose(ids, shares) if len(ids) else self._vocabulary.end
         elif self._chain is None:
             token = int(logits.argmax())
         else:
             token = self._by_chance(logits)
-        self.log_probability = min(0.0, float(logits[token]) - _log_sum_exp(shares)) if len(shares) else 0.0
+        total = self._scratch.log_sum_exp(shares) if len(shares) else 0.0
+        self.log_probability = min(0.0, float(logits[token]) - total) if len(shares) else 0.0
         if self._grammar and not self._vocabulary.ends(token):
             library().llama_sampler_accept(self._grammar, token)
         return token
@@ -127,25 +132,26 @@ class Sampler:
         """One of `ids`, by their `logits`."""
         if self._chain is None:
             return int(ids[int(logits.argmax())])
-        return self._table.choose(self._chain, ids, logits)
+        return self._scratch.table.choose(self._chain, ids, logits)
 
     def _by_chance(self, logits: npt.NDArray[np.float32]) -> int:
         """A token by chance. Those far from the top have none, if enough are near: the chain keeps the best few."""
-        near = _near_the_top(logits)
+        near = self._scratch.near_the_top(logits)
         ids = near if len(near) >= _TOP_K else self._ids
         return self._choose(ids, logits[ids])
+
+    def _possible(self) -> npt.NDArray[np.int32]:
+        """Tokens that begin with a byte that the grammar allows next: few, of a vocabulary that takes long to try."""
+        if self._probe is None:
+            return self._ids
+        allowed, _ = self._probe.apply(self._grammar, self._bytes)
+        return self._vocabulary.beginning_with({int(token) for token in allowed})
 
     def _allowed(
         self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Those of `ids` that the grammar allows next, each with its logit."""
-        return self._table.apply(self._grammar, ids, logits)
-
-    @property
-    def _table(self) -> _Candidates:
-        if self._candidates is None:
-            self._candidates = _Candidates(self._vocabulary.size)
-        return self._candidates
+        return self._scratch.table.apply(self._grammar, ids, logits)
 
 
 class _Candidates:
@@ -187,18 +193,30 @@ class _Candidates:
         self._array.sorted = False
 
 
-def _near_the_top(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """The tokens that are likely enough to matter for a sum of probabilities."""
-    import numpy as np
+class Scratch:
+    """Room for sums over a whole vocabulary, taken once: new pages for each token would take longer than the sums."""
 
-    return np.flatnonzero(logits > logits.max() - _NEAR).astype(np.int32)
+    def __init__(self, size: int) -> None:
+        import numpy as np
 
+        self.ids = np.arange(size, dtype=np.int32)
+        self.table = _Candidates(size)
+        self._floats = np.empty(size, dtype=np.float32)
+        self._flags = np.empty(size, dtype=np.bool_)
 
-def _log_sum_exp(logits: npt.NDArray[np.float32]) -> float:
-    import numpy as np
+    def near_the_top(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """The tokens that are likely enough to matter for a sum of probabilities."""
+        import numpy as np
 
-    top = logits.max()
-    return float(top) + math.log(float(np.exp(logits - top).sum()))
+        return self.ids[np.greater(logits, logits.max() - _NEAR, out=self._flags)]
+
+    def log_sum_exp(self, logits: npt.NDArray[np.float32]) -> float:
+        """The logarithm of the sum of what `logits` are the logarithms of."""
+        import numpy as np
+
+        top, room = logits.max(), self._floats[: len(logits)]
+        np.exp(np.subtract(logits, top, out=room), out=room)
+        return float(top) + math.log(float(room.sum()))
 
 
 def _chain(request: Request) -> Any:

@@ -26,6 +26,7 @@ llama.cpp computes depend a little on the size of a batch, and an answer should 
 """
 GPU_CHUNK: Final = 512
 """On a GPU, which 64 tokens do not fill."""
+_ANY_TOKEN: Final = 0
 _WORTH_COPYING: Final = 2
 """A slot is taken over for a prompt that shares at least half of what it holds, else copied."""
 
@@ -70,6 +71,9 @@ class Sequences:
         self.chunk = chunk
         self.slots = [Slot(number) for number in range(slots)]
         self._size = vocabulary_size
+        self._flash = flash
+        self._window = n_ctx
+        self._forgets_parts = not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model))
         self._processors = FreeProcessors()
         self._used = 0
         params = api.llama_context_default_params()
@@ -136,9 +140,24 @@ class Sequences:
             slot.cuts.append(len(slot.tokens))
         return last
 
-    def evaluate_each(self, tokens: Sequence[tuple[Slot, int]]) -> None:
-        """Evaluate one more token of each of several sequences at once; row `n` has the logits of the `n`-th."""
-        self._decode([(slot, token, len(slot.tokens), True) for slot, token in tokens])
+    def evaluate_each(self, tokens: Sequence[tuple[Slot, int]]) -> list[int]:
+        """Evaluate one more token of each of several sequences at once; the rows of their logits, in the same order.
+
+        llama.cpp computes together only what stands in slots next to each other, in their order. Slots in between that
+        have nothing to evaluate get a token that is forgotten at once: that costs far less than to compute in parts.
+        """
+        given = {slot.number: token for slot, token in tokens}
+        rows: list[tuple[Slot, int, int, bool]] = []
+        row_of: dict[int, int] = {}
+        for slot in self.slots[min(given) : max(given) + 1]:
+            if slot.number in given or (self._forgets_parts and len(slot.tokens) < self._window):
+                row_of[slot.number] = len(rows)
+                rows.append((slot, given.get(slot.number, _ANY_TOKEN), len(slot.tokens), slot.number in given))
+        self._decode(rows)
+        for slot, _, length, wanted in rows:
+            if not wanted:
+                self._forget_after(slot, length)
+        return [row_of[slot.number] for slot, _ in tokens]
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """What was computed for the token in this row of the last evaluation; valid until the next."""
@@ -183,8 +202,9 @@ class Sequences:
 
     def _decode(self, rows: Sequence[tuple[Slot, int, int, bool]]) -> None:
         api, batch = library(), self._batch
-        threads = self._processors.look()
-        api.llama_set_n_threads(self._context, threads, threads)
+        if not self._flash:  # a GPU does not mind who else is on the processors
+            threads = self._processors.look()
+            api.llama_set_n_threads(self._context, threads, threads)
         batch.n_tokens = len(rows)
         for n, (slot, token, position, wanted) in enumerate(rows):
             batch.token[n] = token

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentbudget.errors import SchemaUnsupported, WeightsError
 from agentbudget.models.base import Message, Tool
 from agentbudget.models.llama.library import complaints, grammar_sampler, library, open_model
 from agentbudget.models.llama.template import ChatTemplate, Piece
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 _F16_BYTES: Final = 2
+_NO_BYTE: Final = 256
 _FIRST: Final = 1024
 """Among so many tokens at the beginning, most vocabularies have those of a single byte: no need to look on."""
 _NOT_IN_UTF8: Final = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
@@ -121,6 +126,23 @@ class Vocabulary:
                 if len(piece) == 1 and piece[0] not in _NOT_IN_UTF8:
                     alone.setdefault(piece[0], token)
         return tuple(alone.values()) if first <= alone.keys() | _NOT_IN_UTF8 else ()
+
+    def beginning_with(self, firsts: Collection[int]) -> npt.NDArray[np.int32]:
+        """The tokens that begin with the byte of one of `firsts`, which are of ``bytes`` or the end."""
+        import numpy as np
+
+        wanted = np.zeros(_NO_BYTE + 1, dtype=np.bool_)
+        for token in firsts:
+            wanted[_NO_BYTE if token == self.end else self.piece(token)[0]] = True
+        return np.flatnonzero(wanted[self._first_bytes]).astype(np.int32)
+
+    @cached_property
+    def _first_bytes(self) -> npt.NDArray[np.uint16]:
+        """The first byte of each token; `_NO_BYTE` of those that stand for none, such as the ends."""
+        import numpy as np
+
+        pieces = (self.piece(token) for token in range(self.size))
+        return np.fromiter((piece[0] if piece else _NO_BYTE for piece in pieces), np.uint16, self.size)
 
     def check_grammar(self, gbnf: str) -> None:
         """Raise `SchemaUnsupported` if llama.cpp does not take this grammar."""

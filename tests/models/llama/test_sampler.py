@@ -67,3 +67,26 @@ def test_without_a_grammar_nothing_is_forced(vocabulary: Vocabulary) -> None:
     sampler = Sampler(vocabulary, REQUEST, None)
     assert sampler.forced(100) == Forced()
     sampler.close()
+
+
+def test_tokens_are_found_by_the_byte_that_they_begin_with(vocabulary: Vocabulary) -> None:
+    (a,) = vocabulary.tokenize("a")
+    found = set(vocabulary.beginning_with([a]).tolist())
+    everything = {token for token in range(vocabulary.size) if vocabulary.piece(token).startswith(b"a")}
+    assert found == everything
+    with_end = vocabulary.beginning_with([a, vocabulary.end]).tolist()
+    assert vocabulary.end in with_end
+    assert found < set(with_end)
+
+
+def test_what_the_grammar_allows_is_chosen_though_all_else_is_likelier(vocabulary: Vocabulary) -> None:
+    import numpy as np
+
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf({"enum": ["north east", "north west"]}))
+    sampler.forced(100)
+    logits = np.zeros(vocabulary.size, dtype=np.float32)
+    logits[vocabulary.tokenize("Sure")[0]] = 50.0
+    logits[vocabulary.tokenize("we")[0]] = 1.0
+    assert vocabulary.piece(sampler.sample(logits)) == b"we"
+    assert sampler.log_probability < 0
+    sampler.close()

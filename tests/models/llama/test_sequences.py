@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from agentbudget.models.llama.sequences import Slot, cuts
+from agentbudget.models.llama.library import library, open_model
+from agentbudget.models.llama.sequences import Sequences, Slot, cuts
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,54 @@ def test_what_a_slot_forgets_is_no_cut_any_more() -> None:
     slot = held(list(range(200)), [64, 128, 192, 200])
     slot.keep(128)
     assert (len(slot.tokens), slot.cuts) == (128, [64, 128])
+
+
+@pytest.fixture
+def sequences(smollm2: Path) -> Iterator[Sequences]:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    model = open_model(smollm2)
+    size = library().llama_vocab_n_tokens(library().llama_model_get_vocab(model))
+    sequences = Sequences(model, n_ctx=256, slots=4, chunk=64, flash=False, vocabulary_size=size)
+    yield sequences
+    sequences.close()
+    library().llama_model_free(model)
+
+
+def test_a_slot_between_two_that_compute_stays_as_it_is(sequences: Sequences) -> None:
+    prompts = [[first, 10, 11, 12] for first in (5, 6, 7)]
+    slots = [sequences.take(prompt, [4]) for prompt in prompts]
+    for slot, prompt in zip(slots, prompts, strict=True):
+        sequences.evaluate(slot, prompt, cut=True)
+    rows = sequences.evaluate_each([(slots[2], 20), (slots[0], 20)])  # in any order
+    assert sequences.logits(rows[0]).argmax() >= 0
+    assert [len(slot.tokens) for slot in slots] == [5, 4, 5]
+    bridged = sequences.logits(sequences.evaluate(slots[1], [20], cut=False)).copy()
+    sequences.give_back(slots[1])
+    alone = sequences.take([*prompts[1], 20], [4, 5])
+    row = sequences.evaluate(alone, [20], cut=False)
+    assert (sequences.logits(row) == bridged).all()
+
+
+def test_each_row_belongs_to_its_sequence_whatever_the_order(sequences: Sequences) -> None:
+    slots = [sequences.take([first, 10], [2]) for first in (500, 600, 700)]
+    for slot, first in zip(slots, (500, 600, 700), strict=True):
+        sequences.evaluate(slot, [first, 10], cut=True)
+    rows = sequences.evaluate_each([(slot, 30 + n) for n, slot in enumerate(reversed(slots))])
+    together = [sequences.logits(row).copy() for row in rows]
+    for n, slot in enumerate(reversed(slots)):
+        sequences.give_back(slot)
+        again = sequences.take([*slot.tokens[:2], 9], [2, 3])
+        assert again is slot
+        row = sequences.evaluate(again, [30 + n], cut=False)
+        assert abs(sequences.logits(row) - together[n]).max() < 0.5
+
+
+def test_a_fourth_prompt_gets_the_slot_that_was_longest_unused(sequences: Sequences) -> None:
+    prompts = [[first, *range(10, 100)] for first in (5, 6, 7, 8)]
+    for prompt in prompts:
+        slot = sequences.take(prompt, [64, 91])
+        sequences.evaluate(slot, prompt[:64], cut=True)
+        sequences.give_back(slot)
+    assert sequences.take([9, 9], [2]).tokens == []
+    assert sequences.take(prompts[1], [64, 91]).tokens == prompts[1][:64]
+    assert all(slot.tokens[:1] != [5] for slot in sequences.slots)
