@@ -140,14 +140,12 @@ class Context:
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
     ) -> ReplyStream:
-        """Ask the model of the skill's tier, and get the answer as it arrives, on a hold that grows with it.
+        """Ask the model of the skill's tier, and get the answer as it arrives, on a hold that grows with it::
 
-        >>> @skill(hold="grow", max_output_tokens=2000)
-        ... async def tell(ctx: Context, what: str) -> str:
-        ...     async with ctx.stream(f"Tell me about {what}.") as pieces:
-        ...         async for piece in pieces:
-        ...             print(piece, end="")
-        ...     return pieces.reply.text
+            async with ctx.stream(f"Tell me about {what}.") as pieces:
+                async for piece in pieces:
+                    print(piece, end="")
+            return pieces.reply.text
 
         Where the hold cannot grow the stream is cut, and settled at what it used: ``reply.finish`` is ``"cut"``, and
         ``reply.refusal`` says which account had no more. Raises, while it is read, what `complete` does; a stream that
