@@ -150,11 +150,14 @@ class Span:
     """
 
     kind: ClassVar[Literal["INTERNAL", "CLIENT"]] = "INTERNAL"
+    leaf: ClassVar[bool] = False
+    """Whether nothing within it has a span: then it need not become the current one, which takes its time too."""
+
     __slots__ = ("_attributes", "_backend", "_current", "_later", "_name", "_otel", "_started", "_token")
 
     def __init__(self, backend: _Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         self._backend = backend
-        self._current = True
+        self._current = not self.leaf
         self._name = name
         self._attributes: Values = attributes or {}
         self._otel: OtelSpan | None = None
@@ -254,6 +257,7 @@ class StepSpan(Span):
 class ReservationSpan(Span):
     """``reserve {kind}``: an admission. It is granted if the block ends well, refused if `BudgetExceeded` passes."""
 
+    leaf = True
     __slots__ = ()
 
     def granted(self, *, held: Amount | None = None, replayed: bool = False) -> None:
@@ -359,6 +363,7 @@ class ModelCallSpan(Span):
 class SettlementSpan(Span):
     """``settle``: the truth is booked."""
 
+    leaf = True
     __slots__ = ()
 
     def closed(self, record: HoldRecord) -> None:

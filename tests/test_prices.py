@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentbudget.errors import InvalidAmount, UnknownPrice
@@ -327,6 +327,7 @@ def test_an_hour_of_compute_costs_what_an_hour_costs() -> None:
 
 
 @given(price=machines, usd_nano=st.integers(0, 10**12))
+@example(price=ComputePrice(Decimal("0.0001"), 1.0, 1.0), usd_nano=235_968_103_935)  # 269 years, in floating point
 def test_the_compute_cap_never_costs_more_than_was_paid(price: ComputePrice, usd_nano: int) -> None:
     seconds = price.compute_cap_s(usd_nano)
     assert seconds is not None

@@ -66,9 +66,8 @@ def suggest(ledger: Ledger, *, level: float = 0.95, scopes: Iterable[Scope] = SC
         message = f"a level is a share between 0 and 1, such as 0.95, not {level!r}"
         raise InvalidArgument(message, argument="level", value=level)
     settled = [hold for hold in ledger.holds(state="settled") if not hold.presumed and hold.settled_units is not None]
-    wanted = set(scopes)
     found: list[Suggestion] = []
-    for scope in (scope for scope in SCOPES if scope in wanted):
+    for scope in dict.fromkeys(scopes):
         for name, amounts in sorted(_amounts(ledger, scope, settled).items()):
             found.append(_suggestion(scope, name, amounts[-LOOK_BACK:], level))
     return found

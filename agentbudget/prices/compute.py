@@ -99,10 +99,12 @@ class ComputePrice:
         return ceil(self._at_speed(input_tokens, output_tokens) * self.safety)
 
     def compute_cap_s(self, usd_nano: int) -> float | None:
-        """Seconds that this much buys: a whole number of nanoseconds, and never more than was paid for."""
-        bought = Fraction(floor(usd_nano / self._nano_per_ns), NS_PER_S)
-        seconds = float(bought)
-        return seconds if Fraction(seconds) <= bought else nextafter(seconds, 0.0)
+        """Seconds that this much buys: never more than was paid for, also when they are made nanoseconds again."""
+        bought_ns = floor(usd_nano / self._nano_per_ns)
+        seconds = bought_ns / NS_PER_S
+        while Fraction(seconds) * NS_PER_S > bought_ns or seconds * NS_PER_S > bought_ns:
+            seconds = nextafter(seconds, 0.0)
+        return seconds
 
     def _at_speed(self, input_tokens: int, output_tokens: int) -> Fraction:
         prefill_s = input_tokens / Fraction(self.prefill_tokens_per_s)

@@ -90,6 +90,8 @@ def table(setting: Setting, found: Sequence[Answer], *, splits: int, others: int
             for answer in found
             if setting.only in (None, answer.exercise) and {model, *setting.drafts} <= answer.tokens.keys()
         ]
+        if not known:
+            continue
         times = splits if model in MODELS else others
         scores = _mean([asyncio.run(halves(setting, model, known, seed=seed)) for seed in range(times)])
         if model in MODELS:

@@ -55,7 +55,7 @@ case $weights in
 esac
 
 # llama-cpp-python's Python files as they are, and the library that was just compiled.
-ln -sfn "$build/llama.cpp/bin" "$source/llama_cpp/lib"
+export LLAMA_CPP_LIB_PATH="$build/llama.cpp/bin"
 export LD_LIBRARY_PATH="$build/llama.cpp/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$root:$source${PYTHONPATH:+:$PYTHONPATH}"
 cd "$root"

@@ -425,9 +425,13 @@ async def test_partials_methods_and_callable_objects_are_functions_too(ledger: L
 
 def test_calls_are_charged_to_a_lease_as_to_a_ledger(ledger: Ledger) -> None:
     ledger.account("hot", limit=Budget(calls=10))
+
+    def label(order: int) -> str:
+        return f"label-{order}"
+
     with ledger.lease(["hot"], block=Amount(calls=2)) as lease:
 
-        @lease.charged(Amount(calls=1), hold_id=lambda order: f"label-{order}")
+        @lease.charged(Amount(calls=1), hold_id=label)
         def buy(order: int) -> int:
             return order
 

@@ -27,12 +27,11 @@ def test_other_tokens_have_another_state_or_none(tmp_path: Path) -> None:
     assert (files.read([1, 2]), files.read([1, 2, 4]), files.has([1, 2])) == (None, None, False)
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[:10], lambda d: b"", lambda d: d[:-1] + b"!"])
-def test_a_broken_file_is_no_state_and_goes(tmp_path: Path, damage: object) -> None:
-    assert callable(damage)
+@pytest.mark.parametrize(("whole", "after"), [(-1, b""), (10, b""), (0, b""), (-1, b"!")])
+def test_a_broken_file_is_no_state_and_is_written_anew(tmp_path: Path, whole: int, after: bytes) -> None:
     files = kept(tmp_path / "model", 1, 2, 3)
     (path,) = tmp_path.rglob("*.state")
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[:whole] + after)
     assert files.read([1, 2, 3]) is None
     files.write([1, 2, 3], memoryview(b"anew"))
     assert files.read([1, 2, 3]) == b"anew"
