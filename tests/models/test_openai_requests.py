@@ -15,6 +15,8 @@ from agentbudget.models.servers import OLLAMA, VLLM
 from agentbudget.prices import TokenPrice, price_of
 from agentbudget.usage import Usage
 from tests.models.conformance.requests import png
+from tests.models.played.responses import events
+from tests.models.played.talker import Said
 from tests.models.provider_server import Json, ProviderServer, Reply
 from tests.models.remote_fixtures import KEY, PRICE, ask, chat, chat_answer, response_answer, responses
 
@@ -116,6 +118,20 @@ async def test_pictures_are_sent_inside_each_apis_turns() -> None:
     assert text == {"type": "text", "text": "What is this?"}
     assert picture["image_url"]["url"].startswith(DATA_URL)
     assert (picture["type"], picture["image_url"]["detail"]) == ("image_url", "low")
+
+
+async def test_a_tools_picture_goes_through_the_responses_api() -> None:
+    request = Request((*TURNS[:2], replace(TURNS[2], images=(PICTURE,))), 64, tools=(WEATHER,))
+    _, body = await answered(official("responses"), request, response_answer())
+    text, picture = body["input"][-1]["output"]
+    assert (text["text"], picture["type"]) == ("It rains.", "input_image")
+    seen = await OpenAIModel("gpt-4.1-mini").count_input(request)
+    blind = await OpenAIModel("gpt-4.1-mini").count_input(Request(TURNS, 64, tools=(WEATHER,)))
+    assert seen.tokens > blind.tokens
+    async with ProviderServer(Reply.events(*events(Said("It rains.")))) as server:
+        model = official("responses")(server.url)
+        assert [delta.text async for delta in model.stream(request, Meter())]
+        await model.aclose()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from agentbudget.errors import (
+    InvalidArgument,
     InvalidOutput,
     MissingDependency,
     Mistake,
@@ -65,13 +66,14 @@ class Wire:
     """One API: its path, how a request is put into its words, how its answers and streams are read."""
 
     path: str
+    counted: Callable[[Asked], dict[str, object]]
     body: Body
     answer: Callable[[bytes], Answer]
     reader: Callable[[str], Reader]
 
 
-RESPONSES: Final = Wire(responses.PATH, responses.body, responses.answer, responses.Reader)
-CHAT: Final = Wire(chat.PATH, chat.body, chat.answer, chat.Reader)
+RESPONSES: Final = Wire(responses.PATH, responses.counted, responses.body, responses.answer, responses.Reader)
+CHAT: Final = Wire(chat.PATH, chat.counted, chat.body, chat.answer, chat.Reader)
 
 
 class OpenAIModel:
@@ -365,7 +367,7 @@ class OpenAIModel:
                 tokens = await caller.send(
                     lambda: probes.count(client, self.address, way, asked), Meter(), timeout_s=probes.PROBE_S
                 )
-            except (ModelError, probes.Unanswered):
+            except (ModelError, InvalidArgument, probes.Unanswered):
                 return None
             exact = way != "responses" or self._api_of(request) is RESPONSES
             self._counts[key] = InputCount(tokens, exact=exact)
@@ -375,7 +377,7 @@ class OpenAIModel:
 
     def _count_key(self, asked: Asked) -> str:
         """What requests of the same input share, however they are capped."""
-        body = json.dumps(chat.counted(asked), sort_keys=True)
+        body = json.dumps(self._api_of(asked.request).counted(asked), sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()
 
     def _most_input(self, request: Request) -> int:

@@ -74,8 +74,19 @@ class TestChat(RealServer):
             yield case
 
 
-class TestResponses(RealServer):
+class TestResponses:
+    """What differs with the Responses API, which the server turns into chat requests."""
+
     @pytest.fixture
     async def case(self, llama_server: LlamaServer) -> AsyncIterator[Case]:
         async for case in real_case(llama_server, "responses"):
             yield case
+
+    test_an_answer_comes_with_its_usage = RealServer.test_an_answer_comes_with_its_usage
+    test_the_output_cap_cuts_and_says_so = RealServer.test_the_output_cap_cuts_and_says_so
+    test_every_turn_is_counted = RealServer.test_every_turn_is_counted
+    test_the_pieces_of_a_stream_are_its_answer = RealServer.test_the_pieces_of_a_stream_are_its_answer
+    test_a_stream_is_cut_by_the_output_cap = RealServer.test_a_stream_is_cut_by_the_output_cap
+    test_a_streamed_answer_fits_its_schema = RealServer.test_a_streamed_answer_fits_its_schema
+    test_a_tool_is_called_in_a_stream = RealServer.test_a_tool_is_called_in_a_stream
+    _answers_with_the_result = RealServer._answers_with_the_result  # pyright: ignore[reportPrivateUsage] - of those
