@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import Field
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
+from pydantic import Field
 
 from agentbudget.errors import BudgetExceeded, Mistake, UnknownPrice
 from agentbudget.langchain import BudgetedEmbeddings, budgeted_embeddings
