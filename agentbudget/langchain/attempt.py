@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, Generation
 
 from agentbudget import telemetry
 from agentbudget.errors import OutcomeUnknown
@@ -105,8 +105,7 @@ class Attempt:
 
         Where it does not say what it used, its hold is presumed spent.
         """
-        said = [generation.message for generation in result.generations]
-        message = next((message for message in said if isinstance(message, AIMessage)), None)
+        message = next(filter(None, map(_told, result.generations)), None)
         usage = None if message is None else usage_of(message)
         self._settle(message, usage)
         cut = message is not None and finish_of(message) == "length"
@@ -121,10 +120,12 @@ class Attempt:
             raise OutcomeUnknown(f"{self._terms.name}: the stream broke off", model=self._terms.name)
         self._settle(message, self._meter.usage or (None if message is None else usage_of(message)), cut=cut)
 
-    def take(self, piece: AIMessageChunk) -> bool:
+    def take(self, piece: ChatGenerationChunk) -> bool:
         """Add a piece of a stream, and say whether the hold covers what may come before the next."""
         assert self._arrived is not None
-        self._arrived.take(piece)
+        told = _told(piece)
+        if isinstance(told, AIMessageChunk):
+            self._arrived.take(told)
         # One of our models asks its meter by itself, and knows better than what arrived.
         return self.growth is None or self._meter.gate is not None or self.growth.allows(self._arrived.most)
 
@@ -154,3 +155,12 @@ class Attempt:
         with telemetry.settlement(self.hold.id) as span:
             span.closed(record)
         self._span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
+
+
+def _told(generation: Generation) -> AIMessage | None:
+    """A message with what its integration says beside it, such as why it ended: LangChain puts that in it later."""
+    message: object = getattr(generation, "message", None)
+    if not isinstance(message, AIMessage):
+        return None
+    beside = generation.generation_info or {}
+    return message.model_copy(update={"response_metadata": {**beside, **message.response_metadata}})

@@ -290,7 +290,7 @@ class BudgetedChatModel(BaseChatModel):
         with ExitStack() as life:
             call, pieces, piece = self._opened(asked, life)
             while piece is not None:
-                covered = call.take(cast("AIMessageChunk", piece.message))
+                covered = call.take(piece)
                 yield piece
                 if not covered:
                     call.streamed(cut=True)
@@ -310,7 +310,7 @@ class BudgetedChatModel(BaseChatModel):
         async with AsyncExitStack() as life:
             call, pieces, piece = await self._aopened(asked, life)
             while piece is not None:
-                covered = call.take(cast("AIMessageChunk", piece.message))
+                covered = call.take(piece)
                 yield piece
                 if not covered:
                     call.streamed(cut=True)

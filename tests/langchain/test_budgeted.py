@@ -313,6 +313,19 @@ def test_a_broken_stream_of_ours_raises_after_its_pieces(ledger: Ledger) -> None
     assert only(ledger).presumed
 
 
+def test_what_an_integration_says_beside_its_message_is_heard(ledger: Ledger) -> None:
+    class Beside(Foreign):
+        def _generate(self, *_: Any, **__: Any) -> ChatResult:
+            told = {"finish_reason": "length"}
+            return ChatResult(generations=[ChatGeneration(message=self._next({}), generation_info=told)])
+
+    model = budgeted(
+        Beside(steps=[said()]), ledger=ledger, price=PRICE, accounts={"user/42": Budget(usd="1")}, hold="worst"
+    )
+    model.invoke("hi")
+    assert only(ledger).detail["finish"] == "length"
+
+
 # --- what is learned
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from agentbudget.errors import (
     AgentBudgetError,
     AuthenticationFailed,
+    InvalidOutput,
     ModelError,
     ModelUnavailable,
     OutcomeUnknown,
@@ -36,6 +37,9 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
     status = _status(error)
     if status is not None:
         return _refused(error, status, model)
+    if (answer := getattr(error, "completion", None)) is not None:  # OpenAI's SDK: an answer that it could not parse
+        fact = f"{model}: {error}"
+        return InvalidOutput(fact, model=model, usage=_used(answer))
     if isinstance(error, NotImplementedError):
         return RequestRejected(f"{model}: {error or 'not supported'}", model=model, sent=False)
     if any(type(cause).__name__ in UNCONNECTED for cause in _causes(error)):
@@ -45,6 +49,13 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
     # What an integration says of itself, such as an answer that it cannot read, comes again with the next try.
     unknown.retryable = any(word in name for name in _names(error) for word in INTERRUPTED)
     return unknown
+
+
+def _used(answer: object) -> Usage | None:
+    """What an answer in OpenAI's words used, if it says so."""
+    told: object = getattr(answer, "usage", None)
+    counts = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    return Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
 
 
 def _refused(error: BaseException, status: int, model: str) -> ModelError:
@@ -99,4 +110,4 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__

@@ -1,0 +1,82 @@
+"""LangChain's own suites over llama.cpp in this process: one of our models as a chat model, budgeted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+from pydantic import BaseModel
+
+from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
+from agentbudget.ledger import Ledger
+from agentbudget.models import Model, make_model
+from agentbudget.money import Budget
+from agentbudget.settings import Settings
+
+NAME = "llamacpp:smollm2-135m"
+
+
+@cache
+def smollm() -> Model:
+    """One model for all tests: its weights are loaded once."""
+    return make_model(NAME, Settings.from_env())
+
+
+class ChatLocal(BudgetedChatModel):
+    """The model of this machine, and the one line that budgets it."""
+
+    ledger_of_test: ClassVar[Ledger]
+
+    def __new__(cls, **params: Any) -> BudgetedChatModel:  # pyright: ignore[reportInconsistentConstructor]
+        chat = ChatModel(model=smollm(), **{"max_tokens": 24, **params})
+        return budgeted(chat, ledger=cls.ledger_of_test, accounts={"suite": Budget(usd="1")})
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return False  # it has no name by which another process could find it
+
+
+@pytest.fixture(autouse=True)
+def booked(smollm2: Path) -> Iterator[None]:
+    """Every call of a test is booked at what the engine measured, and the books agree."""
+    ChatLocal.ledger_of_test = ledger = Ledger.open("memory:")
+    yield
+    assert ledger.verify().ok
+    assert [hold.id for hold in ledger.holds() if hold.state != "settled" or hold.presumed or hold.overrun] == []
+
+
+class TestUnits(ChatModelUnitTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLocal
+
+
+class TestIntegration(ChatModelIntegrationTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatLocal
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False  # a model of 135M parameters calls a tool only if the call is put into its mouth
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False  # its jokes run past every cap that a test can wait for
+
+
+class Team(BaseModel):
+    """Who should handle a message."""
+
+    name: Literal["billing", "bug"]
+
+
+def test_a_type_is_enforced_by_grammar_and_booked() -> None:
+    model = ChatLocal().with_structured_output(Team)
+    assert isinstance(model.invoke("My invoice is wrong. Who should handle it?"), Team)
