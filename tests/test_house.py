@@ -42,6 +42,7 @@ HEAVY = (
 )
 ALONE = {
     "inspect_ai": "evals.samples",
+    "langchain": "langchain.middleware",
     "langgraph": "graph",
     "matplotlib": "evals.plot",
     "opentelemetry": "telemetry",

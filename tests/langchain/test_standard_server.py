@@ -68,7 +68,7 @@ class Team(BaseModel):
 
 
 def test_a_type_is_enforced_by_the_server_and_booked() -> None:
-    model = ChatServed().with_structured_output(Team)
+    model = ChatServed(max_tokens=60).with_structured_output(Team)
     assert isinstance(model.invoke("My invoice is wrong. Who should handle it?"), Team)
 
 
