@@ -36,7 +36,8 @@ class ChatLocal(BudgetedChatModel):
     ledger_of_test: ClassVar[Ledger]
 
     def __new__(cls, **params: Any) -> BudgetedChatModel:  # pyright: ignore[reportInconsistentConstructor]
-        chat = ChatModel(model=smollm(), **{"max_tokens": 24, **params})
+        settings: dict[str, Any] = {"max_tokens": 24, **params}
+        chat = ChatModel(model=smollm(), **settings)
         return budgeted(chat, ledger=cls.ledger_of_test, accounts={"suite": Budget(usd="100")})
 
     @classmethod
@@ -73,6 +74,11 @@ class TestIntegration(ChatModelIntegrationTests):
         return False  # its jokes run past every cap that a test can wait for
 
 
+def made(**params: Any) -> BudgetedChatModel:
+    """As the suite makes one."""
+    return ChatLocal.__new__(ChatLocal, **params)
+
+
 class Team(BaseModel):
     """Who should handle a message."""
 
@@ -80,5 +86,5 @@ class Team(BaseModel):
 
 
 def test_a_type_is_enforced_by_grammar_and_booked() -> None:
-    model = ChatLocal().with_structured_output(Team)
+    model = made().with_structured_output(Team)
     assert isinstance(model.invoke("My invoice is wrong. Who should handle it?"), Team)

@@ -53,8 +53,8 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
 def _used(answer: object) -> Usage | None:
     """What an answer in OpenAI's words used, if it says so."""
     told: object = getattr(answer, "usage", None)
-    counts = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
+    read, wrote = (getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return Usage(read, wrote) if isinstance(read, int) and isinstance(wrote, int) and read > 0 <= wrote else None
 
 
 def _refused(error: BaseException, status: int, model: str) -> ModelError:
