@@ -139,7 +139,8 @@ class Attempt:
         served = "" if message is None else str(message.response_metadata.get("model_name") or "")
         known = usage or self._meter.presumed
         answer = Completion("", finish, known or Usage(), served_by=served or self._terms.name)
-        detail = answered(answer, self._seconds) | {"price": self._price.terms}
+        price = (None if message is None else self._terms.price_served(message)) or self._price
+        detail = answered(answer, self._seconds) | {"price": price.terms}
         self._span.answered(finish=finish, served_by=answer.served_by)
         if known is None:
             del detail["usage"]
@@ -147,7 +148,7 @@ class Attempt:
             return
         self._span.used(known)
         presumed = usage is None or (finish == "cut" and self._meter.usage is None)
-        record = settled(self.hold, amount_of(self._price, known), detail, presumed=presumed)
+        record = settled(self.hold, amount_of(price, known), detail, presumed=presumed)
         self._span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
         self._estimator.learn(self._label, self._model, known, finish, estimate=self._estimate)
 

@@ -253,7 +253,10 @@ class BudgetedChatModel(BaseChatModel):
         other = cast("str | None", asked.get("model"))
         own = self.inner._get_ls_params().get("ls_model_name")
         price = self.price if other in (None, own) else None
-        return Hosted(Known.of(self.inner, model_id=other, price=price), self.stream_lead_tokens)
+        return Hosted(
+            Known.of(self.inner, model_id=other, service_tier=asked.get("service_tier"), price=price),
+            self.stream_lead_tokens,
+        )
 
     def _streaming_disabled(self, **kwargs: Any) -> bool:
         implemented = type(self.inner)._stream is not BaseChatModel._stream

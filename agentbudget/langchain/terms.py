@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from agentbudget.errors import Mistake, UnknownModel
 from agentbudget.growing import Growth
@@ -84,6 +84,10 @@ class Terms(Protocol):
         """The chat model and the keywords with which the call stays within `request`'s caps."""
         ...
 
+    def price_served(self, message: AIMessage) -> Price | None:
+        """What is charged by, where that is not the price that was held for."""
+        ...
+
     def arrived(self, input_tokens: int, cap: int) -> Arrived:
         """What will have arrived of a stream."""
         ...
@@ -143,6 +147,9 @@ class Hosted:
             sent["stream_usage"] = True
         return chat, sent
 
+    def price_served(self, message: AIMessage) -> Price | None:
+        return self._known.price_served(message)
+
     def arrived(self, input_tokens: int, cap: int) -> Arrived:
         return self._known.arrived(input_tokens, cap=cap, lead=self.stream_lead_tokens)
 
@@ -193,6 +200,9 @@ class Ours:
         meter.gate = None if growth is None else growth.allows
         caps = {"max_tokens": request.max_output_tokens, "max_compute_s": request.max_compute_s}
         return self._chat, {**kept, **caps, "meter": meter}
+
+    def price_served(self, message: AIMessage) -> Price | None:
+        return None
 
     def arrived(self, input_tokens: int, cap: int) -> Arrived:
         return Arrived(input_tokens, cap=cap)

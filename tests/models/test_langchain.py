@@ -140,6 +140,30 @@ def test_the_retries_of_openais_integration_are_switched_off(retries: int | None
     assert (model.name, model.price.source) == ("openai:gpt-4.1-mini", "genai-prices 0.2.3")
 
 
+def openais(**options: Any) -> LangChainModel:
+    openai = pytest.importorskip("langchain_openai")
+    return LangChainModel(openai.ChatOpenAI(model="gpt-5.1", api_key="none", **options))
+
+
+def test_a_tier_of_service_has_its_own_price() -> None:
+    usage = Usage(1_000_000, 1_000)
+    assert openais(service_tier="priority").price.cost(usage) > openais().price.cost(usage)
+
+
+def test_a_call_without_a_tier_asks_for_the_one_that_its_price_is_for() -> None:
+    model = openais()
+    _, sent = model._known.capped({}, 10)  # pyright: ignore[reportPrivateUsage]
+    assert sent == {"service_tier": "default", "max_tokens": 10}
+
+
+def test_an_answer_served_at_another_tier_is_charged_by_that() -> None:
+    known = openais()._known  # pyright: ignore[reportPrivateUsage]
+    served = known.price_served(said(input_token_details={"priority": 7}))
+    assert served is not None
+    assert served.cost(Usage(7, 2)) == openais(service_tier="priority").price.cost(Usage(7, 2))
+    assert known.price_served(said()) is None
+
+
 def test_retries_that_cannot_be_switched_off_are_refused() -> None:
     class Stubborn(GenericFakeChatModel):
         max_retries: int = 2

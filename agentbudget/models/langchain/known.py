@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final, Self, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from agentbudget.errors import Mistake, UnknownModel, UnknownPrice
 from agentbudget.models.base import Image, InputCount, Price, Request
@@ -25,7 +25,7 @@ from agentbudget.models.tokens import (
     openai_bound,
     text_tokens,
 )
-from agentbudget.prices import context_window_of, price_of
+from agentbudget.prices import ServiceTier, context_window_of, price_of
 
 PROVIDERS: Final[Mapping[str, str]] = {
     "google_genai": "google",
@@ -43,6 +43,9 @@ PUBLIC: Final[Mapping[str, str]] = {
 
 CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
 """What integrations call the most tokens of an answer."""
+
+TIERS: Final[Mapping[str, ServiceTier]] = {"flex": "flex", "priority": "priority"}
+"""Tiers of service that integrations know, in LangChain's words and in ours."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -66,6 +69,7 @@ class Known:
     most_output_tokens: int | None
     given_price: Price | None = None
     given_window: int | None = None
+    tier: ServiceTier = "standard"
 
     @classmethod
     def of(
@@ -73,10 +77,14 @@ class Known:
         chat: BaseChatModel,
         *,
         model_id: str | None = None,
+        service_tier: str | None = None,
         price: Price | None = None,
         context_window: int | None = None,
     ) -> Self:
-        """Look at a chat model; `model_id` is another model that its integration is asked for in its place."""
+        """Look at a chat model; `model_id` is another model that its integration is asked for in its place.
+
+        `service_tier` is what a call asks for in place of what the chat model was made with.
+        """
         told = chat._get_ls_params()  # pyright: ignore[reportPrivateUsage] # what integrations are asked to override
         provider = str(told.get("ls_provider") or "unknown")
         fields = type(chat).model_fields
@@ -90,6 +98,7 @@ class Known:
             most_output_tokens=_positive(getattr(chat, cap, None)) or _profiled(chat, "max_output_tokens"),
             given_price=price,
             given_window=context_window,
+            tier=TIERS.get(service_tier or str(getattr(chat, "service_tier", None)), "standard"),
         )
 
     @property
@@ -109,12 +118,29 @@ class Known:
     @cached_property
     def price(self) -> Price:
         """The price that was given, else the price sheet's, else genai-prices'. Raises `UnknownPrice`."""
-        if self.given_price is not None:
-            return self.given_price
+        return self.given_price or self._listed(self.tier)
+
+    def price_served(self, message: AIMessage) -> Price | None:
+        """What is charged by, if the provider says that it served another tier than was asked for.
+
+        None if it served what was asked for, or at a tier that nobody prices: then what was held for is charged by.
+        """
+        details = cast("Mapping[str, Any]", (message.usage_metadata or {}).get("input_token_details", {}))
+        served: ServiceTier = next((tier for said, tier in TIERS.items() if said in details), "standard")
+        if served == self.tier or self.given_price is not None or not self._tiered:
+            return None
         try:
-            return price_of(self.provider, self.model_id, api_url=self.address)
-        except LookupError as error:
-            raise UnknownPrice(f"{self.name} has no price: pass price=TokenPrice.custom(…)") from error
+            return self._listed(served)
+        except UnknownPrice:
+            return None
+
+    def _listed(self, tier: ServiceTier) -> Price:
+        return price_of(self.provider, self.model_id, api_url=self.address, tier=tier)
+
+    @property
+    def _tiered(self) -> bool:
+        """Whether the provider has tiers of service, each with its price: OpenAI itself."""
+        return self.provider == "openai" and self.address is None
 
     @cached_property
     def context_window(self) -> int:
@@ -187,6 +213,8 @@ class Known:
     def capped(self, asked: Mapping[str, Any], tokens: int) -> tuple[BaseChatModel, dict[str, Any]]:
         """The chat model and the keywords that make it answer with at most `tokens` tokens."""
         kept = {name: value for name, value in asked.items() if name not in CAPS}
+        if self._tiered and self.tier == "standard" and "service_tier" in type(self.chat).model_fields:
+            kept["service_tier"] = "default"  # a project may be set to another, dearer one
         if self.in_field:
             return self.chat.model_copy(update={self.cap: tokens}), kept
         return self.chat, {**kept, CAPS[0] if self.provider == "openai" else self.cap: tokens}

@@ -185,7 +185,8 @@ class LangChainModel:
         served = str(message.response_metadata.get("model_name") or self._known.model_id)
         if calls and finish == "stop":
             finish = "tools"
-        return Completion(text, finish, usage, served_by=served, calls=calls)
+        price = self._known.price_served(message)
+        return Completion(text, finish, usage, served_by=served, calls=calls, price=price)
 
     def _answer(self, message: AIMessage, structure: Structure, usage: Usage) -> str:
         """The answer as JSON, whether the integration asked for it as a tool call or as text."""
