@@ -42,7 +42,8 @@ HEAVY = (
 )
 ALONE = {
     "inspect_ai": {"evals.samples"},
-    "langgraph": {"graph", "langchain.middleware"},
+    "langchain": {"langchain.middleware"},
+    "langgraph": {"graph"},
     "matplotlib": {"evals.plot"},
     "opentelemetry": {"telemetry"},
     "psycopg": {"ledger.postgres"},

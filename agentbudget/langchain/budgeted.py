@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -218,7 +218,8 @@ class BudgetedChatModel(BaseChatModel):
     ) -> Iterator[AIMessageChunk]:
         """See `invoke`. A stream whose hold can grow no more ends early, with the ``finish_reason`` ``"cut"``."""
         one, known = self._for(config)
-        with closing(BaseChatModel.stream(one, input, known, **kwargs)) as pieces:
+        pieces = BaseChatModel.stream(one, input, known, **kwargs)
+        with closing(cast("Generator[AIMessageChunk]", pieces)):
             yield from pieces
 
     async def astream(
@@ -226,7 +227,8 @@ class BudgetedChatModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """See `stream`."""
         one, known = self._for(config)
-        async with aclosing(BaseChatModel.astream(one, input, known, **kwargs)) as pieces:
+        pieces = BaseChatModel.astream(one, input, known, **kwargs)
+        async with aclosing(cast("AsyncGenerator[AIMessageChunk]", pieces)):
             async for piece in pieces:
                 yield piece
 
@@ -446,7 +448,7 @@ def _cut(call: Attempt) -> ChatGenerationChunk:
     """The last piece of a stream that was cut, which says so."""
     refusal = None if call.growth is None else call.growth.refusal
     told = {"finish_reason": "cut", "cut": str(refusal)}
-    return ChatGenerationChunk(message=AIMessageChunk("", response_metadata=told, chunk_position="last"))
+    return ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=told, chunk_position="last"))
 
 
 def _now(work: Coroutine[Any, Any, T]) -> T:

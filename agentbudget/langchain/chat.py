@@ -202,7 +202,9 @@ class ChatModel(BaseChatModel):
             response_format={"type": "json_schema", "json_schema": named}, ls_structured_output_format=told, **kwargs
         )
         typed = isinstance(schema, type) and is_basemodel_subclass(schema)
-        parser: Any = PydanticOutputParser(pydantic_object=schema) if typed else JsonOutputParser()
+        parser: Runnable[Any, Any] = JsonOutputParser()
+        if typed:
+            parser = PydanticOutputParser[BaseModel](pydantic_object=cast("type[BaseModel]", schema))
         if not include_raw:
             return asked | parser
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
@@ -242,13 +244,13 @@ def message_of(answer: Completion) -> AIMessage:
 def _chunk(delta: Delta) -> ChatGenerationChunk:
     answer = delta.completion
     if answer is None:
-        return ChatGenerationChunk(message=AIMessageChunk(delta.text))
+        return ChatGenerationChunk(message=AIMessageChunk(content=delta.text))
     calls = [
         tool_call_chunk(name=call.name, args=call.arguments, id=call.id, index=index)
         for index, call in enumerate(answer.calls)
     ]
     message = AIMessageChunk(
-        delta.text,
+        content=delta.text,
         tool_call_chunks=calls,
         usage_metadata=metadata_of(answer.usage),
         response_metadata=_told(answer),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,7 @@ class BudgetedEmbeddings(Embeddings):
             yield batch
 
     @contextmanager
-    def _paid(self, batch: Sequence[str]) -> Iterator[_Metered]:
+    def _paid(self, batch: Sequence[str]) -> Generator[_Metered]:
         """Hold what a batch costs at most, on the accounts of this call."""
         most = Usage(input_tokens=self._tokens(batch))
         if self._by_the_second:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables.config import ensure_config
-from langgraph.types import Command
 
 from agentbudget import telemetry
 from agentbudget.errors import BudgetExceeded
@@ -20,6 +19,9 @@ from agentbudget.langchain.books import Books
 from agentbudget.langchain.budgeted import BudgetedChatModel, budgeted
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import Amount, Money, usd_to_nano
+
+if TYPE_CHECKING:
+    from langgraph.types import Command
 
 OnExhausted = Literal["end", "raise"]
 

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
 
 from agentbudget import Agent, Budget, Context, skill
 from agentbudget.context import OpenAIEmbedder, hosted, open_index, retrieve
@@ -154,13 +156,16 @@ async def look_up(ctx: Context, question: str) -> str:
     return (await ctx.retrieve(question, tokens=200)).text
 
 
-async def test_an_agents_run_pays_for_embedding_its_documents_and_questions(tmp_path: Path) -> None:
-    from langgraph.graph import END, START, StateGraph
+class Task(TypedDict):
+    task: str
+    output: NotRequired[str]
 
-    async def node(state: dict[str, Any], runtime: Any) -> dict[str, Any]:
+
+async def test_an_agents_run_pays_for_embedding_its_documents_and_questions(tmp_path: Path) -> None:
+    async def node(state: Task, runtime: Runtime[Context]) -> dict[str, str]:
         return {"output": await look_up(runtime.context, question=state["task"])}
 
-    graph = StateGraph(dict, context_schema=Context)
+    graph = StateGraph(Task, context_schema=Context)
     graph.add_node("look", node)
     graph.add_edge(START, "look")
     graph.add_edge("look", END)

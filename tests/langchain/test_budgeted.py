@@ -16,12 +16,13 @@ from langchain_core.language_models import BaseChatModel, FakeListChatModel, Gen
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import BaseModel, Field
 
 from agentbudget.errors import BudgetExceeded, HoldConflict, Mistake, OutcomeUnknown, UnknownAccount, UnknownPrice
 from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
 from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.models.base import Request
 from agentbudget.money import Amount, Budget
 from agentbudget.prices import TokenPrice
 from agentbudget.statement import Statement
@@ -29,7 +30,7 @@ from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
 
 PRICE = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10")
-USER = {"configurable": {"user_id": "42"}}
+USER: RunnableConfig = {"configurable": {"user_id": "42"}}
 WORDS = "one two three four"
 
 
@@ -70,12 +71,12 @@ class Foreign(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         message = self._next(kwargs)
         for word in message.text.split():
-            yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=f"{word} "))
         if message.response_metadata.get("breaks"):
             raise ConnectionError("the line went dead")
         yield ChatGenerationChunk(
             message=AIMessageChunk(
-                "", usage_metadata=message.usage_metadata, response_metadata={"finish_reason": "stop"}
+                content="", usage_metadata=message.usage_metadata, response_metadata={"finish_reason": "stop"}
             )
         )
 
@@ -90,7 +91,11 @@ def ledger() -> Ledger:
     return Ledger.open("memory:")
 
 
-def ours(ledger: Ledger, script: Any = lambda _: WORDS, *, usd: str = "1", **options: Any) -> BudgetedChatModel:
+def by_heart(_: Request) -> str:
+    return WORDS
+
+
+def ours(ledger: Ledger, script: Any = by_heart, *, usd: str = "1", **options: Any) -> BudgetedChatModel:
     accounts = {"user/{user_id}": Budget(usd=usd)}
     return budgeted(ChatModel(model=ScriptedModel(script)), ledger=ledger, accounts=accounts, **options)
 
@@ -126,7 +131,8 @@ async def by_batch(model: BudgetedChatModel) -> str:
 
 
 async def by_events(model: BudgetedChatModel) -> str:
-    return model.stream_events("hi", USER, version="v3").output.text
+    stream: Any = model.stream_events("hi", USER, version="v3")
+    return stream.output.text
 
 
 WAYS = [by_invoke, by_ainvoke, by_stream, by_astream, by_batch, by_events]
@@ -375,8 +381,11 @@ def test_an_account_that_exists_keeps_its_limit(ledger: Ledger) -> None:
 
 def test_the_payer_is_found_in_the_config_of_the_graph_around(ledger: Ledger) -> None:
     model = ours(ledger)
-    node = RunnableLambda(lambda text: model.invoke(text).text)
-    node.invoke("hi", {"configurable": {"user_id": "7"}})
+
+    def ask(text: str) -> str:
+        return model.invoke(text).text
+
+    RunnableLambda(ask).invoke("hi", {"configurable": {"user_id": "7"}})
     assert ledger.balance("user/7").posted.calls == 1
 
 
@@ -405,11 +414,11 @@ def test_the_hold_has_the_run_id_of_the_trace(ledger: Ledger) -> None:
 
 
 def test_a_run_id_pays_once(ledger: Ledger) -> None:
-    config: Any = {**USER, "run_id": uuid4()}
+    config: RunnableConfig = {**USER, "run_id": uuid4()}
     model = ours(ledger)
-    model.invoke("hi", dict(config))
+    model.invoke("hi", config)
     with pytest.raises(HoldConflict):
-        model.invoke("hi", dict(config))
+        model.invoke("hi", config)
     assert len(ledger.holds()) == 1
 
 
@@ -462,14 +471,14 @@ class Heard(BaseCallbackHandler):
 
 def test_callbacks_hear_one_model(ledger: Ledger) -> None:
     heard = Heard()
-    ours(ledger).invoke("hi", {**USER, "callbacks": [heard]})  # pyright: ignore[reportArgumentType]
+    ours(ledger).invoke("hi", {**USER, "callbacks": [heard]})
     assert heard.told == ["start", "end"]
 
 
 def test_callbacks_hear_of_a_refusal(ledger: Ledger) -> None:
     heard = Heard()
     with pytest.raises(BudgetExceeded):
-        ours(ledger, usd="0.000001").invoke("hi", {**USER, "callbacks": [heard]})  # pyright: ignore[reportArgumentType]
+        ours(ledger, usd="0.000001").invoke("hi", {**USER, "callbacks": [heard]})
     assert heard.told == ["start", "BudgetExceeded"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,17 +16,18 @@ from pydantic import BaseModel
 
 from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
 from agentbudget.ledger import Ledger
-from agentbudget.models import Model, make_model
+from agentbudget.models.llamacpp import LlamaCppModel
 from agentbudget.money import Budget
-from agentbudget.settings import Settings
+from agentbudget.prices import ComputePrice
 
-NAME = "llamacpp:smollm2-135m"
+PRICE = ComputePrice(Decimal("0.10"), 370, 160, safety=1000)
+"""So much time that no machine is too slow, however busy it is."""
 
 
 @cache
-def smollm() -> Model:
+def smollm() -> LlamaCppModel:
     """One model for all tests: its weights are loaded once."""
-    return make_model(NAME, Settings.from_env())
+    return LlamaCppModel.from_catalog("smollm2-135m", price=PRICE)
 
 
 class ChatLocal(BudgetedChatModel):
@@ -34,8 +36,9 @@ class ChatLocal(BudgetedChatModel):
     ledger_of_test: ClassVar[Ledger]
 
     def __new__(cls, **params: Any) -> BudgetedChatModel:  # pyright: ignore[reportInconsistentConstructor]
-        chat = ChatModel(model=smollm(), **{"max_tokens": 24, **params})
-        return budgeted(chat, ledger=cls.ledger_of_test, accounts={"suite": Budget(usd="1")})
+        settings: dict[str, Any] = {"max_tokens": 24, **params}
+        chat = ChatModel(model=smollm(), **settings)
+        return budgeted(chat, ledger=cls.ledger_of_test, accounts={"suite": Budget(usd="100")})
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -71,6 +74,11 @@ class TestIntegration(ChatModelIntegrationTests):
         return False  # its jokes run past every cap that a test can wait for
 
 
+def made(**params: Any) -> BudgetedChatModel:
+    """As the suite makes one."""
+    return ChatLocal.__new__(ChatLocal, **params)
+
+
 class Team(BaseModel):
     """Who should handle a message."""
 
@@ -78,5 +86,5 @@ class Team(BaseModel):
 
 
 def test_a_type_is_enforced_by_grammar_and_booked() -> None:
-    model = ChatLocal().with_structured_output(Team)
+    model = made().with_structured_output(Team)
     assert isinstance(model.invoke("My invoice is wrong. Who should handle it?"), Team)

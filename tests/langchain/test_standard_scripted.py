@@ -19,11 +19,11 @@ from tests.langchain.talker import talk
 class ChatScripted(BudgetedChatModel):
     """Made like any chat model, then budgeted: the one line that an existing graph changes."""
 
-    ledger: ClassVar[Ledger]
+    ledger_of_test: ClassVar[Ledger]
 
     def __new__(cls, **params: Any) -> BudgetedChatModel:  # pyright: ignore[reportInconsistentConstructor]
         chat = ChatModel(model=ScriptedModel(talk), **params)
-        return budgeted(chat, ledger=cls.ledger, accounts={"suite": Budget(usd="1")})
+        return budgeted(chat, ledger=cls.ledger_of_test, accounts={"suite": Budget(usd="1")})
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -33,10 +33,10 @@ class ChatScripted(BudgetedChatModel):
 @pytest.fixture(autouse=True)
 def booked() -> Any:
     """Every call of a test is booked, and the books agree."""
-    ChatScripted.ledger = Ledger.open("memory:")
+    ChatScripted.ledger_of_test = Ledger.open("memory:")
     yield
-    assert ChatScripted.ledger.verify().ok
-    assert ChatScripted.ledger.holds(state="open") == []
+    assert ChatScripted.ledger_of_test.verify().ok
+    assert ChatScripted.ledger_of_test.holds(state="open") == []
 
 
 class TestUnits(ChatModelUnitTests):

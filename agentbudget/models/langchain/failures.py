@@ -34,12 +34,11 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
     """
     if isinstance(error, AgentBudgetError):
         return error
-    status = _status(error)
-    if status is not None:
-        return _refused(error, status, model)
     if (answer := getattr(error, "completion", None)) is not None:  # OpenAI's SDK: an answer that it could not parse
-        fact = f"{model}: {error}"
-        return InvalidOutput(fact, model=model, usage=_used(answer))
+        return InvalidOutput(f"{model}: {error}", model=model, usage=_used(answer))
+    status = _status(error)
+    if status is not None and status >= 400:  # LangChain notes the response of a whole answer on other errors as well
+        return _refused(error, status, model)
     if isinstance(error, NotImplementedError):
         return RequestRejected(f"{model}: {error or 'not supported'}", model=model, sent=False)
     if any(type(cause).__name__ in UNCONNECTED for cause in _causes(error)):
@@ -54,13 +53,13 @@ def failure(error: BaseException, *, model: str) -> ModelError | AgentBudgetErro
 def _used(answer: object) -> Usage | None:
     """What an answer in OpenAI's words used, if it says so."""
     told: object = getattr(answer, "usage", None)
-    counts = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
+    read, wrote = (getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return Usage(read, wrote) if isinstance(read, int) and isinstance(wrote, int) and read > 0 <= wrote else None
 
 
 def _refused(error: BaseException, status: int, model: str) -> ModelError:
     headers = _headers(error)
-    if status < 400 or status in UNANSWERED:
+    if status in UNANSWERED:
         return OutcomeUnknown(
             f"{model}: the answer broke off ({status}); the call is presumed spent", model=model, status=status
         )

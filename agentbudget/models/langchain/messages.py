@@ -205,9 +205,9 @@ def _blocks(message: BaseMessage) -> Iterable[Mapping[str, Any]]:
 def _image(block: Mapping[str, Any]) -> Image:
     """A picture from any of the ways in which LangChain writes one."""
     source: Mapping[str, Any] = block["source"] if isinstance(block.get("source"), Mapping) else block
-    link = block.get("image_url")
-    url = link.get("url") if isinstance(link, Mapping) else link
-    detail = link.get("detail") if isinstance(link, Mapping) else block.get("detail")
+    link: object = block.get("image_url")
+    linked = cast("Mapping[str, Any]", link) if isinstance(link, Mapping) else {"url": link, **block}
+    url, detail = linked.get("url"), linked.get("detail")
     media_type, data = source.get("mime_type", source.get("media_type")), source.get("base64", source.get("data"))
     if isinstance(url, str) and url.startswith("data:"):
         head, _, data = url.partition(",")

@@ -62,11 +62,9 @@ def _moved(runnable: AnyRunnable, old: BaseChatModel, new: BaseChatModel) -> Any
     if runnable is old:
         return new
     if isinstance(runnable, RunnableBinding):
-        bound = cast("RunnableBinding[Any, Any]", runnable)
-        return bound.model_copy(update={"bound": _moved(bound.bound, old, new)})
+        return runnable.model_copy(update={"bound": _moved(runnable.bound, old, new)})
     if isinstance(runnable, RunnableSequence):
         return RunnableSequence(*(_moved(step, old, new) for step in _parts(runnable)))
     if isinstance(runnable, RunnableParallel):
-        steps = cast("RunnableParallel[Any]", runnable).steps__
-        return RunnableParallel({name: _moved(step, old, new) for name, step in steps.items()})
+        return RunnableParallel({name: _moved(step, old, new) for name, step in runnable.steps__.items()})
     return runnable

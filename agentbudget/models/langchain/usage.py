@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
 
 from agentbudget.usage import Usage
 
@@ -43,15 +44,15 @@ def usage_of(message: AIMessage) -> Usage | None:
     )
 
 
-def metadata_of(usage: Usage) -> dict[str, Any]:
+def metadata_of(usage: Usage) -> UsageMetadata:
     """Our usage as LangChain's ``usage_metadata``."""
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "input_token_details": {"cache_read": usage.cached_tokens, "cache_creation": usage.cache_write_tokens},
-        "output_token_details": {"reasoning": usage.reasoning_tokens},
-    }
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details={"cache_read": usage.cached_tokens, "cache_creation": usage.cache_write_tokens},
+        output_token_details={"reasoning": usage.reasoning_tokens},
+    )
 
 
 def _sum(details: Mapping[str, int | None], name: str) -> int:

@@ -1,0 +1,181 @@
+"""A LangChain chat model as a rung: what it costs, how it fails, and what its integration's words mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from agentbudget import Agent, Amount, Budget, Context, skill
+from agentbudget.errors import Mistake, OutcomeUnknown, SchemaUnsupported, UnknownModel, UnknownPrice
+from agentbudget.langchain import ChatModel, budgeted
+from agentbudget.ledger import Ledger
+from agentbudget.models.base import Image, Message, Meter, Model, Request, ToolCall
+from agentbudget.models.langchain import LangChainModel
+from agentbudget.models.langchain.messages import from_langchain, to_langchain
+from agentbudget.models.langchain.usage import usage_of
+from agentbudget.prices import TokenPrice
+from agentbudget.testing import ScriptedModel
+from agentbudget.usage import Usage
+
+PRICE = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10")
+ASKED = Request((Message("user", "hi"),), max_output_tokens=10)
+
+
+def said(text: str = "hello", **usage: Any) -> AIMessage:
+    told = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9, **usage}
+    return AIMessage(text, usage_metadata=cast("UsageMetadata", told))
+
+
+def fake(*messages: AIMessage, **options: Any) -> LangChainModel:
+    chat = GenericFakeChatModel(messages=iter(messages))
+    chosen: dict[str, Any] = {"price": PRICE, "context_window": 1000, **options}
+    return LangChainModel(chat, **chosen)
+
+
+def test_it_is_a_model_of_ours() -> None:
+    assert isinstance(fake(), Model)
+
+
+async def test_usage_is_the_integrations() -> None:
+    meter = Meter()
+    answer = await fake(said()).complete(ASKED, meter)
+    assert (answer.text, answer.usage, meter.usage) == ("hello", Usage(7, 2), Usage(7, 2))
+
+
+async def test_an_answer_without_usage_is_an_unknown_outcome() -> None:
+    with pytest.raises(OutcomeUnknown):
+        await fake(AIMessage("hello")).complete(ASKED, Meter())
+
+
+async def test_a_type_that_it_cannot_enforce_is_refused() -> None:
+    meter = Meter()
+    request = Request(ASKED.messages, 10, schema={"type": "object", "properties": {"a": {"type": "string"}}})
+    with pytest.raises(SchemaUnsupported):
+        await fake(said()).complete(request, meter)
+    assert not meter.sent
+
+
+@pytest.mark.parametrize(
+    ("details", "usage"),
+    [
+        ({"cache_read": 3, "cache_creation": 2}, Usage(7, 2, 3, 2)),
+        ({"flex_cache_read": 3}, Usage(7, 2, 3)),
+        ({"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}, Usage(7, 2, 0, 3, cache_write_1h_tokens=2)),
+        ({"cache_read": 30}, Usage(30, 2, 30)),
+    ],
+)
+def test_the_cache_is_part_of_the_input_however_it_is_told(details: dict[str, int], usage: Usage) -> None:
+    assert usage_of(said(input_token_details=details)) == usage
+
+
+def test_reasoning_that_only_the_total_has_is_output() -> None:
+    assert usage_of(said(total_tokens=20)) == Usage(7, 13)
+
+
+def test_an_input_of_nothing_was_not_counted() -> None:
+    assert usage_of(said(input_tokens=0, total_tokens=2)) is None
+
+
+def test_messages_come_back_as_they_went() -> None:
+    messages = (
+        Message("system", "Be brief."),
+        Message("user", "What is this?", images=(Image(b"\x89PNG", "image/png", "low"),)),
+        Message("assistant", "", calls=(ToolCall("1", "look", '{"at": "it"}'), ToolCall("2", "look", "{broken"))),
+        Message("tool", "a cat", answers="1"),
+    )
+    assert from_langchain(to_langchain(messages)) == messages
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image", "base64": "iVBORw==", "mime_type": "image/png"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
+        {"type": "image_url", "image_url": "data:image/png;base64,iVBORw=="},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}},
+    ],
+)
+def test_a_picture_is_read_in_every_way_that_langchain_writes_one(block: dict[str, Any]) -> None:
+    (message,) = from_langchain([HumanMessage([block])])
+    assert message.images == (Image(b"\x89PNG", "image/png"),)
+
+
+def test_a_picture_by_address_is_refused() -> None:
+    with pytest.raises(Mistake, match="base64"):
+        from_langchain([HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}])])
+
+
+def test_a_model_that_nobody_prices_is_refused() -> None:
+    with pytest.raises(UnknownPrice):
+        fake(price=None)
+
+
+def test_a_model_of_unknown_context_is_refused() -> None:
+    with pytest.raises(UnknownModel):
+        fake(context_window=None)
+
+
+def test_a_budgeted_model_is_no_rung() -> None:
+    chat = budgeted(ChatModel(model=ScriptedModel([])), ledger=Ledger.open("memory:"), accounts=["user/42"])
+    with pytest.raises(Mistake, match="budgeted already"):
+        LangChainModel(chat)
+
+
+@pytest.mark.parametrize("retries", [None, 4])
+def test_the_retries_of_openais_integration_are_switched_off(retries: int | None) -> None:
+    openai = pytest.importorskip("langchain_openai")
+    chat = openai.ChatOpenAI(model="gpt-4.1-mini", api_key="none", max_retries=retries)
+    model = LangChainModel(chat)
+    once: Any = model.chat
+    assert (once.root_client.max_retries, once.root_async_client.max_retries) == (0, 0)
+    assert once.client._client.max_retries == 0
+    assert chat.root_client.max_retries == (2 if retries is None else retries)
+    assert (model.name, model.price.source) == ("openai:gpt-4.1-mini", "genai-prices 0.2.3")
+
+
+def test_retries_that_cannot_be_switched_off_are_refused() -> None:
+    class Stubborn(GenericFakeChatModel):
+        max_retries: int = 2
+
+    with pytest.raises(Mistake, match="max_retries=2"):
+        LangChainModel(Stubborn(messages=iter([])), price=PRICE, context_window=1000)
+
+
+@skill(max_output_tokens=10)
+async def greet(ctx: Context, name: str) -> str:
+    """Greet somebody."""
+    return (await ctx.complete(name)).text
+
+
+class Task(TypedDict):
+    task: str
+    output: NotRequired[str]
+
+
+async def greeted(state: Task, runtime: Runtime[Context]) -> dict[str, str]:
+    return {"output": await greet(runtime.context, name=state["task"])}
+
+
+async def test_an_agent_takes_a_chat_model_as_it_is_and_pays_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = tmp_path / "prices.toml"
+    named = '["genericfakechatmodel:GenericFakeChatModel"]'
+    sheet.write_text(f"{named}\ninput = 1\noutput = 10\ncontext_window = 4000\n")
+    monkeypatch.setenv("AGENTBUDGET_PRICES", str(sheet))
+    graph = StateGraph(Task, context_schema=Context)
+    graph.add_node("greet", greeted)
+    graph.add_edge(START, "greet")
+    graph.add_edge("greet", END)
+    chat = GenericFakeChatModel(messages=iter([said("hello, Ada")]))
+    async with Agent([greet], models=[chat], graph=graph, home=tmp_path) as agent:
+        run = await agent.run("Ada", budget=Budget(usd="0.10"))
+    assert run.output == "hello, Ada"
+    assert run.statement.totals.settled == Amount(27_000, 9, 1)
