@@ -39,6 +39,7 @@ class Growth:
         cap: int,
         input_tokens: int,
         price: Price,
+        cache_1h: bool,
         bound: Callable[[int], Amount],
         extend: Callable[[Amount], None],
     ) -> None:
@@ -48,6 +49,7 @@ class Growth:
         self._cap = cap
         self._input_tokens = input_tokens
         self._price = price
+        self._cache_1h = cache_1h
         self._bound = bound
         self._extend = extend
         self._scarce = False
@@ -75,7 +77,7 @@ class Growth:
         """What the stream has used, in the dearest case; where time is paid for, with the time until it asks again."""
         input_tokens = max(self._input_tokens, so_far.input_tokens)
         if self._price.compute_cap_s(1) is None:
-            cost = self._price.bound(input_tokens=input_tokens, output_tokens=output_tokens)
+            cost = self._price.bound(input_tokens=input_tokens, output_tokens=output_tokens, cache_1h=self._cache_1h)
         else:
             cost = math.ceil(self._price.cost(so_far) / LAST_TOKEN)
         return Amount(cost, input_tokens + output_tokens, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -14,7 +15,7 @@ from agentbudget.estimate import ENOUGH, Estimator, conformal_upper, tag
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import InputCount, Message, Request
 from agentbudget.money import Amount
-from agentbudget.prices import ComputePrice
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.testing import ScriptedModel
 from agentbudget.usage import Usage
 
@@ -219,3 +220,14 @@ async def test_at_a_level_a_learned_share_of_the_input_is_held_for_text_no_stran
     assert like.hold.usd_nano == 5 * 1_000 + 100 * 10_000  # 16 × 1.1 × the largest share of 4/16
     strange = Request((Message("user", "один два три"),), max_output_tokens=100)
     assert (await estimator.call("say", model, strange, level=0.9)).hold.usd_nano == 16 * 1_000 + 100 * 10_000
+
+
+async def test_only_a_cache_of_an_hour_is_held_at_its_price() -> None:
+    model = ScriptedModel([], price=TokenPrice.known("anthropic", "claude-haiku-4-5"))
+    asked = Request((Message("user", "word " * 1000),), max_output_tokens=10)
+    estimator = Estimator(Ledger.open("memory:"))
+    short = await estimator.call("s", model, asked)
+    hour = await estimator.call("s", model, replace(asked, cache_time="1h"))
+    # Writes cost 1.25 and 2 times what input does: $1 per million tokens; output costs $5.
+    assert short.bound.usd_nano == 1.25 * 1000 * short.input.tokens + 5000 * 10
+    assert hour.bound.usd_nano == 2 * 1000 * hour.input.tokens + 5000 * 10

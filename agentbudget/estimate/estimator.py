@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, cast
 
 from agentbudget.errors import ContextTooLong, InvalidArgument
@@ -176,8 +177,9 @@ class Estimator:
             likely_input = known.inputs.likely(count.tokens)
             held_input = count.tokens if level is None else known.inputs.upper(noted, count.tokens)
         likely = known.lengths.likely(noted)
-        bound = self._most(model, count.tokens, cap)
-        hold = bound if level is None else self._most(model, held_input, covered)
+        most = partial(self._most, model, cache_1h=request.cache_time == "1h")
+        bound = most(count.tokens, cap)
+        hold = bound if level is None else most(held_input, covered)
         expected = self._expected(model, likely_input, cap if likely is None else min(cap, likely))
         bought_s = model.price.compute_cap_s(bound.usd_nano)
         compute_s = None if bought_s is None else bought_s * LAST_TOKEN
@@ -195,16 +197,24 @@ class Estimator:
         )
 
     def sized(
-        self, skill: str, model: Model, *, input_tokens: int, output_tokens: int, level: float | None = None
+        self,
+        skill: str,
+        model: Model,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        level: float | None = None,
+        cache_1h: bool = False,
     ) -> Amount:
         """The most that a call of at most this size may cost: for a step whose prompt is not written yet.
 
-        With a `level`, what so large a share of such calls cost, whatever their prompt.
+        With a `level`, what so large a share of such calls cost, whatever their prompt. ``cache_1h``: it may ask for a
+        cache of an hour, as `Request.cache_time` does.
         """
         covered = output_tokens
         if level is not None:
             covered = self._covered(self._experience_of(skill, model).lengths, UNKNOWN, output_tokens, level)
-        return self._most(model, input_tokens, covered)
+        return self._most(model, input_tokens, covered, cache_1h=cache_1h)
 
     def learn(
         self, skill: str, model: Model, usage: Usage, finish: str, *, estimate: CallEstimate | None = None
@@ -228,10 +238,10 @@ class Estimator:
         upper = lengths.upper(noted, level)
         return asked if upper is None else max(1, min(asked, upper))
 
-    def _most(self, model: Model, input_tokens: int, output_tokens: int) -> Amount:
+    def _most(self, model: Model, input_tokens: int, output_tokens: int, *, cache_1h: bool) -> Amount:
         """The most that a call with at most these tokens costs."""
         price, slowness = model.price, self._slowness.get(model.name)
-        bound = price.bound(input_tokens=input_tokens, output_tokens=output_tokens)
+        bound = price.bound(input_tokens=input_tokens, output_tokens=output_tokens, cache_1h=cache_1h)
         if slowness:
             expected = price.expected(input_tokens=input_tokens, output_tokens=output_tokens)
             bound = _time_bound(slowness, expected, bound)

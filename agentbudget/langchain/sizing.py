@@ -11,7 +11,7 @@ from agentbudget.estimate import CallEstimate, Estimator
 from agentbudget.growing import Growth
 from agentbudget.holding import START_TOKENS
 from agentbudget.ledger import Hold
-from agentbudget.models.base import Model, Request
+from agentbudget.models.base import CacheTime, Model, Request
 from agentbudget.money import Amount
 from agentbudget.step.sizing import STREAM_LEVEL
 
@@ -47,6 +47,7 @@ class Sized:
             cap=self.estimate.output_cap,
             input_tokens=self.estimate.input.tokens,
             price=self.model.price,
+            cache_1h=self.estimate.request.cache_time == "1h",
             bound=self.bound,
             extend=hold.extend,
         )
@@ -70,7 +71,7 @@ async def size(
     trusts = holding == "quantile" and not whole and lead is None
     level = STREAM_LEVEL if grows else None
     estimate = await estimator.call(label, model, request, trust_history=trusts, level=level, grows=grows)
-    bound = partial(_bound, estimator, label, model, estimate.input.tokens)
+    bound = partial(_bound, estimator, label, model, request.cache_time, estimate.input.tokens)
     if lead is None or holding == "worst":
         return Sized(estimate, model, estimate.bound, estimate.output_cap, bound)
     learned = estimate.hold_tokens < estimate.output_cap
@@ -78,5 +79,9 @@ async def size(
     return Sized(estimate, model, bound(tokens), tokens, bound)
 
 
-def _bound(estimator: Estimator, label: str, model: Model, input_tokens: int, output_tokens: int) -> Amount:
-    return estimator.sized(label, model, input_tokens=input_tokens, output_tokens=output_tokens)
+def _bound(
+    estimator: Estimator, label: str, model: Model, cache_time: CacheTime, input_tokens: int, output_tokens: int
+) -> Amount:
+    return estimator.sized(
+        label, model, input_tokens=input_tokens, output_tokens=output_tokens, cache_1h=cache_time == "1h"
+    )

@@ -122,6 +122,7 @@ class ReplyStream:
             cap=estimate.output_cap,
             input_tokens=estimate.input.tokens,
             price=model.price,
+            cache_1h=estimate.request.cache_time == "1h",
             bound=bound,
             extend=partial(self._extend, attempt.hold),
         )

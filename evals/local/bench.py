@@ -10,6 +10,7 @@ from typing import Any
 
 from agentbudget.models._processors import processors
 from agentbudget.models.base import Message, Meter, Request
+from agentbudget.models.llama.library import has_broken_amx
 from evals.local.setup import ALL_LAYERS, Setup
 from evals.local.tables import table
 
@@ -49,6 +50,7 @@ def bench(setup: Setup) -> dict[str, float]:
     program, environment = setup.program("llama-bench")
     command = [str(program), "-m", str(setup.path), "-p", str(PROMPT), "-n", str(TOKENS), "-r", "1", "-o", "json"]
     command += ["-t", str(processors()), "-ngl", str(ALL_LAYERS if setup.gpu else 0)]
+    command += ["--repack", "0"] if has_broken_amx() else []  # as ours: nobody has AMX then
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     results: list[dict[str, Any]] = json.loads(done.stdout)
     return {"written" if result["n_gen"] else "read": float(result["avg_ts"]) for result in results}

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from agentbudget.models._processors import processors
+from agentbudget.models.llama.library import has_broken_amx
 from evals.local.setup import ALL_LAYERS, WINDOW, Setup, ask
 from evals.local.tables import table
 
@@ -83,6 +84,7 @@ def server(setup: Setup) -> Generator[str]:
     log = setup.states / "server.log"
     command = [str(program), "-m", str(setup.path), "-np", str(AT_ONCE), "-c", str(WINDOW * AT_ONCE), "--port", "0"]
     command += ["-t", str(processors()), "-ngl", str(ALL_LAYERS if setup.gpu else 0), "--host", "127.0.0.1"]
+    command += ["--no-repack"] if has_broken_amx() else []  # as ours: nobody has AMX then
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:

@@ -431,6 +431,17 @@ async def test_fixed_prompts_survive_a_restart(smollm2: Path, tmp_path: Path) ->
     await after.aclose()
 
 
+async def test_models_with_more_and_fewer_slots_keep_fixed_prompts_apart(smollm2: Path, tmp_path: Path) -> None:
+    for parallel in (2, 1):
+        model = model_of(smollm2, parallel=parallel, states=tmp_path)
+        for skill in SKILLS[:2]:
+            await complete(model, asked_of(skill, "First?"))
+        await model.aclose()
+        after = model_of(smollm2, parallel=parallel, states=tmp_path)
+        assert (await complete(after, asked_of(SKILLS[0], "Then?"))).usage.cached_tokens > 128
+        await after.aclose()
+
+
 async def test_only_what_is_called_fixed_goes_to_disk(smollm2: Path, tmp_path: Path) -> None:
     model = model_of(smollm2, states=tmp_path)
     await complete(model, ask(LONG[:700], tokens=1))

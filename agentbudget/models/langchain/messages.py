@@ -79,6 +79,7 @@ def request_of(
         schema=schema_of(asked.get("response_format")),
         tools=tools,
         tool_choice=_CHOICES.get(str(asked.get("tool_choice")), "auto"),
+        cache_time="1h",  # its messages may ask for that in their provider's own words
     )
 
 

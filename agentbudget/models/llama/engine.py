@@ -110,7 +110,8 @@ class Engine:
         except BaseException:
             library().llama_model_free(self._model)
             raise
-        arranged = f"{fingerprint[:16]}-{version()}-{chunk}-{'gpu' if self.device else 'cpu'}"
+        place = "gpu" if self.device else "cpu"  # a state is read only where as many slots are as where it was written
+        arranged = f"{fingerprint[:16]}-{version()}-{place}-{self.layout.slots}"
         self._states = None if options.states is None else StateFiles(options.states / arranged)
         self._scratch = Scratch(vocabulary.size)
         self._state = threading.Condition()
@@ -322,9 +323,12 @@ class Engine:
             return
         began = time.perf_counter()
         state = self._states.read(tokens[:fixed])
-        if state is not None:
-            self._sequences.restore(slot, state, tokens[:fixed], [end for end in ends if end <= fixed])
+        if state is None:
+            return
+        if self._sequences.restore(slot, state, tokens[:fixed], [end for end in ends if end <= fixed]):
             self._restore_s_per_token = (time.perf_counter() - began) / fixed
+        else:
+            self._states.forget(tokens[:fixed])
 
     def _slot_of(self, job: Job) -> Slot:
         assert job.slot is not None

@@ -57,6 +57,11 @@ class StateFiles:
         """Whether there is a state of `tokens`."""
         return self._path(tokens).is_file()
 
+    def forget(self, tokens: Sequence[int]) -> None:
+        """Remove the state of `tokens`, which llama.cpp does not take."""
+        _log.warning("llama.cpp does not take a kept state, so the prompt is computed and kept anew")
+        self._path(tokens).unlink(missing_ok=True)
+
     def write(self, tokens: Sequence[int], data: memoryview) -> None:
         """Keep a state. A disk that is full or not to be written to is no error: the prompt is then computed."""
         if len(data) > self._limit:

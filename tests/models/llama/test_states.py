@@ -37,6 +37,12 @@ def test_a_broken_file_is_no_state_and_is_written_anew(tmp_path: Path, whole: in
     assert files.read([1, 2, 3]) == b"anew"
 
 
+def test_a_state_that_is_not_taken_is_forgotten(tmp_path: Path) -> None:
+    files = kept(tmp_path / "model", 1, 2, 3)
+    files.forget([1, 2, 3])
+    assert not files.has([1, 2, 3])
+
+
 def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
     files = kept(tmp_path / "model", 1, data=b"x" * 400, limit_bytes=1000)
     files.write([2], memoryview(b"y" * 400))
