@@ -126,7 +126,9 @@ class Known:
         None if it served what was asked for, or at a tier that nobody prices: then what was held for is charged by.
         """
         details = cast("Mapping[str, Any]", (message.usage_metadata or {}).get("input_token_details", {}))
-        served: ServiceTier = next((tier for said, tier in TIERS.items() if said in details), "standard")
+        served: ServiceTier = "standard"
+        for said, tier in TIERS.items():
+            served = tier if said in details else served
         if served == self.tier or self.given_price is not None or not self._tiered:
             return None
         try:
