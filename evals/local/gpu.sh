@@ -10,6 +10,7 @@
 # It takes nvcc, cmake, ninja or make, a C++ compiler, and a Python ≥ 3.11 ($PYTHON, else python3) with numpy and jinja2.
 # llama-cpp-python's other requirements (diskcache, typing_extensions) may be wheels or folders on PYTHONPATH.
 # CORES (such as 0,1) asks for the same measurements once more without the GPU, on these processors alone.
+# OPTIONS are more options for cmake, such as -DGGML_CUDA_FA=OFF, which leaves out most of what takes long to compile.
 # BUILD is where llama.cpp is compiled (else ./build-gpu) and used again; JOBS is how many compilers run at once.
 # It compiles for the GPU that is there: some minutes on 16 processors. The measurements take about two.
 set -eu
@@ -39,7 +40,7 @@ plain="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 cmake -S "$source/vendor/llama.cpp" -B "$build/llama.cpp" $(command -v ninja >/dev/null && echo "-G Ninja") \
   -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${ARCHITECTURES:-native}" \
   -DCMAKE_C_FLAGS="$plain" -DCMAKE_CXX_FLAGS="$plain" -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF \
-  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF >"$build/cmake.log" 2>&1 ||
+  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF ${OPTIONS:-} >"$build/cmake.log" 2>&1 ||
   { tail -n 30 "$build/cmake.log"; exit 1; }
 cmake --build "$build/llama.cpp" -j "$jobs" --target llama mtmd >"$build/make.log" 2>&1 ||
   { tail -n 30 "$build/make.log"; exit 1; }
@@ -55,9 +56,13 @@ case $weights in
 esac
 
 # llama-cpp-python's Python files as they are, and the library that was just compiled.
-export LLAMA_CPP_LIB_PATH="$build/llama.cpp/bin"
+rm -rf "$build/python"
+mkdir -p "$build/python"
+cp -R "$source/llama_cpp" "$build/python/"
+rm -rf "$build/python/llama_cpp/lib"
+ln -s "$build/llama.cpp/bin" "$build/python/llama_cpp/lib"
 export LD_LIBRARY_PATH="$build/llama.cpp/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export PYTHONPATH="$root:$source${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$root:$build/python${PYTHONPATH:+:$PYTHONPATH}"
 cd "$root"
 common="--bin $build/llama.cpp/bin --rounds ${ROUNDS:-3}"
 "$python" -m evals.local "$@" --gpu --model "$weights" $common
