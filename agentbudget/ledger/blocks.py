@@ -201,6 +201,10 @@ class Blocks:
             self._ask(exact, wanted, lambda to: self._widen(block, to))
         except HoldClosed:  # a sweep took this worker for dead: the block is presumed spent, until it is settled
             return False
+        except BudgetExceeded as refused:
+            if refused.window == "total":
+                raise
+            return False  # more of this block counts when it was opened; one of its own counts now
         return True
 
     def _open(self, need: Units) -> Block:

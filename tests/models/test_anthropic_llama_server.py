@@ -77,7 +77,7 @@ async def test_a_tool_is_called_and_its_result_taken(model: AnthropicModel) -> N
 async def test_a_stream_that_is_cut_stops_the_server(model: AnthropicModel, llama_server: LlamaServer) -> None:
     llama_server.wait_until_idle()
     before = llama_server.predicted()
-    meter = Meter(gate=Gate(most=LEAD + 40))
+    meter = Meter(gate=Gate(most=LEAD + 8))
     pieces, answer = await streamed(model, ask(LONG, cap=1000), meter)
     llama_server.wait_until_idle()
     made = llama_server.predicted() - before

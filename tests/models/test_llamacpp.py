@@ -218,8 +218,9 @@ async def test_chance_follows_the_seed(model: LlamaCppModel) -> None:
 
 
 async def test_the_beginning_that_prompts_share_is_computed_once(model: LlamaCppModel) -> None:
-    first = await complete(model, ask(LONG[:700] + " First question?", tokens=2))
-    second = await complete(model, ask(LONG[:700] + " Another question?", tokens=2))
+    shared = "Nobody asked this before. " + LONG[:700]
+    first = await complete(model, ask(shared + " First question?", tokens=2))
+    second = await complete(model, ask(shared + " Another question?", tokens=2))
     assert first.usage.cached_tokens == 0
     assert second.usage.cached_tokens >= second.usage.input_tokens - 2 * CHUNK
     assert second.usage.cached_tokens % CHUNK == 0
