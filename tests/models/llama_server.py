@@ -53,8 +53,8 @@ OPTIONS: Final = (
         "--metrics",
         "--slots",
     ),
-    # Repacked weights are what it multiplies with AMX, which GCC before 12.4 and 13.3 miscompiles: a server that was built
-    # elsewhere than by bootstrap.py would end at its first product.
+    # Repacked weights are what it multiplies with AMX, which GCC before 12.4 and 13.3 miscompiles: a server that
+    # was built elsewhere than by bootstrap.py would end at its first product.
     "--no-repack",
     # The model's own template has no words for tools.
     *("--chat-template-file", str(Path(__file__).parent / "tools.jinja")),
