@@ -31,7 +31,7 @@ ATTEMPTS: Final = 3
 
 BACKOFF_S: Final = 0.5
 
-Purpose = Literal["draft", "retry", "escalation"]
+Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 
 async def ask(
