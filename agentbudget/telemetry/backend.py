@@ -18,7 +18,7 @@ from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-    from opentelemetry.trace import Tracer, TracerProvider
+    from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("granted", "refused", "settled", "presumed", "voided")
 UNKNOWN: Final = "unknown"
@@ -89,12 +89,14 @@ class _Api:
 
     context: ModuleType
     trace: ModuleType
+    client: SpanKind
+    internal: SpanKind
 
     @classmethod
     def load(cls) -> Self:
         from opentelemetry import context, trace
 
-        return cls(context, trace)
+        return cls(context, trace, trace.SpanKind.CLIENT, trace.SpanKind.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,8 @@ class Backend:
 
     def labels(self, model: str) -> dict[str, str]:
         """The labels of our counters: never a user, a run or a hold."""
-        found = self.api.context.get_value(STEP_KEY)
-        labels = {Ours.SKILL: UNKNOWN, Ours.TIER: UNKNOWN, Ours.MODEL: model}
-        if isinstance(found, dict):
-            labels |= cast("dict[str, str]", found)
-        return labels
+        step = cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
+        return {Ours.SKILL: UNKNOWN, Ours.TIER: UNKNOWN, Ours.MODEL: model, **step}
 
     def announce(self, series: Mapping[str, str]) -> None:
         """Start the counters of a series at 0, or a rate over time would miss the first increment."""
@@ -145,7 +144,8 @@ class Backend:
             self.instruments.tokens.add(tokens, {**series, GenAI.TOKEN_TYPE: kind})
 
     def count_hold(self, outcome: Outcome, kind: object) -> None:
-        labels = {Ours.SKILL: self.labels("")[Ours.SKILL], Ours.KIND: str(kind or UNKNOWN)}
+        step = cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
+        labels = {Ours.SKILL: step.get(Ours.SKILL, UNKNOWN), Ours.KIND: str(kind or UNKNOWN)}
         if self._is_new(*labels.values()):
             for each in _OUTCOMES:
                 self.instruments.reservations.add(0, {**labels, Ours.OUTCOME: each})

@@ -27,20 +27,18 @@ class Span:
     """
 
     kind: ClassVar[Literal["INTERNAL", "CLIENT"]] = "INTERNAL"
-    leaf: ClassVar[bool] = False
-    """Whether nothing within it has a span: then it need not become the current one, which takes its time too."""
 
-    __slots__ = ("_attributes", "_backend", "_current", "_later", "_name", "_otel", "_started", "_token")
+    __slots__ = ("_attributes", "_backend", "_current", "_heard", "_later", "_name", "_otel", "_token")
 
     def __init__(self, backend: Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         self._backend = backend
-        self._current = not self.leaf
+        self._current = True
+        self._heard = False
         self._name = name
         self._attributes: Values = attributes or {}
         self._otel: OtelSpan | None = None
-        self._later: dict[str, Value] = {}
+        self._later: dict[str, Value | None] = {}
         self._token: Token[Context] | None = None
-        self._started = 0.0
 
     def aside(self) -> Self:
         """The span without being the current one: for a generator, whose body runs amid its reader's."""
@@ -51,7 +49,7 @@ class Span:
     @property
     def is_heard(self) -> bool:
         """Whether anybody listens: what is costly to find out need not be told otherwise."""
-        return self._otel is not None and self._otel.is_recording()
+        return self._heard
 
     def __enter__(self) -> Self:
         if self._backend is not None:
@@ -61,24 +59,28 @@ class Span:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._backend is None or self._otel is None:
+        backend, otel = self._backend, self._otel
+        if backend is None or otel is None:
             return
-        if error is not None and not _is_control_flow(error):
-            self._fail(self._backend, error)
-        self._ending(self._backend, error)
+        failure = _failure(error)
+        if failure is not None:
+            self._set(_of_error(failure))
+        self._ending(backend, error)
         if self._later:
-            self._otel.set_attributes(self._later)  # all at once: each time costs more than each attribute
+            otel.set_attributes(_known(self._later))  # all at once: each time costs more than each attribute
         if self._token is not None:
-            self._backend.api.context.detach(self._token)
-        self._otel.end()
+            backend.api.context.detach(self._token)
+        if failure is not None:
+            _mark(otel, backend, failure)
+        otel.end()
 
     def _start(self, backend: Backend) -> None:
         api = backend.api
-        kind = api.trace.SpanKind.CLIENT if self.kind == "CLIENT" else api.trace.SpanKind.INTERNAL
+        kind = api.client if self.kind == "CLIENT" else api.internal
         self._otel = backend.tracer.start_span(self._name, kind=kind, attributes=_known(self._attributes))
+        self._heard = self._otel.is_recording()
         if self._current:
             self._token = api.context.attach(self._context(backend, api.trace.set_span_in_context(self._otel)))
-        self._started = time.perf_counter()
 
     def _context(self, backend: Backend, context: Context) -> Context:
         """What spans within this one see."""
@@ -87,19 +89,42 @@ class Span:
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         """Record what is known only now."""
 
-    def _fail(self, backend: Backend, error: BaseException) -> None:
-        if self._otel is None:
-            return
-        name = type(error).__qualname__
-        self._set({GenAI.ERROR_TYPE: name})
-        if isinstance(error, BudgetExceeded):
-            self._set(_refusal(error))
-        self._otel.add_event("exception", {GenAI.EXCEPTION_TYPE: name})
-        self._otel.set_status(backend.api.trace.StatusCode.ERROR)
-
     def _set(self, values: Values) -> None:
-        if self.is_heard:
-            self._later.update(_known(values))
+        if self._heard:
+            self._later.update(values)
+
+
+class Leaf(Span):
+    """A span within which nothing has one: it need not become the current one, and is made when it ends, with all that
+    it tells. Telling a span more once it has begun costs half as much again."""
+
+    __slots__ = ("_began_ns",)
+
+    def __enter__(self) -> Self:
+        if self._backend is not None:
+            self._heard = True
+            self._began_ns = time.time_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        backend = self._backend
+        if backend is None:
+            return
+        failure = _failure(error)
+        if failure is not None:
+            self._set(_of_error(failure))
+        self._ending(backend, error)
+        otel = backend.tracer.start_span(
+            self._name,
+            kind=backend.api.internal,
+            attributes=_known({**self._attributes, **self._later}),
+            start_time=self._began_ns,
+        )
+        if failure is not None:
+            _mark(otel, backend, failure)
+        otel.end()
 
 
 class RunSpan(Span):
@@ -129,15 +154,17 @@ class StepSpan(Span):
         self._set({Ours.STATUS: status, Ours.ESCALATED: escalated} | amount_values(Ours.SETTLED, settled))
 
 
-class ReservationSpan(Span):
+class ReservationSpan(Leaf):
     """``reserve {kind}``: an admission. It is granted if the block ends well, refused if `BudgetExceeded` passes."""
 
-    leaf = True
     __slots__ = ()
 
-    def granted(self, *, held: Amount | None = None, replayed: bool = False) -> None:
-        """What is held in the end, and whether the hold existed already (a resumed run)."""
-        self._set({Ours.REPLAYED: replayed} | amount_values(Ours.HELD, held))
+    def granted(self, *, held: Amount | None = None, replayed: bool = False, hold_id: str | None = None) -> None:
+        """What is held in the end, under which id, and whether the hold existed already (a resumed run)."""
+        values: dict[str, Value | None] = {Ours.REPLAYED: replayed, **amount_values(Ours.HELD, held)}
+        if hold_id is not None:
+            values[Ours.HOLD] = hold_id
+        self._set(values)
 
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         outcome: Outcome = "granted"
@@ -163,7 +190,7 @@ class ModelCallSpan(Span):
     """``chat {model}``: one attempt at a model, or the answer that a cache gave in its place."""
 
     kind = "CLIENT"
-    __slots__ = ("_cached", "_labels", "_served_by", "_usage")
+    __slots__ = ("_cached", "_labels", "_served_by", "_started", "_usage")
 
     def __init__(self, backend: Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         super().__init__(backend, name, attributes)
@@ -171,6 +198,7 @@ class ModelCallSpan(Span):
         self._served_by: str | None = None
         self._labels: dict[str, str] | None = None
         self._cached = False
+        self._started = 0.0
 
     def answered(self, *, finish: str, served_by: str | None = None, confidence: float | None = None) -> None:
         """Why the answer ended, which model gave it, and how sure it was (0 to 1)."""
@@ -211,6 +239,7 @@ class ModelCallSpan(Span):
 
     def _start(self, backend: Backend) -> None:
         super()._start(backend)
+        self._started = time.perf_counter()
         backend.announce(self._series(backend))
 
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
@@ -238,10 +267,9 @@ class ModelCallSpan(Span):
         return labels
 
 
-class SettlementSpan(Span):
+class SettlementSpan(Leaf):
     """``settle``: the truth is booked."""
 
-    leaf = True
     __slots__ = ()
 
     def closed(self, record: HoldRecord) -> None:
@@ -249,22 +277,24 @@ class SettlementSpan(Span):
         if self._backend is None:
             return
         outcome: Outcome = "voided" if record.state == "voided" else "presumed" if record.presumed else "settled"
-        overrun = record.overrun
-        values: Values = {
-            Ours.OUTCOME: outcome,
-            Ours.PRESUMED: record.presumed,
-            **amount_values(Ours.HELD, record.amount),
-            **amount_values(Ours.SETTLED, record.settled),
-            **(amount_values(Ours.OVERRUN, overrun) if overrun else {}),
-        }
+        values: dict[str, Value | None] = {Ours.OUTCOME: outcome, Ours.PRESUMED: record.presumed}
+        values |= amount_values(Ours.HELD, record.amount)
+        values |= amount_values(Ours.SETTLED, record.settled)
+        if overrun := record.overrun:
+            values |= amount_values(Ours.OVERRUN, overrun)
         self._set(values)
         self._backend.count_hold(outcome, record.meta.get("kind"))
 
     def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
         """What the run's account has left; with the run's age also how fast it burns."""
-        self._set(limit_values(Ours.REMAINING, account.available))
+        # In the ledger's own integers: `Account.available` makes decimals of them for people to read.
+        usd_nano, tokens, _ = (
+            None if limit is None else max(0, limit - posted - held)
+            for limit, posted, held in zip(account.limits, account.posted_units, account.held_units, strict=True)
+        )
+        self._set({f"{Ours.REMAINING}.usd_nano": usd_nano, f"{Ours.REMAINING}.tokens": tokens})
         if elapsed_s:
-            self._set({Ours.BURN_RATE: account.posted.usd_nano / NANO * 60 / elapsed_s})
+            self._set({Ours.BURN_RATE: account.posted_units[0] / NANO * 60 / elapsed_s})
 
 
 def _known(values: Values) -> dict[str, Value]:
@@ -285,15 +315,21 @@ def limit_values(prefix: str, budget: Budget | None) -> dict[str, Value | None]:
     return {f"{prefix}.usd_nano": budget.usd_nano, f"{prefix}.tokens": budget.tokens}
 
 
-def _refusal(error: BudgetExceeded) -> Values:
-    return {
-        Ours.REFUSED_BY: error.account,
-        Ours.REFUSED_UNIT: error.unit,
-        Ours.NEEDED: error.needed,
-        Ours.AVAILABLE: error.available,
-    }
+def _failure(error: BaseException | None) -> BaseException | None:
+    """What passes through a span as a failure; what LangGraph raises to pause a graph, an interrupt, is none."""
+    if error is None or any(base.__name__ == "GraphBubbleUp" for base in type(error).__mro__):
+        return None
+    return error
 
 
-def _is_control_flow(error: BaseException) -> bool:
-    """True for what LangGraph raises to pause a graph: an interrupt is not a failure."""
-    return any(base.__name__ == "GraphBubbleUp" for base in type(error).__mro__)
+def _of_error(error: BaseException) -> Values:
+    values: dict[str, Value | None] = {GenAI.ERROR_TYPE: type(error).__qualname__}
+    if isinstance(error, BudgetExceeded):
+        values[Ours.REFUSED_BY], values[Ours.REFUSED_UNIT] = error.account, error.unit
+        values[Ours.NEEDED], values[Ours.AVAILABLE] = error.needed, error.available
+    return values
+
+
+def _mark(otel: OtelSpan, backend: Backend, error: BaseException) -> None:
+    otel.add_event("exception", {GenAI.EXCEPTION_TYPE: type(error).__qualname__})
+    otel.set_status(backend.api.trace.StatusCode.ERROR)
