@@ -20,6 +20,7 @@ from agentbudget import telemetry
 from agentbudget.cache import Answers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.ledger import LEASE_S, Hold, Ledger
+from agentbudget.memory import open_memories
 from agentbudget.models import machine_price, make_ladder
 from agentbudget.models.base import Meter, Price
 from agentbudget.models.ladder import Ladder
@@ -141,6 +142,7 @@ class Agent:
                 ladder=make_ladder(self._models, self.settings),
                 answers=Answers(self.settings.cache_path),
                 machine=machine_price(self.settings),
+                memories=open_memories(self.settings.memories_location, embedder=self._embedder),
                 share_answers=self._share_answers,
             )
         return self._engine
@@ -164,6 +166,8 @@ class Agent:
             await opened.aclose()
         if engine is not None:
             await engine.ladder.aclose()
+            if engine.memories is not None:
+                await engine.memories.aclose()
             engine.answers.close()
             engine.ledger.close()
 

@@ -1,4 +1,4 @@
-"""The command line: agentbudget run | demo | resume | statement | index | models | prices | ledger | budget | eval.
+"""The command line: run | demo | resume | statement | index | memory | models | prices | ledger | budget | eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -16,6 +16,7 @@ from agentbudget.cli.budget import budget
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
+from agentbudget.cli.memory import memory
 from agentbudget.cli.models import models
 from agentbudget.cli.prices import prices
 from agentbudget.cli.runs import demo, resume, run, statement
@@ -35,7 +36,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, evaluate, models, prices, ledger, budget):
+for command in (run, demo, resume, statement, index, memory, evaluate, models, prices, ledger, budget):
     cli.add_command(command)
 
 

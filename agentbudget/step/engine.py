@@ -18,6 +18,7 @@ from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
+    from agentbudget.memory import Memories
 
 Phase = Literal["started", "call", "cached", "escalated", "settled", "failed"]
 
@@ -72,6 +73,7 @@ class Engine:
     machine: Price
     index: Index | None = None
     documents: str = "documents"
+    memories: Memories | None = None
     share_answers: bool = True
     position: Callable[[], str] = lambda: ""
     tickets: dict[str, str] = field(default_factory=dict[str, str])
