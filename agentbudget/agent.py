@@ -30,6 +30,7 @@ from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
+from agentbudget.step.engine import nobody
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ class Agent:
             try:
                 if not finished:
                     engine.renew_landings(record.run_id)
-                state = await self._traced(record, Context(engine, scope, listener=listener or _nobody), on_index)
+                state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
             except BaseException as error:
                 _note_failure(record, error)
                 raise
@@ -423,10 +424,6 @@ async def _heartbeat(ledger: Ledger) -> None:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
             _log.warning("the leases of this run's holds could not be renewed: %s", error)
-
-
-def _nobody(_event: Event) -> None:
-    """A listener that does not listen."""
 
 
 def _is_text(value: str) -> bool:
