@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from agentbudget import telemetry
-from agentbudget.cache import Answers
+from agentbudget.cache import Answers, Limits
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.ledger import LEASE_S, Hold, Ledger
 from agentbudget.models import machine_price, make_ladder
@@ -140,7 +140,7 @@ class Agent:
             self._engine = Engine(
                 ledger=Ledger.open(self.settings.ledger_location),
                 ladder=make_ladder(self._models, self.settings),
-                answers=Answers(self.settings.cache_path),
+                answers=open_answers(self.settings),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
             )
@@ -403,6 +403,12 @@ def require_documents(folder: str) -> None:
     from agentbudget.context import scan
 
     scan(folder)
+
+
+def open_answers(settings: Settings) -> Answers:
+    """The home's cache, within the bound that the settings give."""
+    megabytes = settings.cache_mb
+    return Answers(settings.cache_path, limits=None if megabytes is None else Limits(bytes=megabytes * 10**6))
 
 
 def open_folder_index(settings: Settings, folder: Path, *, embedder: str | Embedder | None = None) -> Index:
