@@ -26,6 +26,7 @@ from typing import (
     overload,
 )
 
+from agentbudget.cache.policy import Cache, caching
 from agentbudget.errors import SkillError
 from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
@@ -108,6 +109,7 @@ class Skill(Generic[P, R]):
         accept: Accept = (),
         temperature: float = 0.0,
         hold: Hold = "quantile",
+        cache: Cache = "exact",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
         self.function = function
@@ -120,6 +122,7 @@ class Skill(Generic[P, R]):
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
+        self.caching = caching(cache)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -237,6 +240,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    cache: Cache = "exact",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -250,6 +254,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    cache: Cache = "exact",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -263,7 +268,8 @@ def skill(
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
-    for a skill that streams, or a `Budget` that each call may hold at most.
+    for a skill that streams, or a `Budget` that each call may hold at most. ``cache``: whether answers may be reused
+    (`agentbudget.cache`): ``"exact"``, ``"off"``, or a ``timedelta``, how old one may be.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -277,6 +283,7 @@ def skill(
             accept=accept,
             temperature=temperature,
             hold=hold,
+            cache=cache,
         )
 
     return decorate if function is None else decorate(function)

@@ -14,6 +14,7 @@ from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
 from agentbudget.step.identity import unused_id
+from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
@@ -34,13 +35,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart."""
+    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
+
+    ``reading`` is what the run has read of its documents.
+    """
 
     run_id: str
     user: str | None = None
     feature: str | None = None
     tenant: str = "default"
     started_ns: int = field(default_factory=time.time_ns)
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""

@@ -43,6 +43,7 @@ class Step:
         self.parent = ctx.step
         self.outer = ctx
         self.context = replace(ctx, step=self, ticket=None, subject=None)
+        self.sample = key
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
@@ -57,6 +58,11 @@ class Step:
         told = json.dumps([stable(self.arguments), key], sort_keys=True)
         place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
         return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
+
+    @property
+    def above(self) -> tuple[Step, ...]:
+        """The steps that this one is a part of, the nearest first."""
+        return () if self.parent is None else (self.parent, *self.parent.above)
 
     @property
     def funds(self) -> Funds:
