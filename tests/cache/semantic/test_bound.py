@@ -59,7 +59,7 @@ def test_a_laxer_bound_reuses_more() -> None:
 
 def test_hits_that_nobody_checked_count_as_those_like_them_that_were() -> None:
     scores, same = outcomes(6_000)
-    verified = np.random.default_rng(2).random(6_000) < np.where(scores > 0.5, 0.2, 1.0)
+    verified = np.random.default_rng(2).random(6_000) < np.where(scores > 1.2, 0.2, 1.0)
     told = same & verified  # what an unverified hit was like is not known
     bound = of(scores, told, wrong=0.05, verified=verified, hit=~verified)
     hits = scores >= bound.threshold
