@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,7 +78,8 @@ class SemanticAnswers:
         look = self.cache.look(_place(asked, policy), question, policy)
         found = self._answer(look, asked, policy)
         if look.entry is not None and found is None:
-            self.cache.gone(look)
+            if not self._answers.store.find((look.entry.key,)):
+                self.cache.gone(look)
             look = replace(look, entry=None, decision="buy")
         if look.decision == "reuse" and found is not None:
             return replace(found, trust=_trust(look, self.cache.reused(look), policy))
@@ -91,10 +93,9 @@ class SemanticAnswers:
         if look.entry is None:
             return None
         found = self._answers.get(look.entry.key, max_output_tokens=asked.request.max_output_tokens)
-        if found is not None and policy.ttl_s is not None:
-            age_ns = self._answers.now_ns() - found.created_ns
-            return found if age_ns <= policy.ttl_s * 1e9 else None
-        return found
+        if found is None or policy.ttl_s is None:
+            return found
+        return found if time.time_ns() - found.created_ns <= policy.ttl_s * 1e9 else None
 
     async def bought(self, asked: Asked, completion: Completion, *, cost_usd_nano: int) -> None:
         """See `AnswerCache.bought`: compare it with the answer that was known, and learn from that."""
