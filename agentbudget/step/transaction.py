@@ -162,7 +162,7 @@ class Step:
             span.closed(record)
             if span.is_heard:
                 elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
-                span.balance(self.engine.ledger.balance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+                span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
         self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
