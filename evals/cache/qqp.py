@@ -41,7 +41,10 @@ def ours(requests: Requests, order: list[int], wrong: float, chance: random.Rand
         record = records.get(entry, Record())
         row = told[place]
         if record.right or record.wrong:
-            row[-2:] = record.right / (record.right + record.wrong + 1), record.wrong / (record.right + record.wrong + 1)
+            row[-2:] = (
+                record.right / (record.right + record.wrong + 1),
+                record.wrong / (record.right + record.wrong + 1),
+            )
         decision = fit.decide(fit.score(row.tolist()), record, (), audited=AUDITED, draw=chance.random())
         if decision == "reuse":
             hit[place] = True

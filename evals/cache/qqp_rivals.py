@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evals.cache.qqp_data import Requests
 
 GPTCACHE: Final = 0.6
-"""GPTCache's default: its similarity is ``4 - |a - b|²`` of unit vectors, of which it wants 0.8 · 4: a cosine of 0.6."""
+"""GPTCache's default: its similarity is ``4 - |a - b|²`` of unit vectors, and it wants 0.8 of 4: a cosine of 0.6."""
 
 
 @dataclass(slots=True)

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str]) -> None:
             for entries in (100, given.entries):
                 with Answers(None if place == "memory" else Path(folder) / f"{entries}.db") as answers:
                     fill(answers, entries)
-                    for row in rows(answers, f"in a {place}" if place == "file" else "in memory", entries, given.lookups):
+                    for row in rows(
+                        answers, f"in a {place}" if place == "file" else "in memory", entries, given.lookups
+                    ):
                         print(row, flush=True)
     print(f"\nload {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections import OrderedDict
@@ -42,7 +43,7 @@ class SemanticAnswers:
         answers: Answers,
         *,
         embedder: Embedder | None = None,
-        draw: Callable[[], float] | None = None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._path = path
         self._answers = answers
@@ -57,8 +58,7 @@ class SemanticAnswers:
         """What is known of similar questions. Raises `StoreError` where its file cannot be used."""
         with self._lock:
             if self._cache is None:
-                draw = {} if self._draw is None else {"draw": self._draw}
-                self._cache = SemanticCache(self._path, self._embedder, **draw)
+                self._cache = SemanticCache(self._path, self._embedder, draw=self._draw)
             return self._cache
 
     async def find(self, asked: Asked) -> CachedAnswer | None:
@@ -97,7 +97,7 @@ class SemanticAnswers:
             return found
         return found if time.time_ns() - found.created_ns <= policy.ttl_s * 1e9 else None
 
-    async def bought(self, asked: Asked, completion: Completion, *, cost_usd_nano: int) -> None:
+    async def bought(self, asked: Asked, completion: Completion) -> None:
         """See `AnswerCache.bought`: compare it with the answer that was known, and learn from that."""
         look = self._looks.pop(asked.own, None)
         if look is None or not isinstance(asked.caching, Semantic) or completion.finish != "stop":
@@ -108,9 +108,11 @@ class SemanticAnswers:
             _log.warning("what came of buying an answer is not learned: %s", error)
 
     def _bought(self, look: Look, asked: Asked, policy: Semantic, completion: Completion) -> None:
+        assert asked.shared is not None, "only what is shared was looked up"
+        if not self._answers.store.find((asked.shared,)):
+            return  # it was no answer worth keeping
         known = self._answer(look, asked, policy)
         same = None if known is None else bool(policy.same(known.completion.text, completion.text))
-        assert asked.shared is not None, "only what is shared was looked up"
         self.cache.bought(look, key=asked.shared, same=same, policy=policy)
 
     def found_wrong(self, hit: int) -> None:

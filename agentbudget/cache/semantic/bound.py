@@ -20,7 +20,8 @@ STRATUM: Final = 25
 class Bound:
     """What was found out: reuse from ``threshold`` on (infinite: never).
 
-    ``wrong`` is the share of wrong hits expected, ``upper`` its upper bound, ``verified`` the outcomes that it rests on.
+    ``wrong`` is the share of wrong hits expected, ``upper`` its upper bound, ``verified`` the outcomes that both rest
+    on.
     """
 
     threshold: float = inf

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from agentbudget.cache.key import hashed
-from agentbudget.cache.semantic.features import FORMAT, Record, features
-from agentbudget.cache.semantic.fit import logistic
+from agentbudget.cache.semantic.features import FORMAT, features
 from agentbudget.cache.semantic.learn import Decision, Fit, learn
 from agentbudget.cache.semantic.nearby import CANDIDATES, Nearby, signs_of
 from agentbudget.cache.semantic.policy import Semantic
@@ -153,7 +153,7 @@ class SemanticCache:
             entry=entry,
             features=tuple(told),
             similarity=cosine,
-            probability=float(logistic(score)),
+            probability=1 / (1 + exp(-min(max(score, -500.0), 500.0))),
             differ=differ,
         )
 

@@ -33,7 +33,8 @@ STRENGTH: Final = 1.0
 class Trials:
     """What happened when answers could have been reused, a row each, in order of time.
 
-    ``same`` is whether the known answer was as good as the bought one, where ``verified``; ``hit`` whether it was reused.
+    ``same`` is whether the known answer was as good as the bought one, where ``verified``; ``hit`` whether it was
+    reused.
     """
 
     features: Floats

@@ -33,11 +33,11 @@ TRIALS: Final = 20_000
 _TABLES: Final = (
     """CREATE TABLE spaces (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, skill TEXT NOT NULL,
-        verified INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0
+        kept INTEGER NOT NULL DEFAULT 0, verified INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
     """CREATE TABLE entries (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, key TEXT NOT NULL, right INTEGER NOT NULL DEFAULT 0,
-        wrong INTEGER NOT NULL DEFAULT 0, used_ns INTEGER NOT NULL, signs BLOB NOT NULL, question TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, key TEXT NOT NULL,
+        right INTEGER NOT NULL DEFAULT 0, wrong INTEGER NOT NULL DEFAULT 0, used_ns INTEGER NOT NULL, signs BLOB NOT NULL, question TEXT NOT NULL,
         vector BLOB NOT NULL, UNIQUE (space, key)
     ) STRICT""",
     """CREATE TABLE trials (
@@ -105,8 +105,8 @@ class SemanticStore:
             )
         if version > VERSION:
             raise SchemaMismatch(
-                f"the semantic cache {self.location} was written by a later version of agentbudget; upgrade it, or name "
-                "another home",
+                f"the semantic cache {self.location} was written by a later version of agentbudget; "
+                "upgrade it, or name another home",
                 location=self.location,
                 found=version,
                 expected=VERSION,
@@ -155,7 +155,7 @@ class SemanticStore:
                 count += self._db.execute("DELETE FROM entries WHERE space = ?", (space,)).rowcount
                 self._db.execute("DELETE FROM trials WHERE space = ?", (space,))
                 self._db.execute("DELETE FROM fits WHERE space = ?", (space,))
-                self._db.execute("UPDATE spaces SET dropped = dropped + 1 WHERE id = ?", (space,))
+                self._db.execute("UPDATE spaces SET dropped = dropped + 1, kept = 0 WHERE id = ?", (space,))
             return count
 
     # --- entries
@@ -181,7 +181,8 @@ class SemanticStore:
         with self._writing():
             for id_ in ids:
                 self._db.execute(
-                    "UPDATE spaces SET dropped = dropped + 1 WHERE id = (SELECT space FROM entries WHERE id = ?)", (id_,)
+                    "UPDATE spaces SET dropped = dropped + 1 WHERE id = (SELECT space FROM entries WHERE id = ?)",
+                    (id_,),
                 )
                 self._db.execute("DELETE FROM entries WHERE id = ?", (id_,))
 
@@ -190,23 +191,24 @@ class SemanticStore:
         import numpy as np
 
         with self._writing():
-            self._db.execute(
+            made = self._db.execute(
                 "INSERT INTO entries (space, key, used_ns, signs, question, vector) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING",
                 (space, key, self._clock_ns(), signs, question, vector.astype(np.float16).tobytes()),
             )
-            (last,) = self._db.execute("SELECT max(id) FROM entries WHERE space = ?", (space,)).fetchone()
-            if last % _EVICTED == 0:  # seldom: counting takes longer than adding
-                self._evict(space, most)
+            if made.rowcount:
+                (kept,) = self._db.execute(
+                    "UPDATE spaces SET kept = kept + 1 WHERE id = ? RETURNING kept", (space,)
+                ).fetchone()
+                if kept > most:
+                    self._evict(space, kept - most + min(_EVICTED, most // 2))
 
-    def _evict(self, space: int, most: int) -> None:
-        (count,) = self._db.execute("SELECT count(*) FROM entries WHERE space = ?", (space,)).fetchone()
-        if count > most:
-            self._db.execute(
-                "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE space = ? ORDER BY used_ns, id LIMIT ?)",
-                (space, count - most + _EVICTED),
-            )
-            self._db.execute("UPDATE spaces SET dropped = dropped + 1 WHERE id = ?", (space,))
+    def _evict(self, space: int, count: int) -> None:
+        gone = self._db.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE space = ? ORDER BY used_ns, id LIMIT ?)",
+            (space, count),
+        ).rowcount
+        self._db.execute("UPDATE spaces SET dropped = dropped + 1, kept = kept - ? WHERE id = ?", (gone, space))
 
     # --- trials: what was decided, and what came of it
 

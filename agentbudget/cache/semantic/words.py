@@ -16,7 +16,7 @@ _WORD: Final = re.compile(r"\d+(?:[.,:/]\d+)*|\w+(?:[’']\w+)*", re.UNICODE)
 _UNSPACED: Final = re.compile(r"[぀-ヿ㐀-鿿豈-﫿]")
 """Scripts that put no spaces between words: each character counts as a word."""
 
-_SENTENCE_END: Final = frozenset(".?!:\n\"“”(«»;")
+_SENTENCE_END: Final = frozenset('.?!:\n"“”(«»;')
 
 
 def _set(text: str) -> frozenset[str]:
@@ -158,7 +158,7 @@ def _is_name(word: str, *, begins: bool) -> bool:
 
 
 def _negates(word: str) -> bool:
-    return word in NEGATIONS or word.endswith(("n't", "nt")) and word[:-2].rstrip("'n") in _AUXILIARIES
+    return word in NEGATIONS or (word.endswith(("n't", "nt")) and word[:-2].rstrip("'n") in _AUXILIARIES)
 
 
 _AUXILIARIES: Final = _set("do does did is are was were ca wo would should could has have had must")

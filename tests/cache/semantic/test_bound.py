@@ -22,9 +22,7 @@ def outcomes(count: int, seed: int = 0) -> tuple[Floats, Bools]:
 
 def of(scores: Floats, same: Bools, *, wrong: float, hit: Bools | None = None, verified: Bools | None = None) -> Bound:
     none, every = np.zeros(len(scores), np.bool_), np.ones(len(scores), np.bool_)
-    return find_bound(
-        scores, every if verified is None else verified, same, none if hit is None else hit, wrong=wrong
-    )
+    return find_bound(scores, every if verified is None else verified, same, none if hit is None else hit, wrong=wrong)
 
 
 def test_wilsons_bound_is_that_of_the_formula() -> None:
