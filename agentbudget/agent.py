@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
+from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.ledger import LEASE_S, Hold, Ledger
 from agentbudget.models import machine_price, make_ladder
@@ -137,10 +138,12 @@ class Agent:
         """Ledger, ladder and cache, opened when first needed."""
         if self._engine is None:
             telemetry.setup()
+            answers = open_answers(self.settings)
             self._engine = Engine(
                 ledger=Ledger.open(self.settings.ledger_location),
                 ladder=make_ladder(self._models, self.settings),
-                answers=open_answers(self.settings),
+                answers=answers,
+                similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
             )
@@ -165,6 +168,8 @@ class Agent:
             await opened.aclose()
         if engine is not None:
             await engine.ladder.aclose()
+            if engine.similar is not None:
+                engine.similar.close()
             engine.answers.close()
             engine.ledger.close()
 
