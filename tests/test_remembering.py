@@ -43,7 +43,7 @@ def context(
 ) -> Context:
     ledger.account(f"run/{run}", limit=Budget(usd=budget))
     machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
-    engine = Engine(ledger, Ladder([ScriptedModel(["ok"])]), Answers(), machine, memories=memories)
+    engine = Engine(ledger, Ladder((ScriptedModel(["ok"]),)), Answers(), machine, memories=memories)
     scope = Scope(run, user)
     engine.open_accounts(scope.accounts())
     return Context(engine, scope)

@@ -1,4 +1,4 @@
-"""The command line: run | demo | resume | statement | index | memory | models | prices | ledger | budget | eval.
+"""The command line: run, demo, resume, statement, index, memory, models, prices, ledger, cache, budget, eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -13,6 +13,7 @@ import click
 from agentbudget import __version__
 from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail, print_json
 from agentbudget.cli.budget import budget
+from agentbudget.cli.cache import cache
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
@@ -36,7 +37,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, memory, evaluate, models, prices, ledger, budget):
+for command in (run, demo, resume, statement, index, memory, evaluate, models, prices, ledger, cache, budget):
     cli.add_command(command)
 
 

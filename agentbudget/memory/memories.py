@@ -128,6 +128,12 @@ class Memories:
             await self.forget_all(owner)
         return len(owners)
 
+    async def aclose(self) -> None:
+        """Let go of connections. What is used after that opens them again."""
+        stores = self.__dict__.pop("_stores", None)
+        if stores is not None:
+            stores.close()
+
     def _remember(self, owner: Owner, text: str, source: Source, expires_ns: int | None, pay: Pay | None) -> Remembered:
         embedder = paid_for(self._embedder, pay)
         with self._opened(owner) as store:

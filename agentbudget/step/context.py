@@ -12,7 +12,7 @@ from agentbudget.models.base import Image, Message, Tool, ToolChoice
 from agentbudget.money import Budget
 from agentbudget.skills import Accept, Output, Skill
 from agentbudget.step.climb import climb, request_of
-from agentbudget.step.engine import Engine, Event, Scope
+from agentbudget.step.engine import Engine, Event, Scope, nobody
 from agentbudget.step.fitting import Fitted, fitted
 from agentbudget.step.funds import reserve_step
 from agentbudget.step.remembering import forget, recall, remember
@@ -40,7 +40,7 @@ class Context:
     step: Step | None = None
     ticket: str | None = None
     subject: str | None = None
-    listener: Callable[[Event], None] = lambda _event: None
+    listener: Callable[[Event], None] = nobody
 
     @property
     def run_id(self) -> str:

@@ -16,8 +16,8 @@ from tests.memory.conftest import MIA, TOM, said
 DAY_NS = 86_400 * 10**9
 
 
-async def keep(memories: Memories, text: str, owner: Owner = MIA, **options: int) -> Memory:
-    kept = await memories.remember(owner, text, source=said(f"she said: {text}"), **options)
+async def keep(memories: Memories, text: str, owner: Owner = MIA, *, expires_ns: int | None = None) -> Memory:
+    kept = await memories.remember(owner, text, source=said(f"she said: {text}"), expires_ns=expires_ns)
     return kept.memory
 
 
