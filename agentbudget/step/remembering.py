@@ -53,6 +53,7 @@ async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
     with _booked(ctx, "recall", question) as work, telemetry.retrieval("memory", tokens=tokens) as span:
         found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
         cost = work.done(found.compute_ns, {"memories": len(found.memories), "tokens": found.tokens})
+        ctx.engine.retrieved.append(found.text)
         span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost)
     return found
 

@@ -37,6 +37,7 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold))
+        engine.retrieved.append(found.text)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
         settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
