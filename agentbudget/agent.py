@@ -25,7 +25,9 @@ from agentbudget.models.base import Meter, Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Amount, Budget
 from agentbudget.paying import paid
-from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
+from agentbudget.privacy import METADATA_KEY, DataClass, Label, Mark, Privacy
+from agentbudget.privacy.classes import checked, claimed
+from agentbudget.runs import DEFAULT_TENANT, RunRecord, Runs, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
@@ -85,6 +87,8 @@ class Agent:
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
     ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
     checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
+    ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents of
+    others in the same home are not there for it.
 
     An agent holds models and files open: use it as ``async with``, or call `aclose`.
     """
@@ -102,7 +106,11 @@ class Agent:
         share_answers: bool = True,
         max_concurrency: int | None = 8,
         settings: Settings | None = None,
+        privacy: Privacy | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
+        if not tenant.strip():
+            raise Mistake("an agent's tenant must have a name; leave it out if there is only one")
         self.skills = tuple(skills)
         self.name = name
         self.settings = settings or Settings.from_env()
@@ -114,11 +122,13 @@ class Agent:
         self._graph = graph
         self._share_answers = share_answers
         self._max_concurrency = max_concurrency
+        self.privacy = privacy or Privacy()
+        self.tenant = tenant
         self._engine: Engine | None = None
         self._opened: Index | None = None
         self._updated: IndexReport | None = None
         self._opening = asyncio.Lock()
-        self.runs = Runs(self.settings.runs_dir)
+        self.runs = Runs(self.settings.runs_dir, tenant=tenant)
 
     @property
     def _documents(self) -> str | None:
@@ -142,7 +152,9 @@ class Agent:
                 answers=Answers(self.settings.cache_path),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
+                privacy=self.privacy,
             )
+            self.privacy.check_names(self._engine.ladder.names)
         return self._engine
 
     @property
@@ -185,13 +197,16 @@ class Agent:
         user: str | None = None,
         feature: str | None = None,
         run_id: str | None = None,
+        data_class: DataClass | None = None,
         listener: Listener | None = None,
         on_index: OnProgress | None = None,
     ) -> Run:
         """Carry out `task` within `budget`. ``user`` and ``feature`` are accounts that pay along.
 
-        Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), and what models and
-        stores raise; what was spent until then is booked: see `statement`.
+        ``data_class`` is that of the task itself (None: what the agent's privacy says of tasks).
+        Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), `DataRefused` when no
+        model may see what a step would send, and what models and stores raise; what was spent until then is booked:
+        see `statement`.
         """
         if not task.strip() or not _is_text(task):
             raise Mistake("the task is empty, or not text: say what the agent should do")
@@ -206,6 +221,8 @@ class Agent:
             docs=self._documents,
             ladder=list(self.ladder.names),
             ledger=self._ledger_apart,
+            tenant=self.tenant,
+            data_class=checked(data_class or self.privacy.task, argument="data_class"),
             started_ns=time.time_ns(),
         )
         record.limit(budget)
@@ -267,7 +284,8 @@ class Agent:
             finished = record.status == "done"
             record.status, record.error, record.ended_ns = "running", None, None
             self.runs.save(record)
-            scope = Scope(record.run_id, record.user, record.feature)
+            mark = Mark(_carried(engine.ledger, record))
+            scope = Scope(record.run_id, record.user, record.feature, tenant=self.tenant, mark=mark)
             engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
             engine.open_accounts(scope.accounts())
             beat = asyncio.create_task(_heartbeat(engine.ledger))
@@ -333,7 +351,9 @@ class Agent:
             self.engine.index = self._index
             return
         folder = Path(self._index)
-        index = open_folder_index(self.settings, folder, embedder=self._embedder)
+        index = open_folder_index(
+            self.settings, folder, embedder=self._embedder, privacy=self.privacy, tenant=self.tenant
+        )
         try:
             self._updated = await self._update(index, folder, scope, on_index)
         except BaseException:
@@ -404,15 +424,36 @@ def require_documents(folder: str) -> None:
     scan(folder)
 
 
-def open_folder_index(settings: Settings, folder: Path, *, embedder: str | Embedder | None = None) -> Index:
+def open_folder_index(
+    settings: Settings,
+    folder: Path,
+    *,
+    embedder: str | Embedder | None = None,
+    privacy: Privacy | None = None,
+    tenant: str = DEFAULT_TENANT,
+) -> Index:
     """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
     from agentbudget.context import open_index
 
     whole = folder.resolve()
     name = f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
     if settings.qdrant_url is not None:
-        return open_index(settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder)
-    return open_index(settings.indexes_dir / name, embedder=embedder)
+        return open_index(
+            settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder, privacy=privacy, tenant=tenant
+        )
+    return open_index(settings.indexes_dir / name, embedder=embedder, privacy=privacy, tenant=tenant)
+
+
+def _carried(ledger: Ledger, record: RunRecord) -> Label:
+    """What a run carries when it begins; one that goes on, what it had seen when it broke off."""
+    label = Label(checked(record.data_class, argument="data_class"), ("task",))
+    for hold in ledger.holds(prefix=f"{record.run_id}/"):
+        for told in (hold.meta, hold.detail):
+            if (said := told.get(METADATA_KEY)) is not None:
+                sources = told.get("sources")
+                named = tuple(map(str, sources)) if isinstance(sources, list | tuple) else ()
+                label = label.joined(Label(claimed(said), named))
+    return label
 
 
 async def _heartbeat(ledger: Ledger) -> None:

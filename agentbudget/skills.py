@@ -26,10 +26,12 @@ from typing import (
     overload,
 )
 
-from agentbudget.errors import SkillError
+from agentbudget.errors import InvalidArgument, SkillError
 from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
 from agentbudget.money import Budget
+from agentbudget.privacy import DataClass
+from agentbudget.privacy.classes import checked as checked_class
 from agentbudget.verify import Check
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class Skill(Generic[P, R]):
         accept: Accept = (),
         temperature: float = 0.0,
         hold: Hold = "quantile",
+        data_class: DataClass | None = None,
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
         self.function = function
@@ -120,6 +123,7 @@ class Skill(Generic[P, R]):
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
+        self.data_class = _data_class(data_class)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -237,6 +241,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    data_class: DataClass | None = None,
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -250,6 +255,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    data_class: DataClass | None = None,
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -263,7 +269,8 @@ def skill(
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
-    for a skill that streams, or a `Budget` that each call may hold at most.
+    for a skill that streams, or a `Budget` that each call may hold at most. ``data_class``: that of what the skill
+    brings into the run (its arguments, its prompt, what it looks up), if that is narrower than what the run has seen.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -277,6 +284,7 @@ def skill(
             accept=accept,
             temperature=temperature,
             hold=hold,
+            data_class=data_class,
         )
 
     return decorate if function is None else decorate(function)
@@ -428,6 +436,13 @@ def _budget(value: Budget | None) -> Budget | None:
     if value is not None and not isinstance(value, Budget):
         raise SkillError(f"budget must be a Budget, not {value!r}: write budget=Budget(usd='0.05')")
     return value
+
+
+def _data_class(value: DataClass | None) -> DataClass | None:
+    try:
+        return None if value is None else checked_class(value, argument="data_class")
+    except InvalidArgument as error:
+        raise SkillError(str(error)) from None
 
 
 def _temperature(value: float) -> float:

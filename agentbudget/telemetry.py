@@ -47,6 +47,9 @@ Values = Mapping[str, Value | None]
 Outcome = Literal["granted", "refused", "error", "settled", "presumed", "voided"]
 """What became of a hold, on ``agentbudget.reservations``."""
 
+Decision = Literal["passed", "redacted", "refused"]
+"""What was decided about a text on its way to a destination."""
+
 SCOPE: Final = "agentbudget"
 """The name of the instrumentation scope."""
 
@@ -119,6 +122,10 @@ class Ours:
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
+    DATA_CLASS: Final = "agentbudget.data_class"
+    DECISION: Final = "agentbudget.data_class.decision"
+    DESTINATION: Final = "agentbudget.data_class.destination"
+    FOUND: Final = "agentbudget.data_class.found"
 
     COST: Final = "agentbudget.cost"
     TOKENS: Final = "agentbudget.tokens"
@@ -277,9 +284,12 @@ class RetrievalSpan(Span):
 
     __slots__ = ()
 
-    def found(self, *, passages: int, tokens: int, cost_usd_nano: int | None = None) -> None:
-        """How many passages were packed, their tokens, and what finding them cost."""
-        self._set({Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano})
+    def found(
+        self, *, passages: int, tokens: int, cost_usd_nano: int | None = None, data_class: str | None = None
+    ) -> None:
+        """How many passages were packed, their tokens and narrowest class, and what finding them cost."""
+        told = {Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano}
+        self._set({**told, Ours.DATA_CLASS: data_class})
         if self._backend is not None and cost_usd_nano is not None:
             self._backend.add_cost(cost_usd_nano, _labels("retrieval"))
 
@@ -465,8 +475,12 @@ def model_call(
     max_output_tokens: int | None = None,
     rung: int | None = None,
     purpose: str | None = None,
+    data_class: str | None = None,
 ) -> ModelCallSpan:
-    """The span of one attempt at `model`, written with or without its provider in front."""
+    """The span of one attempt at `model`, written with or without its provider in front.
+
+    ``data_class`` is that of what it is sent.
+    """
     backend = _backend()
     if backend is None:
         return _NO_MODEL_CALL
@@ -480,6 +494,7 @@ def model_call(
         Ours.MODEL: f"{provider}:{bare}",
         Ours.RUNG: rung,
         Ours.PURPOSE: purpose,
+        Ours.DATA_CLASS: data_class,
     }
     return ModelCallSpan(backend, f"{operation} {bare}", values)
 
@@ -488,6 +503,26 @@ def settlement(hold_id: str) -> SettlementSpan:
     """The span around ``settle`` or ``void``."""
     backend = _backend()
     return _NO_SETTLEMENT if backend is None else SettlementSpan(backend, "settle", {Ours.HOLD: hold_id})
+
+
+def data_class(
+    data_class: str, *, decision: Decision, destination: str, found: Mapping[str, int] | None = None
+) -> None:
+    """An event of the current span: what was decided about a text of this class on its way to `destination`.
+
+    ``found`` counts what was found in it by kind; names of documents are not told.
+    """
+    backend = _backend()
+    if backend is None:
+        return
+    kinds = [f"{kind}:{count}" for kind, count in sorted((found or {}).items())]
+    told: Values = {
+        Ours.DATA_CLASS: data_class,
+        Ours.DECISION: decision,
+        Ours.DESTINATION: destination,
+        Ours.FOUND: kinds or None,
+    }
+    backend.api.trace.get_current_span().add_event(Ours.DATA_CLASS, _known(told))
 
 
 # --- attributes

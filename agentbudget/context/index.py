@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
 from agentbudget.context.embed import Embedder
-from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
+from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
 from agentbudget.context.store import Hit, Store, Words
 from agentbudget.context.update import Header, IndexReport, OnProgress, Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
+from agentbudget.privacy import Destination, Privacy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +36,11 @@ class Index(Protocol):
     @property
     def location(self) -> str:
         """Where it is kept, for messages and spans; never with a key."""
+        ...
+
+    @property
+    def embeds_at(self) -> Destination | None:
+        """Where passages and questions go to be embedded; None if they stay in this process."""
         ...
 
     async def update(
@@ -83,10 +89,11 @@ def _says_something(question: str) -> bool:
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
-    def __init__(self, store: Store, embedder: Embedder, *, tenant: str) -> None:
+    def __init__(self, store: Store, embedder: Embedder, *, tenant: str, privacy: Privacy | None = None) -> None:
         self._store = store
         self._embedder = embedder
         self._tenant = tenant
+        self._privacy = privacy or Privacy()
         self._words = Words()
         self._engine = Lock()
         self._updating = Lock()
@@ -97,6 +104,11 @@ class DocumentIndex:
     def location(self) -> str:
         """Where it is kept."""
         return self._store.location
+
+    @property
+    def embeds_at(self) -> Destination | None:
+        """See `Index.embeds_at`."""
+        return destination_of(self._embedder)
 
     async def update(
         self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None, pay: Pay | None = None

@@ -8,6 +8,7 @@ from agentbudget.context.embed import Embedder, FastEmbedder
 from agentbudget.context.hosted import OpenAIEmbedder
 from agentbudget.context.index import DocumentIndex, Index
 from agentbudget.errors import Mistake
+from agentbudget.privacy import Privacy
 
 
 def make_embedder(name: str) -> Embedder:
@@ -23,11 +24,13 @@ def open_index(
     collection: str = "agentbudget",
     tenant: str = "default",
     api_key: str | None = None,
+    privacy: Privacy | None = None,
 ) -> Index:
     """The index at `location`, made when it is first updated. Close it with ``aclose()`` or ``async with``.
 
     ``embedder`` defaults to all-MiniLM-L6-v2 on this machine; ``"openai:text-embedding-3-small"`` names a hosted one.
-    Tenants never see each other's documents. ``api_key`` is for a server; None reads ``QDRANT_API_KEY``. Raises
+    Tenants never see each other's documents. ``privacy`` says the classes of the documents, and which of them a hosted
+    embedder and a server may have. ``api_key`` is for a server; None reads ``QDRANT_API_KEY``. Raises
     `IndexBusy` if another process has the path open, `UnknownPrice` for a hosted embedder that nobody prices.
     """
     if not tenant or not collection:
@@ -37,9 +40,10 @@ def open_index(
         from agentbudget.context.remote import RemoteStore
 
         store = RemoteStore.connect(location.rstrip("/"), collection=collection, tenant=tenant, api_key=api_key)
-        return DocumentIndex(store, model, tenant=tenant)
+        return DocumentIndex(store, model, tenant=tenant, privacy=privacy)
     if isinstance(location, str) and "://" in location:
         raise Mistake(f"{location!r} is neither a folder nor an http(s) address of a Qdrant server")
     from agentbudget.context.edge import EdgeStore
 
-    return DocumentIndex(EdgeStore(Path(location), collection=collection, tenant=tenant), model, tenant=tenant)
+    store = EdgeStore(Path(location), collection=collection, tenant=tenant)
+    return DocumentIndex(store, model, tenant=tenant, privacy=privacy)

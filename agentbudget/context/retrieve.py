@@ -9,6 +9,8 @@ from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
 from agentbudget.context.pack import Passage, pack
 from agentbudget.errors import Mistake
+from agentbudget.privacy import DataClass, Privacy
+from agentbudget.privacy.classes import strictest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,15 @@ class Retrieved:
 
     def __str__(self) -> str:
         return self.text
+
+    def classes(self, privacy: Privacy) -> dict[str, DataClass]:
+        """The class of each document that a passage is from, by these rules and by what the index knows of it."""
+        found: dict[str, DataClass] = {}
+        for passage in self.passages:
+            source = passage.chunk.source
+            own = privacy.class_of(source, getattr(passage.chunk, "metadata", None))
+            found[source] = strictest([own], least=found.get(source, "public"))
+        return found
 
 
 async def retrieve(

@@ -21,6 +21,7 @@ from agentbudget.statement.fold import (
     Line,
     LineStatus,
     Point,
+    Refusal,
     Rejection,
     SkillCost,
     TierModel,
@@ -167,7 +168,7 @@ def _fields(value: Line | Totals | SkillCost | TierModel) -> dict[str, Any]:
 def _json(value: object) -> object:
     if isinstance(value, Amount | Estimate):
         return {"usd": _usd(value.usd_nano)} | asdict(value)
-    if isinstance(value, Rejection):
+    if isinstance(value, Rejection | Refusal):
         return asdict(value)
     if isinstance(value, tuple):
         return [_json(item) for item in cast("tuple[object, ...]", value)]
@@ -193,6 +194,7 @@ _COLUMNS = (
     "saved_usd",
     "seconds",
     "depth",
+    "data_class",
     "about",
     "id",
 )
@@ -223,6 +225,7 @@ def _row(line: Line) -> tuple[object, ...]:
         usd(line.saved_usd_nano),
         line.seconds,
         line.depth,
+        line.data_class,
         line.about,
         line.id,
     )

@@ -17,8 +17,10 @@ from agentbudget.estimate import CallEstimate, tag
 from agentbudget.ledger import HoldRecord
 from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
+from agentbudget.privacy.classes import narrow, outlives_its_run
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.skills import Output
+from agentbudget.step.guarding import Way
 from agentbudget.step.sizing import size_call
 
 if TYPE_CHECKING:
@@ -36,19 +38,19 @@ Purpose = Literal["draft", "retry", "escalation"]
 
 async def ask(
     step: Step,
-    model: Model,
+    way: Way,
     request: Request,
     output: Output,
     purpose: Purpose,
     *,
-    kept_under: Request,
     trust_history: bool,
     drafts: Sequence[int] = (),
 ) -> tuple[Completion, int]:
-    """One answer of one model, kept as that to the request `kept_under`, and the output cap that it was given.
+    """One answer of one model, kept as that to the request of `way`, and the output cap that it was given.
 
     `drafts` are the output tokens of what weaker models said to the same.
     """
+    model, kept_under = way.model, way.request
     keys = answer_keys(step, model, kept_under)
     found = kept(step, keys, request.max_output_tokens)
     if found is not None:
@@ -60,7 +62,7 @@ async def ask(
             estimate = step.estimates.pop(model.name, None)
         if estimate is None:
             estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history, drafts=drafts)
-        attempt = Attempt(step, model, estimate, estimate.hold, purpose)
+        attempt = Attempt(step, way, estimate, estimate.hold, purpose)
         try:
             return await attempt.complete(output, keys), estimate.output_cap
         except ModelError as error:
@@ -78,9 +80,12 @@ async def pause(error: ModelError, attempt: int) -> None:
 
 def answer_keys(step: Step, model: Model, request: Request) -> tuple[str, ...]:
     """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
-    shared = answer_key(request, model, tenant=step.scope.tenant, skill_version=step.skill.version)
+    data_class = step.context.carries.data_class
+    # An answer about confidential text must not come to a run that does not know that it carries such.
+    version = step.skill.version + (f"#{data_class}" if narrow(data_class) else "")
+    shared = answer_key(request, model, tenant=step.scope.tenant, skill_version=version)
     own = f"{step.base}#{shared}"
-    return (own, shared) if step.engine.share_answers else (own,)
+    return (own, shared) if step.engine.share_answers and outlives_its_run(data_class) else (own,)
 
 
 def kept(step: Step, keys: tuple[str, ...], max_output_tokens: int) -> CachedAnswer | None:
@@ -121,11 +126,13 @@ class Attempt:
     """One billable request: its hold, its meter and its span. However it ends, it is booked as far as it is known."""
 
     def __init__(
-        self, step: Step, model: Model, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft"
+        self, step: Step, way: Way, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft"
     ) -> None:
-        self.model = model
+        self.model = model = way.model
         self.estimate = estimate
         meta = call_meta(step, model, purpose, estimate)
+        if way.found:
+            meta["found"] = dict(way.found)
         self.hold = step.funds.reserve(step.next_call_id(), held, tag(step.skill.name, model.name), meta)
         self.meter = Meter(on_leaving=self.hold.mark_sent)
         self.span = telemetry.model_call(
@@ -135,6 +142,7 @@ class Attempt:
             rung=step.engine.ladder.rung(model),
             input_tokens_estimated=estimate.input.tokens,
             max_output_tokens=estimate.output_cap,
+            data_class=meta["data_class"],
         )
         self._step = step
         self._started = time.perf_counter()
@@ -201,6 +209,7 @@ def call_meta(step: Step, model: Model, purpose: Purpose, estimate: CallEstimate
         "rung": step.engine.ladder.rung(model),
         "purpose": purpose,
         "price": model.price.source,
+        "data_class": step.context.carries.data_class,
     }
     if estimate is not None:
         meta["estimated"] = estimate.told

@@ -13,6 +13,7 @@ from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
+from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
 
 if TYPE_CHECKING:
@@ -34,13 +35,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart."""
+    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
+
+    ``mark`` is the class of the narrowest text that the run has seen.
+    """
 
     run_id: str
     user: str | None = None
     feature: str | None = None
     tenant: str = "default"
     started_ns: int = field(default_factory=time.time_ns)
+    mark: Mark = field(default_factory=Mark, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""
@@ -58,7 +63,8 @@ class Engine:
     """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
 
     ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
-    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
+    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume. ``privacy`` says what may
+    go where.
     """
 
     ledger: Ledger
@@ -71,6 +77,7 @@ class Engine:
     position: Callable[[], str] = lambda: ""
     tickets: dict[str, str] = field(default_factory=dict[str, str])
     used_tickets: set[str] = field(default_factory=set[str])
+    privacy: Privacy = field(default_factory=Privacy)
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 

@@ -19,6 +19,7 @@ from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
 from agentbudget.step.calls import Attempt, answer_keys, book_free, kept, pause
+from agentbudget.step.guarding import Way, ways
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
@@ -38,11 +39,11 @@ class ReplyStream:
     without, at the latest where the step ends.
     """
 
-    def __init__(self, step: Step, model: Model, request: Request) -> None:
+    def __init__(self, step: Step, request: Request) -> None:
         self.text = ""
         self._step = step
-        self._model = model
-        self._request = request
+        self._asked = request
+        self._found: Way | None = None
         self._reply: Reply[str] | None = None
         self._pieces = self._run()
         step.streams.append(self)
@@ -78,8 +79,19 @@ class ReplyStream:
         """Leave the stream, if it has not ended: the provider's is closed, and what was used is booked."""
         await self._pieces.aclose()
 
+    @property
+    def _way(self) -> Way:
+        """The model that is asked, found when the stream begins: what the step carries then decides."""
+        if self._found is None:
+            (self._found,) = ways(self._step, self._asked, escalate=False)
+        return self._found
+
+    @property
+    def _model(self) -> Model:
+        return self._way.model
+
     async def _run(self) -> AsyncGenerator[str, None]:
-        step, model, request = self._step, self._model, self._request
+        step, model, request = self._step, self._model, self._way.request
         keys = answer_keys(step, model, request)
         found = kept(step, keys, request.max_output_tokens)
         if found is not None:
@@ -106,16 +118,16 @@ class ReplyStream:
     async def _begin(self) -> tuple[Attempt, Growth]:
         """Reserve what the stream begins on."""
         step, model = self._step, self._model
-        estimate, tokens = await size_stream(step.engine, step.skill, model, self._request)
+        estimate, tokens = await size_stream(step.engine, step.skill, model, self._way.request)
         bound = partial(_bound, step, model, estimate)
         try:
-            attempt = Attempt(step, model, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens))
         except BudgetExceeded:
             least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
             if least == tokens:
                 raise
             tokens = least
-            attempt = Attempt(step, model, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens))
         growth = Growth(
             attempt.hold.amount,
             tokens=tokens,

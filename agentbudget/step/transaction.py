@@ -19,6 +19,7 @@ from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Event, Phase
 from agentbudget.step.funds import Funds, reserve_step
+from agentbudget.step.guarding import open_rungs
 from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
@@ -47,6 +48,7 @@ class Step:
         self.escalated = False
         self.accepted = True
         self.rejected: list[dict[str, str]] = []
+        self.refused: set[str] = set()
         self.streams: list[ReplyStream] = []
         self.estimates: dict[str, CallEstimate] = {}
         self._numbers = itertools.count(1)
@@ -81,6 +83,7 @@ class Step:
             expected, bound = await self._estimate()
             above = self.parent.funds if self.parent else None
             self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
+            self.context.saw(self.context.carries)
             self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             started = time.perf_counter()
             status, error = "failed", None
@@ -117,7 +120,7 @@ class Step:
     async def _estimate(self) -> tuple[Amount, Amount]:
         """What the step should cost, and the most: a call on each rung that it may climb, checks included."""
         expected, bound = ZERO, ZERO
-        for number, model in enumerate(self.engine.ladder.climb(self.skill.tier, self.skill.escalate)):
+        for number, model in enumerate(open_rungs(self)):
             if self.skill.has_body:
                 call = likely = size_body(self.engine, self.skill, model)
             else:
