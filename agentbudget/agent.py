@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from langgraph.graph import StateGraph
 
     from agentbudget.context import Embedder, Index, IndexReport
-    from agentbudget.context.index import OnProgress
+    from agentbudget.context.report import OnProgress
     from agentbudget.models.base import Model
 
 INDEX_STEP_NS: Final = 30 * 10**9

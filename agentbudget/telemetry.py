@@ -833,13 +833,17 @@ def _missing_otlp() -> MissingDependency:
 
 @dataclass(frozen=True, slots=True)
 class CapturedSpan:
-    """A finished span: `parent` is the name of the span around it, `error` the type of what passed through."""
+    """A finished span: `parent` is the name of the span around it, `error` the type of what passed through.
+
+    ``events`` are names with their attributes.
+    """
 
     name: str
     kind: str
     parent: str | None
     attributes: Mapping[str, object]
     error: str | None
+    events: tuple[tuple[str, Mapping[str, object]], ...] = ()
 
 
 class Capture:
@@ -920,6 +924,7 @@ def _captured_spans(spans: Sequence[ReadableSpan]) -> tuple[CapturedSpan, ...]:
             parent=names.get(span.parent.span_id) if span.parent else None,
             attributes=dict(span.attributes or {}),
             error=str((span.attributes or {}).get(GenAI.ERROR_TYPE)) if not span.status.is_ok else None,
+            events=tuple((event.name, dict(event.attributes or {})) for event in span.events),
         )
         for span in spans
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
@@ -12,9 +12,12 @@ from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
 from agentbudget.context.embed import Embedder
+from agentbudget.context.header import Header
 from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
+from agentbudget.context.metadata import Labels, Where, asked
+from agentbudget.context.report import IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
-from agentbudget.context.update import Header, IndexReport, OnProgress, Stopped, Update
+from agentbudget.context.update import Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
 from agentbudget.privacy import Destination, Privacy
 
@@ -39,25 +42,40 @@ class Index(Protocol):
         ...
 
     @property
-    def embeds_at(self) -> Destination | None:
-        """Where passages and questions go to be embedded; None if they stay in this process."""
+    def goes_to(self) -> tuple[Destination, ...]:
+        """Where passages and questions go outside this process: to a hosted embedder, to a server that keeps them."""
         ...
 
     async def update(
-        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None, pay: Pay | None = None
+        self,
+        folder: str | Path,
+        *,
+        rebuild: bool = False,
+        metadata: Labels | None = None,
+        progress: OnProgress | None = None,
+        pay: Pay | None = None,
     ) -> IndexReport:
         """Make the index mirror `folder`: embed new chunks, drop those that left, keep the rest.
 
         Chunks are recognised by a hash of their content, so an unchanged folder embeds nothing and an update that was
-        cut short goes on where it stopped. ``progress`` is called from a worker thread, and what it raises ends the
-        update; ``rebuild`` starts afresh. ``pay`` pays for
-        a hosted embedding model.
+        cut short goes on where it stopped. ``metadata`` says what is known of files (see `open_index`) for this update;
+        changing it embeds nothing. ``progress`` is called from a worker thread, and what it raises ends the update;
+        ``rebuild`` starts afresh. ``pay`` pays for a hosted embedding model.
         Raises `DocumentsError`, `IndexMismatch` (another model, chunker or folder) or `IndexFault`.
         """
         ...
 
-    async def search(self, question: str, *, limit: int = 24, pay: Pay | None = None) -> Found:
-        """The `limit` best chunks. Raises `Mistake` for an empty question, `DocumentsError` for an empty index."""
+    async def search(
+        self,
+        question: str,
+        *,
+        limit: int = 24,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        pay: Pay | None = None,
+    ) -> Found:
+        """The `limit` best chunks, among those of files whose metadata `where` matches: a value, or one of several, for
+        every key. Raises `Mistake` for an empty question, `DocumentsError` for an empty index.
+        """
         ...
 
     async def count(self) -> int:
@@ -89,10 +107,19 @@ def _says_something(question: str) -> bool:
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
-    def __init__(self, store: Store, embedder: Embedder, *, tenant: str, privacy: Privacy | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        *,
+        tenant: str,
+        metadata: Labels | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
         self._store = store
         self._embedder = embedder
         self._tenant = tenant
+        self._labels = metadata
         self._privacy = privacy or Privacy()
         self._words = Words()
         self._engine = Lock()
@@ -106,16 +133,22 @@ class DocumentIndex:
         return self._store.location
 
     @property
-    def embeds_at(self) -> Destination | None:
-        """See `Index.embeds_at`."""
-        return destination_of(self._embedder)
+    def goes_to(self) -> tuple[Destination, ...]:
+        """See `Index.goes_to`."""
+        return tuple(filter(None, (destination_of(self._embedder), self._store.destination)))
 
     async def update(
-        self, folder: str | Path, *, rebuild: bool = False, progress: OnProgress | None = None, pay: Pay | None = None
+        self,
+        folder: str | Path,
+        *,
+        rebuild: bool = False,
+        metadata: Labels | None = None,
+        progress: OnProgress | None = None,
+        pay: Pay | None = None,
     ) -> IndexReport:
         """See `Index.update`."""
         stop = Event()
-        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, progress, stop, pay))
+        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, metadata, progress, stop, pay))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -126,13 +159,20 @@ class DocumentIndex:
                 work.result()
             raise
 
-    async def search(self, question: str, *, limit: int = 24, pay: Pay | None = None) -> Found:
+    async def search(
+        self,
+        question: str,
+        *,
+        limit: int = 24,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        pay: Pay | None = None,
+    ) -> Found:
         """See `Index.search`."""
         if not _says_something(question):
             raise Mistake(f"{question!r} is no question; ask for something that the documents may say")
         if limit < 1:
             raise Mistake(f"limit must be at least 1, not {limit}")
-        return await asyncio.to_thread(self._search, question, limit, paid_for(self._embedder, pay))
+        return await asyncio.to_thread(self._search, question, limit, asked(where), paid_for(self._embedder, pay))
 
     async def count(self) -> int:
         """See `Index.count`."""
@@ -155,7 +195,13 @@ class DocumentIndex:
         await self.aclose()
 
     def _update(
-        self, folder: str | Path, rebuild: bool, progress: OnProgress | None, stop: Event, pay: Pay | None
+        self,
+        folder: str | Path,
+        rebuild: bool,
+        metadata: Labels | None,
+        progress: OnProgress | None,
+        stop: Event,
+        pay: Pay | None,
     ) -> IndexReport:
         update = Update(
             store=self._store,
@@ -164,16 +210,18 @@ class DocumentIndex:
             tenant=self._tenant,
             alone=self._alone,
             stop=stop,
+            labels=self._labels if metadata is None else metadata,
+            privacy=self._privacy,
             progress=progress,
         )
         with self._updating:
             return update.run(folder, rebuild=rebuild)
 
-    def _search(self, question: str, limit: int, embedder: Embedder) -> Found:
+    def _search(self, question: str, limit: int, where: Where | None, embedder: Embedder) -> Found:
         self._prepare(embedder)
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
-        hits = self._alone(self._store.search, dense, sparse, limit)
+        hits = self._alone(self._store.search, dense, sparse, limit, where)
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
@@ -188,8 +236,9 @@ class DocumentIndex:
                 f"the index {self.location} is empty or its first update was cut short; run update(folder)"
             )
         header.check(self._embedder, self.location)
+        header.check_format(self.location)
         held = self._alone(self._store.count)
-        if header.digest is not None and held != header.chunks:
+        if header.whole and held != header.chunks:
             raise IndexFault(
                 f"the index {self.location} lost {header.chunks - held} chunks; run update(folder) to mend it"
             )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agentbudget.context.classify import label_of
 from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
 from agentbudget.context.pack import Passage, pack
 from agentbudget.errors import Mistake
-from agentbudget.privacy import DataClass, Privacy
-from agentbudget.privacy.classes import strictest
+from agentbudget.privacy import Label, Privacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,12 @@ class Retrieved:
     def __str__(self) -> str:
         return self.text
 
-    def classes(self, privacy: Privacy) -> dict[str, DataClass]:
-        """The class of each document that a passage is from, by these rules and by what the index knows of it."""
-        found: dict[str, DataClass] = {}
+    def label(self, privacy: Privacy) -> Label:
+        """The narrowest class of the passages, by these rules and by what the index knows, and whence it comes."""
+        label = Label()
         for passage in self.passages:
-            source = passage.chunk.source
-            own = privacy.class_of(source, getattr(passage.chunk, "metadata", None))
-            found[source] = strictest([own], least=found.get(source, "public"))
-        return found
+            label = label.joined(label_of(passage.chunk, privacy))
+        return label
 
 
 async def retrieve(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Final, Literal, Protocol, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from agentbudget.context import chunk as chunking
 from agentbudget.context import store as storing
-from agentbudget.context.chunk import Chunk
+from agentbudget.context.chunk import Chunk, Place
+from agentbudget.context.classify import classified, is_current, label_of, looked_through
 from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder
-from agentbudget.context.hosted import HostedEmbedder
-from agentbudget.context.load import Scan, Skipped, nothing_readable, read, scan
-from agentbudget.context.store import Place, Point, Store, Words, point_id
-from agentbudget.errors import IndexMismatch
+from agentbudget.context.header import FileState, Header
+from agentbudget.context.hosted import HostedEmbedder, destination_of
+from agentbudget.context.load import File, Scan, Skipped, nothing_readable, read, scan
+from agentbudget.context.metadata import Labels, Metadata, labelled
+from agentbudget.context.report import IndexReport, OnProgress, Progress, Work
+from agentbudget.context.store import Held, Point, Store, Words, point_id
+from agentbudget.privacy import Label, Privacy
 
 T = TypeVar("T")
 
@@ -35,133 +40,17 @@ class Alone(Protocol):
     def __call__(self, act: Callable[..., T], *args: Any) -> T: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What an update embeds: chunks of so many files, with ``characters`` and ``tokens`` in all.
-
-    ``done_tokens`` of them were embedded in ``compute_ns`` nanoseconds of wall time.
-    """
-
-    files: int
-    characters: int
-    tokens: int
-    done_tokens: int = 0
-    compute_ns: int = 0
-
-    @classmethod
-    def of(cls, chunks: Sequence[Chunk]) -> Self:
-        """The work of embedding these chunks, before the first."""
-        return cls(
-            files=len({chunk.source for chunk in chunks}),
-            characters=sum(len(chunk.text) for chunk in chunks),
-            tokens=sum(chunk.tokens for chunk in chunks),
-        )
-
-    @property
-    def expected_ns(self) -> int | None:
-        """What all of it takes at the speed measured so far; None before anything was embedded."""
-        return self.compute_ns * self.tokens // self.done_tokens if self.done_tokens else None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an update got: files read, then chunks embedded. ``work`` is known from the second stage on."""
-
-    stage: Literal["read", "embed"]
-    done: int
-    total: int
-    work: Work | None = None
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What an update did, in chunks: ``kept`` as they were (``moved`` of them to another place), ``embedded`` and
-    ``deleted``; ``skipped`` names files that could not be read and ``ignored`` counts those of other kinds.
-
-    ``tokens`` were embedded, in ``compute_ns`` nanoseconds of wall time; the whole update took ``seconds``.
-    """
-
-    documents: int
-    kept: int
-    moved: int
-    embedded: int
-    deleted: int
-    skipped: tuple[Skipped, ...]
-    ignored: int
-    tokens: int
-    compute_ns: int
-    seconds: float
-
-    @property
-    def chunks(self) -> int:
-        """Chunks in the index now."""
-        return self.kept + self.embedded
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What an index was built with, and from what.
-
-    ``digest`` is the folder's at the last complete update, and None while one is under way; ``chunks`` is None until
-    the first is complete. So whoever is killed in between leaves a mark, and the next update looks at everything.
-    """
-
-    embedder: str
-    folder: str
-    format: int = storing.FORMAT
-    chunker: str = chunking.VERSION
-    digest: str | None = None
-    chunks: int | None = None
-    documents: int = 0
-    skipped: tuple[Skipped, ...] = ()
-
-    @classmethod
-    def load(cls, stored: storing.Header, location: str) -> Self:
-        """From what `Store.header` gave. Raises `IndexMismatch` if another version wrote it."""
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            header = TypeAdapter(cls).validate_python(stored)
-        except ValidationError as error:
-            raise IndexMismatch(f"the index {location} was written by another version; {_REBUILD}") from error
-        if header.format != storing.FORMAT:
-            raise IndexMismatch(f"the index {location} has format {header.format}, not {storing.FORMAT}; {_REBUILD}")
-        return header
-
-    def check(self, embedder: Embedder, location: str) -> None:
-        """Raises `IndexMismatch` if vectors or chunks made now would not fit those that are there."""
-        if self.embedder != embedder.fingerprint:
-            raise IndexMismatch(
-                f"the index {location} was embedded by {self.embedder}, not by {embedder.fingerprint}; "
-                f"open it with that model, or {_REBUILD}"
-            )
-        if self.chunker != chunking.VERSION:
-            raise IndexMismatch(
-                f"the index {location} was cut by chunker {self.chunker}, this is {chunking.VERSION}; {_REBUILD}"
-            )
-
-    def check_folder(self, folder: Path, location: str) -> None:
-        """Raises `IndexMismatch` if the index mirrors another folder, whose chunks would all be dropped."""
-        if self.folder != str(folder):
-            raise IndexMismatch(
-                f"the index {location} holds {self.folder}, not {folder}; give each folder an index of its own "
-                f"(another path, collection or tenant), or {_REBUILD}"
-            )
-
-
-_REBUILD: Final = "embed everything again with update(folder, rebuild=True)"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Wanted:
-    """What the folder asks for: point id → chunk. Content that stands in several places is kept once."""
+    """What the folder asks for: point id → chunk, at every place where it stands; and the files that were read."""
 
     chunks: dict[str, Chunk]
-    documents: int
+    files: dict[str, FileState]
     skipped: tuple[Skipped, ...]
+
+    @property
+    def documents(self) -> int:
+        return sum(state.unreadable is None for state in self.files.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +63,8 @@ class Update:
     tenant: str
     alone: Alone
     stop: Event
+    labels: Labels | None
+    privacy: Privacy
     progress: OnProgress | None
 
     def run(self, folder: str | Path, *, rebuild: bool) -> IndexReport:
@@ -184,19 +75,14 @@ class Update:
         if header is not None and self._unchanged(header, found):
             return self._kept_all(header, found, started)
         wanted = self._read(found)
+        self._require_allowed(wanted)
         if header is None:
             self.alone(self.store.create, self.embedder.dim)
             header = Header(self.embedder.fingerprint, str(found.folder))
-        self._write(replace(header, digest=None))
+        self._write(replace(header, whole=False))
         report = self._apply(wanted, found, started)
         self._write(
-            replace(
-                header,
-                digest=found.digest,
-                chunks=len(wanted.chunks),
-                documents=wanted.documents,
-                skipped=wanted.skipped,
-            )
+            replace(header, format=storing.FORMAT, whole=True, chunks=len(wanted.chunks), files=wanted.files),
         )
         return report
 
@@ -210,21 +96,49 @@ class Update:
         return header
 
     def _write(self, header: Header) -> None:
-        self.alone(self.store.write_header, asdict(header))
+        self.alone(self.store.write_header, header.dump())
 
     def _unchanged(self, header: Header, found: Scan) -> bool:
-        return header.digest == found.digest and self.alone(self.store.count) == header.chunks
+        return (
+            header.whole
+            and len(header.files) == len(found.files)
+            and all(self._same(header.files.get(file.source), file) for file in found.files)
+            and self.alone(self.store.count) == header.chunks
+        )
+
+    def _same(self, state: FileState | None, file: File) -> bool:
+        """Whether a file is as it was, and everything that is known of it too."""
+        return (
+            state is not None
+            and (state.digest, state.size, state.modified_ns) == (file.digest, file.size, file.modified_ns)
+            and is_current(state.stated, self.privacy)
+            and state.metadata == self._labelled(file, state.stated)
+        )
+
+    def _labelled(self, file: File, stated: Metadata) -> dict[str, str]:
+        """All that is known of a file, its data class too."""
+        known = labelled(file.source, stated, file.modified_ns, self.labels)
+        return classified(file.source, stated, known, self.privacy)
+
+    def _require_allowed(self, wanted: _Wanted) -> None:
+        """Raise `DataRefused`, before anything is sent, if a chunk may not go where it would be embedded or kept."""
+        places = [destination_of(self.embedder), self.store.destination]
+        for destination in filter(None, places):
+            label = Label()
+            for chunk in wanted.chunks.values():
+                label = label.joined(label_of(chunk, self.privacy))
+            self.privacy.require(destination, label, what="a document")
 
     def _kept_all(self, header: Header, found: Scan, started: float) -> IndexReport:
-        unreadable = {item.source for item in found.skipped}
-        skipped = found.skipped + tuple(item for item in header.skipped if item.source not in unreadable)
+        wanted = _Wanted({}, dict(header.files), found.skipped)
         return IndexReport(
-            documents=header.documents,
+            documents=wanted.documents,
             kept=header.chunks or 0,
             moved=0,
+            relabelled=0,
             embedded=0,
             deleted=0,
-            skipped=skipped,
+            skipped=(*found.skipped, *_unreadable(header.files)),
             ignored=found.ignored,
             tokens=0,
             compute_ns=0,
@@ -233,37 +147,52 @@ class Update:
 
     def _read(self, found: Scan) -> _Wanted:
         chunks: dict[str, Chunk] = {}
-        skipped, documents = list(found.skipped), 0
+        files: dict[str, FileState] = {}
         for done, file in enumerate(found.files):
             self._tell("read", done, len(found.files))
-            document = read(file)
-            if not isinstance(document, Document):
-                skipped.append(document)
-                continue
-            documents += 1
-            for chunk in chunking.chunk(document, self.embedder.count_tokens):
-                chunks.setdefault(point_id(self.tenant, chunk.id), chunk)
-        if not documents:
-            raise nothing_readable(found.folder, tuple(skipped))
+            files[file.source], read_here = self._read_file(file)
+            for chunk in read_here:
+                key = point_id(self.tenant, chunk.id)
+                first = chunks.setdefault(key, chunk)
+                if first is not chunk:
+                    chunks[key] = replace(first, also=(*first.also, *chunk.places))
+        wanted = _Wanted(chunks, files, (*found.skipped, *_unreadable(files)))
+        if not wanted.documents:
+            raise nothing_readable(found.folder, wanted.skipped)
         self._tell("read", len(found.files), len(found.files))
-        return _Wanted(chunks, documents, tuple(skipped))
+        return wanted
+
+    def _read_file(self, file: File) -> tuple[FileState, tuple[Chunk, ...]]:
+        document = read(file)
+        if isinstance(document, Document):
+            document = looked_through(document, self.privacy)
+        stated: Metadata = {} if isinstance(document, Skipped) else document.metadata
+        metadata = self._labelled(file, stated)
+        state = FileState(file.digest, file.size, file.modified_ns, stated, metadata)
+        if isinstance(document, Skipped):
+            return replace(state, unreadable=document.reason), ()
+        chunks = chunking.chunk(replace(document, metadata=metadata), self.embedder.count_tokens)
+        return replace(state, chunks=len(chunks)), chunks
 
     def _apply(self, wanted: _Wanted, found: Scan, started: float) -> IndexReport:
-        held = self.alone(self.store.places)
+        held = self.alone(self.store.held)
         new = [(key, chunk) for key, chunk in wanted.chunks.items() if key not in held]
-        places = {key: Place(c.source, c.start, c.end) for key, c in wanted.chunks.items() if key in held}
-        moved = {key: place for key, place in places.items() if held[key] != place}
+        places = {key: chunk.places for key, chunk in wanted.chunks.items() if key in held}
+        changed = {key: standing for key, standing in places.items() if held[key].places != standing}
+        moved = sum(_spans(standing) != _spans(held[key].places) for key, standing in changed.items())
         gone = [key for key in held if key not in wanted.chunks]
+        self._make_filterable(wanted, held)
         work = self._embed(new)
-        if moved:
-            self.alone(self.store.move, moved)
+        if changed:
+            self.alone(self.store.move, changed)
         if gone:
             self.alone(self.store.delete, gone)
         self.alone(self.store.tidy, len(new) + len(gone))
         return IndexReport(
             documents=wanted.documents,
             kept=len(places),
-            moved=len(moved),
+            moved=moved,
+            relabelled=len(changed) - moved,
             embedded=len(new),
             deleted=len(gone),
             skipped=wanted.skipped,
@@ -272,6 +201,13 @@ class Update:
             compute_ns=work.compute_ns,
             seconds=time.perf_counter() - started,
         )
+
+    def _make_filterable(self, wanted: _Wanted, held: Mapping[str, Held]) -> None:
+        """Index the metadata keys that no chunk had so far."""
+        known = Counter(key for chunk in held.values() for place in chunk.places for key in place.metadata)
+        asked = {key for state in wanted.files.values() for key in state.metadata}
+        if new := sorted(asked - set(known)):
+            self.alone(self.store.filterable, new)
 
     def _embed(self, new: Sequence[tuple[str, Chunk]]) -> Work:
         """Embed and add in batches; returns what that was."""
@@ -302,3 +238,11 @@ class Update:
             raise Stopped
         if self.progress is not None:
             self.progress(Progress(stage, done, total, work))
+
+
+def _unreadable(files: Mapping[str, FileState]) -> tuple[Skipped, ...]:
+    return tuple(Skipped(source, state.unreadable) for source, state in files.items() if state.unreadable is not None)
+
+
+def _spans(places: Sequence[Place]) -> list[tuple[str, int, int]]:
+    return [(place.source, place.start, place.end) for place in places]

@@ -149,7 +149,7 @@ class _Characters:
 
     def __init__(self, text: str, data: bytes) -> None:
         self._same = len(text) == len(data)
-        self._starts = () if self._same else tuple(accumulate((len(c.encode("utf-8", "replace")) for c in text)))
+        self._starts = () if self._same else tuple(accumulate(len(c.encode("utf-8", "replace")) for c in text))
 
     def of(self, offset: int) -> int:
         return offset if self._same else bisect_right(self._starts, offset)

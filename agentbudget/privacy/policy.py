@@ -14,10 +14,14 @@ from agentbudget.errors import DataRefused, InvalidArgument, Mistake
 from agentbudget.models.base import Model
 from agentbudget.models.remote import is_loopback
 from agentbudget.privacy.classes import METADATA_KEY, DataClass, Label, checked, claimed, strictest, within
+from agentbudget.privacy.patterns import Group
 
 Action = Literal["refuse", "redact", "allow"]
 """What becomes of a prompt that would carry a secret off this machine: it is not sent; it is sent without; it is sent,
 and counted."""
+
+InDocuments = Literal["narrow", "mask"]
+"""What becomes of a document in which something is found: its class is narrower, or what was found is masked."""
 
 HERE: Final[DataClass] = "restricted"
 """The narrowest class: what stays on this machine may be anything."""
@@ -60,8 +64,10 @@ class Privacy:
     pass on what they get, as a proxy does.
 
     ``secrets`` and ``personal`` say what becomes of prompts that would carry credentials or personal data off this
-    machine; None looks for none. Both need ``pip install 'agentbudget-runtime[privacy]'``. Documents in which such
-    are found are ``confidential`` at least.
+    machine; None looks for none. Both need ``pip install 'agentbudget-runtime[privacy]'``. Where they are looked for,
+    ``documents`` says what becomes of a document that holds some: it is ``restricted`` if it holds a credential and
+    ``confidential`` if it holds personal data (``"narrow"``), or they are masked before anything is indexed
+    (``"mask"``).
 
     Raises `InvalidArgument`.
     """
@@ -75,6 +81,7 @@ class Privacy:
     forwards: frozenset[str] = frozenset()
     secrets: Action | None = None
     personal: Action | None = None
+    documents: InDocuments = "narrow"
 
     def __post_init__(self) -> None:
         for name in ("default", "task", "leaving"):
@@ -85,6 +92,12 @@ class Privacy:
             checked(data_class, argument=f"allow[{name!r}]")
         for name in ("secrets", "personal"):
             _checked_action(name, getattr(self, name))
+        if self.documents not in ("narrow", "mask"):
+            raise InvalidArgument(
+                f"documents must be 'narrow' or 'mask', not {self.documents!r}",
+                argument="documents",
+                value=self.documents,
+            )
         for host in self.private:
             _network(host)
 
@@ -129,6 +142,17 @@ class Privacy:
             raise refusal([destination.name], label, what=what)
 
     @property
+    def groups(self) -> frozenset[Group]:
+        """What is looked for."""
+        actions: tuple[tuple[Group, Action | None], ...] = (("secret", self.secrets), ("personal", self.personal))
+        return frozenset(group for group, action in actions if action is not None)
+
+    @property
+    def looking(self) -> str:
+        """What is looked for in documents, and what becomes of it, in words; empty for nothing."""
+        return f"{self.documents}:{','.join(sorted(self.groups))}" if self.looks else ""
+
+    @property
     def looks(self) -> bool:
         """Whether prompts that leave are searched for secrets or personal data."""
         return self.secrets is not None or self.personal is not None
@@ -138,9 +162,7 @@ class Privacy:
         return any(_covers(_network(known), host) for known in self.private)
 
 
-def refusal(
-    names: Iterable[str], label: Label, *, what: str, found: Mapping[str, int] | None = None
-) -> DataRefused:
+def refusal(names: Iterable[str], label: Label, *, what: str, found: Mapping[str, int] | None = None) -> DataRefused:
     """The error for a text that none of these destinations may have. Its message says what to change."""
     listed = tuple(names)
     if found:
@@ -154,9 +176,7 @@ def refusal(
             f"{what} is {label.told} and may not go to {' or '.join(listed)}, which is not on this machine: use a "
             f"model of this machine, or allow it by code with Privacy(allow={{{listed[0]!r}: {label.data_class!r}}})"
         )
-    return DataRefused(
-        message, data_class=label.data_class, sources=label.sources, destinations=listed, found=found
-    )
+    return DataRefused(message, data_class=label.data_class, sources=label.sources, destinations=listed, found=found)
 
 
 def _checked_action(name: str, action: object) -> None:

@@ -27,8 +27,9 @@ def clear(request: Request, privacy: Privacy) -> Cleared:
     Pictures are not searched. Raises `MissingDependency`.
     """
     actions: dict[Group, Action | None] = {"secret": privacy.secrets, "personal": privacy.personal}
-    finder = Finder.of(frozenset(group for group, action in actions.items() if action is not None))
-    clearing = _Clearing(finder, frozenset(group for group, action in actions.items() if action == "redact"))
+    clearing = _Clearing(
+        Finder.of(privacy.groups), frozenset(group for group, action in actions.items() if action == "redact")
+    )
     messages = tuple(clearing.message(message) for message in request.messages)
     refused = any(actions[group] == "refuse" for group in clearing.groups)
     return Cleared(replace(request, messages=messages) if clearing.changed else request, clearing.counts, refused)
@@ -36,12 +37,7 @@ def clear(request: Request, privacy: Privacy) -> Cleared:
 
 def redacted(text: str, privacy: Privacy) -> str:
     """`text` with placeholders for what must not leave, whatever the rules do with prompts that hold such."""
-    groups: frozenset[Group] = frozenset(
-        group
-        for group, action in (("secret", privacy.secrets), ("personal", privacy.personal))
-        if action is not None
-    )
-    return _Clearing(Finder.of(groups), groups).text(text)
+    return _Clearing(Finder.of(privacy.groups), privacy.groups).text(text)
 
 
 class _Clearing:

@@ -125,9 +125,7 @@ def book_free(
 class Attempt:
     """One billable request: its hold, its meter and its span. However it ends, it is booked as far as it is known."""
 
-    def __init__(
-        self, step: Step, way: Way, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft"
-    ) -> None:
+    def __init__(self, step: Step, way: Way, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft") -> None:
         self.model = model = way.model
         self.estimate = estimate
         meta = call_meta(step, model, purpose, estimate)

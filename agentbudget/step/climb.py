@@ -69,9 +69,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
     while True:
         way = rungs[rung]
         try:
-            answer, cap = await ask(
-                step, way, asked, output, purpose, trust_history=retries == 0, drafts=drafts
-            )
+            answer, cap = await ask(step, way, asked, output, purpose, trust_history=retries == 0, drafts=drafts)
         except InvalidOutput as error:  # the model saw for itself that it is no answer
             tried = _spoilt(way.model, error)
         else:

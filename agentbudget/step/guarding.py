@@ -68,10 +68,8 @@ def open_rungs(step: Step) -> Sequence[Model]:
     return [m for m in wanted if privacy.admits(Destination.of_model(m), label.data_class)] or wanted
 
 
-def require(ctx: Context, destination: Destination | None, *, what: str) -> None:
-    """Book and raise `DataRefused` if what the run carries may not go there. None: it goes nowhere."""
-    if destination is None:
-        return
+def require(ctx: Context, destination: Destination, *, what: str) -> None:
+    """Book and raise `DataRefused` if what the run carries may not go there."""
     label, privacy = ctx.carries, ctx.engine.privacy
     if privacy.admits(destination, label.data_class):
         return
@@ -102,9 +100,7 @@ def book_refusal(step: Step, model: str, label: Label, found: Mapping[str, int])
     telemetry.data_class(label.data_class, decision="refused", destination=model, found=found)
 
 
-def _sorted_out(
-    step: Step, models: Sequence[Model], request: Request, label: Label
-) -> tuple[list[Way], list[Way]]:
+def _sorted_out(step: Step, models: Sequence[Model], request: Request, label: Label) -> tuple[list[Way], list[Way]]:
     """The ways that are open, and those that are shut."""
     privacy = step.engine.privacy
     open_to: list[Way] = []

@@ -13,7 +13,6 @@ from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
 from agentbudget.paying import paid
-from agentbudget.privacy import Label
 from agentbudget.settling import settled
 from agentbudget.step.guarding import require
 from agentbudget.step.identity import digest, unused_id
@@ -35,28 +34,21 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
     meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
     if ctx.subject is not None:
         meta["about"] = ctx.subject
-    require(ctx, index.embeds_at, what="the question")
+    for destination in index.goes_to:
+        require(ctx, destination, what="the question")
     hold = _reserve(ctx, question, meta)
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold))
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
-        label = _label(ctx, found)
+        label = found.label(engine.privacy)
         ctx.saw(label)
         detail = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
         settled(hold, Amount(cost), {**detail, "data_class": label.data_class, "sources": list(label.sources)})
         told = label.data_class
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
     return found
-
-
-def _label(ctx: Context, found: Retrieved) -> Label:
-    """The class of what was found, by the documents that it is from."""
-    label = Label()
-    for source, data_class in found.classes(ctx.engine.privacy).items():
-        label = label.joined(Label(data_class, (source,)))
-    return label
 
 
 def _pay(ctx: Context, hold: Hold, name: str, price: Price, most: Usage) -> AbstractContextManager[Meter]:

@@ -3,19 +3,25 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from agentbudget.context import FastEmbedder
+from agentbudget.context.edge import EdgeStore
 from agentbudget.context.embed import Vector
+from agentbudget.context.index import DocumentIndex
+from agentbudget.context.remote import RemoteStore
+from agentbudget.context.store import Store
 from agentbudget.errors import WeightsError
 from agentbudget.models import catalog
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
+Reopen = Callable[..., DocumentIndex]
 
 
 class WordEmbedder:
@@ -90,6 +96,34 @@ def write(tmp_path: Path) -> Write:
         return folder
 
     return write_files
+
+
+@pytest.fixture(params=["edge", "remote"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path, words: WordEmbedder) -> Iterator[Reopen]:
+    """Opens the same index again and again, as one tenant or another; the one opened before must be closed."""
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(":memory:")
+
+    def open_it(*, tenant: str = "default", embedder: WordEmbedder | None = None) -> DocumentIndex:
+        store: Store
+        if request.param == "edge":
+            store = EdgeStore(tmp_path / "index", collection="c", tenant=tenant)
+        else:
+            store = _Shared(client, location="memory", collection="c", tenant=tenant)
+        return DocumentIndex(store, embedder or words, tenant=tenant)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Payload indexes have no effect in the local Qdrant")
+        yield open_it
+    client.close()
+
+
+class _Shared(RemoteStore):
+    """A store whose server outlives it."""
+
+    def close(self) -> None:
+        pass
 
 
 def pdf_bytes(*pages: str) -> bytes:

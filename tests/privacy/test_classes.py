@@ -29,7 +29,9 @@ def test_the_strictest_is_none_wider_than_any(classes: list[str], least: str) ->
 
 
 def test_a_class_that_nobody_knows_is_refused_in_code_and_narrowest_in_a_text() -> None:
-    with pytest.raises(InvalidArgument, match="must be one of public, internal, confidential, restricted, not 'secret'"):
+    with pytest.raises(
+        InvalidArgument, match="must be one of public, internal, confidential, restricted, not 'secret'"
+    ):
         checked("secret", argument="data_class")
     assert claimed(" Confidential ") == "confidential"
     assert claimed("top secret") == claimed("") == claimed(None) == "restricted"

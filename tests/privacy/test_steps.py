@@ -137,14 +137,13 @@ async def test_a_refusal_is_an_entry_of_the_journal_a_line_of_the_statement_and_
     shown = str(statement)
     assert "confidential: 1 step" in shown
     assert "may not go to scripted:cloud" in shown
-    events = [event for span in captured.spans for event in span.events if event.name == "agentbudget.data_class"]
-    assert [dict(event.attributes or {}) for event in events] == [
-        {
-            "agentbudget.data_class": "confidential",
-            "agentbudget.data_class.decision": "refused",
-            "agentbudget.data_class.destination": "scripted:cloud",
-        }
-    ]
+    events = [event for span in captured.spans for event in span.events]
+    told = {
+        "agentbudget.data_class": "confidential",
+        "agentbudget.data_class.decision": "refused",
+        "agentbudget.data_class.destination": "scripted:cloud",
+    }
+    assert events == [("agentbudget.data_class", told)]
     assert "Ada" not in captured.dump()
     assert "pay.md" not in captured.dump()
 
