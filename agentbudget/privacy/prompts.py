@@ -27,9 +27,8 @@ def clear(request: Request, privacy: Privacy) -> Cleared:
     Pictures are not searched. Raises `MissingDependency`.
     """
     actions: dict[Group, Action | None] = {"secret": privacy.secrets, "personal": privacy.personal}
-    clearing = _Clearing(
-        Finder.of(privacy.groups), frozenset(group for group, action in actions.items() if action == "redact")
-    )
+    removed = frozenset(group for group, action in actions.items() if action == "redact")
+    clearing = _Clearing(Finder.of(privacy.groups), removed)
     messages = tuple(clearing.message(message) for message in request.messages)
     refused = any(actions[group] == "refuse" for group in clearing.groups)
     return Cleared(replace(request, messages=messages) if clearing.changed else request, clearing.counts, refused)
