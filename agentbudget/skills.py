@@ -26,6 +26,7 @@ from typing import (
     overload,
 )
 
+from agentbudget.cache.policy import Cache, caching
 from agentbudget.errors import InvalidArgument, SkillError
 from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
@@ -111,6 +112,7 @@ class Skill(Generic[P, R]):
         temperature: float = 0.0,
         hold: Hold = "quantile",
         data_class: DataClass | None = None,
+        cache: Cache = "exact",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
         self.function = function
@@ -124,6 +126,7 @@ class Skill(Generic[P, R]):
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
         self.data_class = _data_class(data_class)
+        self.caching = caching(cache)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -242,6 +245,7 @@ def skill(
     temperature: float = 0.0,
     hold: Hold = "quantile",
     data_class: DataClass | None = None,
+    cache: Cache = "exact",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -256,6 +260,7 @@ def skill(
     temperature: float = 0.0,
     hold: Hold = "quantile",
     data_class: DataClass | None = None,
+    cache: Cache = "exact",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -269,8 +274,9 @@ def skill(
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
-    for a skill that streams, or a `Budget` that each call may hold at most. ``data_class``: that of what the skill
-    brings into the run (its arguments, its prompt, what it looks up), if that is narrower than what the run has seen.
+    for a skill that streams, or a `Budget` that each call may hold at most. ``cache``: whether answers may be reused
+    (`agentbudget.cache`): ``"exact"``, ``"off"``, or a ``timedelta``, how old one may be. ``data_class``: that of what
+    the skill brings into the run (its arguments, its prompt, what it looks up), if narrower than what the run has seen.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -285,6 +291,7 @@ def skill(
             temperature=temperature,
             hold=hold,
             data_class=data_class,
+            cache=cache,
         )
 
     return decorate if function is None else decorate(function)

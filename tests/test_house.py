@@ -45,7 +45,7 @@ ALONE = {
     "langchain": {"langchain.middleware"},
     "langgraph": {"graph"},
     "matplotlib": {"evals.plot"},
-    "opentelemetry": {"telemetry"},
+    "opentelemetry": {"telemetry.backend", "telemetry.capture", "telemetry.export"},
     "psycopg": {"ledger.postgres"},
 }
 """Packages that these modules alone may import."""

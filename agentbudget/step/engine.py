@@ -15,6 +15,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
 from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
+from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
@@ -37,7 +38,7 @@ class Event:
 class Scope:
     """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
 
-    ``mark`` is the class of the narrowest text that the run has seen.
+    ``mark`` is the class of the narrowest text that the run has seen, ``reading`` what it has read of its documents.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class Scope:
     feature: str | None = None
     tenant: str = "default"
     started_ns: int = field(default_factory=time.time_ns)
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
     mark: Mark = field(default_factory=Mark, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
         settled(hold, Amount(cost), {**detail, "data_class": label.data_class, "sources": list(label.sources)})
         told = label.data_class
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
+    ctx.scope.reading.add(found.passages, ctx.step)
     return found
 
 

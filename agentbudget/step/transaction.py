@@ -44,6 +44,7 @@ class Step:
         self.parent = ctx.step
         self.outer = ctx
         self.context = replace(ctx, step=self, ticket=None, subject=None)
+        self.sample = key
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
@@ -59,6 +60,11 @@ class Step:
         told = json.dumps([stable(self.arguments), key], sort_keys=True)
         place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
         return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
+
+    @property
+    def above(self) -> tuple[Step, ...]:
+        """The steps that this one is a part of, the nearest first."""
+        return () if self.parent is None else (self.parent, *self.parent.above)
 
     @property
     def funds(self) -> Funds:
@@ -159,7 +165,7 @@ class Step:
             span.closed(record)
             if span.is_heard:
                 elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
-                span.balance(self.engine.ledger.balance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+                span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
         self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
