@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -450,9 +450,8 @@ def _carried(ledger: Ledger, record: RunRecord) -> Label:
     for hold in ledger.holds(prefix=f"{record.run_id}/"):
         for told in (hold.meta, hold.detail):
             if (said := told.get(METADATA_KEY)) is not None:
-                sources = told.get("sources")
-                named = tuple(map(str, sources)) if isinstance(sources, list | tuple) else ()
-                label = label.joined(Label(claimed(said), named))
+                named = cast("Sequence[object]", told.get("sources") or ())
+                label = label.joined(Label(claimed(said), tuple(map(str, named))))
     return label
 
 

@@ -125,7 +125,7 @@ class Skill(Generic[P, R]):
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
-        self.data_class = _data_class(data_class)
+        self.data_class: DataClass | None = _data_class(data_class)
         self.caching = caching(cache)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__

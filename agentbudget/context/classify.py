@@ -58,7 +58,11 @@ def is_current(stated: Mapping[str, str], privacy: Privacy) -> bool:
 
 def classified(source: str, stated: Mapping[str, str], known: Mapping[str, str], privacy: Privacy) -> dict[str, str]:
     """What is known of a file with its class: by the rules, and narrower by what it or its owner says, or it holds."""
-    classes = [privacy.class_of(source, stated), privacy.class_of(source, known), *_of_found(stated.get(FOUND, ""))]
+    classes: list[DataClass] = [
+        privacy.class_of(source, stated),
+        privacy.class_of(source, known),
+        *_of_found(stated.get(FOUND, "")),
+    ]
     kept = {key: value for key, value in known.items() if key not in (LOOKED, FOUND)}
     if FOUND in stated:
         kept[FOUND] = stated[FOUND]
@@ -76,7 +80,12 @@ def label_of(chunk: Chunk, privacy: Privacy) -> Label:
 def _of_found(found: str) -> list[DataClass]:
     """A credential is restricted, personal data are confidential."""
     groups = {one.partition(":")[0] for one in found.split(",") if one}
-    return [*(["restricted"] if "secret" in groups else []), *(["confidential"] if "personal" in groups else [])]
+    found: list[DataClass] = []
+    if "secret" in groups:
+        found.append("restricted")
+    if "personal" in groups:
+        found.append("confidential")
+    return found
 
 
 def _masked(document: Document, found: tuple[Finding, ...], finder: Finder) -> Document:

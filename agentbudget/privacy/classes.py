@@ -31,7 +31,11 @@ def rank(data_class: DataClass) -> int:
 
 def strictest(classes: Iterable[DataClass], *, least: DataClass = "public") -> DataClass:
     """The narrowest of `classes`, and no wider than `least`."""
-    return max(classes, key=rank, default=least) if least == "public" else max([least, *classes], key=rank)
+    found: DataClass = least
+    for data_class in classes:
+        if rank(data_class) > rank(found):
+            found = data_class
+    return found
 
 
 def within(data_class: DataClass, ceiling: DataClass) -> bool:
@@ -62,7 +66,10 @@ def checked(value: object, *, argument: str) -> DataClass:
 def claimed(value: object) -> DataClass:
     """What a text says of its own class. A word that nobody knows is taken for the narrowest."""
     word = str(value).strip().casefold()
-    return next((data_class for data_class in CLASSES if data_class == word), "restricted")
+    for data_class in CLASSES:
+        if data_class == word:
+            return data_class
+    return "restricted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Privacy:
 
     def class_of(self, source: str, metadata: Mapping[str, str] | None = None) -> DataClass:
         """The class of a document: what the rules say (without one: the default), or narrower if it says so itself."""
-        ruled = [data_class for pattern, data_class in self.rules.items() if _matches(source, pattern)]
+        ruled: list[DataClass] = [data_class for pattern, data_class in self.rules.items() if _matches(source, pattern)]
         least = strictest(ruled) if ruled else self.default
         said = (metadata or {}).get(METADATA_KEY)
         return least if said is None else strictest([claimed(said)], least=least)
@@ -191,7 +191,7 @@ def _matches(source: str, pattern: str) -> bool:
     side. ``hr`` and ``hr/`` mean all below; a leading ``**/`` may be nothing."""
     path, glob = _plain(source), _plain(pattern)
     folder = glob.rstrip("/")
-    globs = {glob, f"{folder}/*"} | ({glob[3:]} if glob.startswith("**/") else set())
+    globs = [glob, f"{folder}/*", *([glob[3:]] if glob.startswith("**/") else [])]
     return any(fnmatchcase(path, each) for each in globs)
 
 

@@ -27,7 +27,7 @@ def clear(request: Request, privacy: Privacy) -> Cleared:
     Pictures are not searched. Raises `MissingDependency`.
     """
     actions: dict[Group, Action | None] = {"secret": privacy.secrets, "personal": privacy.personal}
-    removed = frozenset(group for group, action in actions.items() if action == "redact")
+    removed: frozenset[Group] = frozenset(group for group, action in actions.items() if action == "redact")
     clearing = _Clearing(Finder.of(privacy.groups), removed)
     messages = tuple(clearing.message(message) for message in request.messages)
     refused = any(actions[group] == "refuse" for group in clearing.groups)

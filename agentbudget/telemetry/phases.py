@@ -135,8 +135,6 @@ def data_class(
     backend = listening()
     if backend is None:
         return
-    from opentelemetry import trace
-
     told = {Ours.DATA_CLASS: data_class, Ours.DECISION: decision, Ours.DESTINATION: destination}
     kinds = [f"{kind}:{count}" for kind, count in sorted((found or {}).items())]
-    trace.get_current_span().add_event(Ours.DATA_CLASS, {**told, Ours.FOUND: kinds} if kinds else told)
+    backend.api.trace.get_current_span().add_event(Ours.DATA_CLASS, {**told, Ours.FOUND: kinds} if kinds else told)

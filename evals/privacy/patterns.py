@@ -29,9 +29,8 @@ def main(data: Path | None, most: int) -> None:
         print(_row(group, labelled, found))
     print("\nmissed: " + (_counted(_missed(labelled, found)) or "nothing"))
     print("found wrongly: " + (_counted(_wrong(labelled, found)) or "nothing"))
-    print(
-        "\n| text | documents | characters | with a finding | kinds | CPU µs a 1,000 tokens |\n|---|--:|--:|--:|---|--:|"
-    )
+    print("\n| text | documents | characters | with a finding | kinds | CPU µs a 1,000 tokens |")
+    print("|---|--:|--:|--:|---|--:|")
     print(_on("the handbook", _handbook(), finder))
     for name in CORPORA if data is not None else ():
         print(_on(name, _texts(data, name, most), finder))
@@ -41,13 +40,9 @@ def _row(group: Group, labelled: list[Sample], found: list[tuple[Finding, ...]])
     truths = [(truth, hits) for sample, hits in zip(labelled, found, strict=True) for truth in sample.truths]
     wanted = [(truth, hits) for truth, hits in truths if truth.group == group]
     right = sum(_covered(truth, hits) for truth, hits in wanted)
-    alarms = [hit for sample, hits in zip(labelled, found, strict=True) for hit in hits if hit.group == group]
-    wrong = sum(
-        not _meets(hit, sample)
-        for sample, hits in zip(labelled, found, strict=True)
-        for hit in hits
-        if hit.group == group
-    )
+    pairs = zip(labelled, found, strict=True)
+    alarms = [(hit, one) for one, hits in pairs for hit in hits if hit.group == group]
+    wrong = sum(not _meets(hit, one) for hit, one in alarms)
     precision = (len(alarms) - wrong) / len(alarms) if alarms else 1.0
     return f"| {group} | {len(wanted)} | {right} | {right / len(wanted):.3f} | {wrong} | {precision:.3f} |"
 

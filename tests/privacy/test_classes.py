@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentbudget.errors import InvalidArgument
-from agentbudget.privacy import CLASSES, Label, Mark
+from agentbudget.privacy import CLASSES, DataClass, Label, Mark
 from agentbudget.privacy.classes import checked, claimed, rank, strictest, within
 
 any_class = st.sampled_from(CLASSES)
@@ -22,10 +22,8 @@ def test_classes_are_ordered_from_public_to_restricted() -> None:
 
 
 @given(st.lists(any_class), any_class)
-def test_the_strictest_is_none_wider_than_any(classes: list[str], least: str) -> None:
-    known = [checked(one, argument="class") for one in classes]
-    found = strictest(known, least=checked(least, argument="least"))
-    assert rank(found) == max(map(rank, [*known, checked(least, argument="least")]))
+def test_the_strictest_is_none_wider_than_any(classes: list[DataClass], least: DataClass) -> None:
+    assert rank(strictest(classes, least=least)) == max(map(rank, [*classes, least]))
 
 
 def test_a_class_that_nobody_knows_is_refused_in_code_and_narrowest_in_a_text() -> None:
@@ -52,10 +50,10 @@ def test_a_label_names_few_sources() -> None:
 
 
 @given(st.lists(any_class))
-def test_a_mark_never_falls(classes: list[str]) -> None:
+def test_a_mark_never_falls(classes: list[DataClass]) -> None:
     mark, seen = Mark(), [rank("internal")]
     for one in classes:
-        mark.rise(Label(checked(one, argument="class")))
+        mark.rise(Label(one))
         seen.append(rank(mark.label.data_class))
     assert seen == sorted(seen)
 

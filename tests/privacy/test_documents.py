@@ -192,5 +192,5 @@ async def test_confidential_documents_are_not_kept_by_a_server_elsewhere(write: 
     folder = write({"hr/pay.md": "The salary of the stoker is 7 coins."})
     url = "https://qdrant.invalid:6333"
     async with open_index(url, embedder=words, privacy=RULES) as index:
-        with pytest.raises(DataRefused, match="may not go to https://qdrant.invalid:6333"):
+        with pytest.raises(DataRefused, match=r"may not go to https://qdrant\.invalid:6333"):
             await index.update(folder, rebuild=True)
