@@ -26,14 +26,15 @@ def encode_completion(completion: Completion) -> bytes:
 
 def decode_completion(value: bytes) -> Completion:
     """The answer again. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for bytes that are none."""
-    data = json.loads(value)
+    data = json.loads(value.decode())
+    calls = data.get("calls")
     return Completion(
         text=data["text"],
         finish=data["finish"],
         usage=Usage.from_dict(data["usage"]),
         served_by=data["served_by"],
         confidence=data["confidence"],
-        calls=tuple(ToolCall(*call) for call in data.get("calls", ())),
+        calls=tuple(ToolCall(*call) for call in calls) if calls else (),
         echo=data.get("echo", ""),
     )
 

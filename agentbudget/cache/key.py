@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Final
 
 from agentbudget.models.base import Message, Model, Request
+
+_encoded: Final = json.JSONEncoder(sort_keys=True).encode
 
 
 def answer_key(
@@ -43,7 +46,7 @@ def answer_key(
 
 def hashed(parts: Mapping[str, object]) -> str:
     """Forty hexadecimal digits for named parts. They are hashed as JSON, so that no part can pass for another."""
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+    return hashlib.blake2b(_encoded(parts).encode(), digest_size=20).hexdigest()
 
 
 def _told(message: Message) -> list[object]:

@@ -42,8 +42,15 @@ TABLES: Final = (
        BEGIN DELETE FROM entries WHERE id = old.entry; END""",
 )
 
-FIND: Final = """SELECT k.key, e.id, e.value, e.cost_usd_nano, e.created_ns FROM keys k JOIN entries e ON e.id = k.entry
-    WHERE k.key IN ({marks}) AND (k.expires_ns IS NULL OR k.expires_ns > ?)"""
+
+def find(keys: int) -> str:
+    """What stands under so many keys, and is not past its time."""
+    return f"""SELECT k.key, e.id, e.value, e.cost_usd_nano, e.created_ns FROM keys k JOIN entries e ON e.id = k.entry
+        WHERE k.key IN ({",".join("?" * keys)}) AND (k.expires_ns IS NULL OR k.expires_ns > ?)"""
+
+
+FIND_ONE: Final = find(1)
+FIND_TWO: Final = find(2)
 ADD: Final = """INSERT INTO entries
     (kind, tenant, skill, skill_version, model, value, cost_usd_nano, bytes, created_ns, worth)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, age + 1.0 * ?7 / ?8 FROM totals"""

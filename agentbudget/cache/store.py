@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from agentbudget.cache import schema
 from agentbudget.cache.label import Kind, Label, Which
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
 
-TOUCHES: Final = 64
+TOUCHES: Final = 256
 """Hits that are noted in memory before they are written: a look-up writes nothing by itself."""
 
 EVICTED: Final = 32
@@ -43,12 +43,11 @@ class Limits:
             raise Mistake(f"a cache must have room for something, not {self}: a skill's cache='off' keeps nothing")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """An entry as it stands under `key`. ``cost_usd_nano`` is what it cost when it was bought."""
 
-    entry: int
     key: str
+    entry: int
     value: bytes
     cost_usd_nano: int
     created_ns: int
@@ -106,11 +105,16 @@ class Store:
 
     def find(self, keys: Sequence[str]) -> list[Row]:
         """What stands under these keys, in their order, without what is past its time."""
-        marks = ",".join("?" * len(keys))
-        with self._using() as db:
-            found = db.execute(schema.FIND.format(marks=marks), (*keys, self._clock_ns())).fetchall()
-        rows = {key: Row(entry, key, value, cost, created) for key, entry, value, cost, created in found}
-        return [rows[key] for key in keys if key in rows]
+        sql = schema.FIND_ONE if len(keys) == 1 else schema.FIND_TWO if len(keys) == 2 else schema.find(len(keys))
+        values = (*keys, self._clock_ns())
+        with self._lock:
+            try:
+                found = self._usable().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+        if len(found) > 1:
+            found.sort(key=lambda row: keys.index(row[0]))
+        return [Row._make(row) for row in found]
 
     def touch(self, entry: int) -> None:
         """Note that an entry was asked for again."""
@@ -178,10 +182,14 @@ class Store:
 
     def _forget(self, chosen: str, values: Sequence[object]) -> int:
         with self._writing() as db:
-            self._touched.clear()
+            db.execute("PRAGMA secure_delete = ON")  # what has to go is overwritten, not only let go of
             before = _count(db)
             db.execute(f"DELETE FROM keys WHERE entry IN ({chosen})", values)
-            return before - _count(db)
+            gone = before - _count(db)
+        with self._using() as db:
+            db.execute("PRAGMA secure_delete = OFF")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return gone
 
     def kept(self) -> list[Kept]:
         """What is kept of each kind that there is."""

@@ -60,6 +60,11 @@ class HostedEmbedder(Protocol):
         """Where it is asked."""
         ...
 
+    @property
+    def price(self) -> Price:
+        """What a token costs."""
+        ...
+
     def paid_by(self, pay: Pay) -> Embedder:
         """The same embedder, its requests paid for by `pay`."""
         ...
@@ -71,8 +76,11 @@ def paid_for(embedder: Embedder, pay: Pay | None) -> Embedder:
 
 
 def destination_of(embedder: Embedder) -> Destination | None:
-    """Where texts go to be embedded; None if they stay in this process."""
-    return Destination.at(embedder.name, embedder.address) if isinstance(embedder, HostedEmbedder) else None
+    """Where texts go to be embedded: whatever has an address is elsewhere. None if they stay in this process."""
+    address = getattr(embedder, "address", None)
+    if not isinstance(address, str):
+        return None
+    return Destination.at(str(getattr(embedder, "name", address)), address)
 
 
 class OpenAIEmbedder:

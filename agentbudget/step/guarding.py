@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentbudget import telemetry
 from agentbudget.ledger import Hold
@@ -36,36 +36,80 @@ class Way:
     found: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-def ways(step: Step, request: Request, *, escalate: bool = True) -> tuple[Way, ...]:
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """The ways that are open, weakest first, and those that are shut to a request."""
+
+    open: tuple[Way, ...]
+    shut: tuple[Way, ...]
+
+
+def ways(step: Step, request: Request, *, tier: str | None = None, escalate: bool = True) -> tuple[Way, ...]:
     """The rungs for this request, weakest first: those of the skill that may see it, else the strongest that may.
 
-    Each of the skill's rungs that may not is booked, once a step. Raises `DataRefused` where no rung of the ladder may.
+    Each that may not is booked, once a step. Raises `DataRefused` where no rung of the ladder may.
     """
-    label, ladder = step.context.carries, step.engine.ladder
-    wanted = ladder.climb(step.skill.tier, step.skill.escalate if escalate else None)
-    open_to, refused = _sorted_out(step, wanted, request, label)
-    if not open_to:
-        others = [model for model in reversed(ladder.models) if model not in wanted]
-        for model in others:
-            found, shut = _sorted_out(step, [model], request, label)
-            refused += shut
-            if found:
-                open_to = found
-                break
-    for shut in refused:
-        book_refusal(step, shut.model.name, label, shut.found)
-    if not open_to:
-        found = {kind: count for shut in refused for kind, count in shut.found.items()}
-        raise refusal([shut.model.name for shut in refused], label, what=f"what {step.skill.name!r} asks", found=found)
-    return tuple(open_to)
+    found = sort_ways(step, request, tier=tier, escalate=escalate)
+    for way in found.shut:
+        book_refusal(step, way.model.name, way.found)
+    return found.open or _refuse(step, found)
+
+
+def sort_ways(step: Step, request: Request, *, tier: str | None = None, escalate: bool = True) -> Sorted:
+    """Which rungs may see the request, by the class of what the step carries and by what is found in it.
+
+    Not even a count is asked of a model that may not: a server that counts reads what it counts.
+    """
+    skill, ladder = step.skill, step.engine.ladder
+    wanted = ladder.climb(tier or skill.tier, skill.escalate if escalate and tier is None else None)
+    sorted_ones = [_looked_at(step, model, request) for model in wanted]
+    opened = tuple(way for way, may in sorted_ones if may)
+    shut = [way for way, may in sorted_ones if not may]
+    if opened:
+        return Sorted(opened, tuple(shut))
+    for model in reversed(ladder.models):
+        if model not in wanted:
+            way, may = _looked_at(step, model, request)
+            if may:
+                return Sorted((way,), tuple(shut))
+            shut.append(way)
+    return Sorted((), tuple(shut))
+
+
+def open_ways(step: Step, request: Request) -> tuple[Way, ...]:
+    """`ways`, before the step has a hold: what is refused on the way is booked when it is carried out.
+
+    Where nothing is open, that is booked on whoever calls the step, and raised: no money is reserved.
+    """
+    found = sort_ways(step, request)
+    if not found.open:
+        for way in found.shut:
+            note(step.outer, REFUSAL, step.context.carries, model=way.model.name, found=dict(way.found))
+    return found.open or _refuse(step, found)
+
+
+def _refuse(step: Step, found: Sorted) -> NoReturn:
+    counts = {kind: count for way in found.shut for kind, count in way.found.items()}
+    names = [way.model.name for way in found.shut]
+    raise refusal(names, step.context.carries, what=f"what {step.skill.name!r} asks", found=counts)
+
+
+def _looked_at(step: Step, model: Model, request: Request) -> tuple[Way, bool]:
+    """The way to a model, and whether it is open."""
+    privacy, destination = step.engine.privacy, Destination.of_model(model)
+    if not privacy.admits(destination, step.context.carries.data_class):
+        return Way(model, request), False
+    if not (privacy.looks and privacy.leaves(destination)):
+        return Way(model, request), True
+    cleared: Cleared = clear(request, privacy)
+    return Way(model, cleared.request, cleared.found), not cleared.refused
 
 
 def open_rungs(step: Step) -> Sequence[Model]:
-    """The rungs that the step may climb by what is known of it before it runs; all of them if that leaves none."""
+    """The rungs of a step whose prompts are not known before it runs: those that may see what it carries, else all."""
     wanted = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
-    label = step.context.carries
-    privacy = step.engine.privacy
-    return [m for m in wanted if privacy.admits(Destination.of_model(m), label.data_class)] or wanted
+    data_class, privacy = step.context.carries.data_class, step.engine.privacy
+    return [model for model in wanted if privacy.admits(Destination.of_model(model), data_class)] or wanted
 
 
 def require(ctx: Context, destination: Destination, *, what: str) -> None:
@@ -88,37 +132,21 @@ def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:
         hold = ledger.reserve(hold_id, ZERO, within=base, meta=meta)
     else:
         hold = ledger.reserve(hold_id, ZERO, accounts=ctx.scope.accounts(), meta=meta)
-    hold.void(reason=_said(kind, label, told.get("model")))
+    hold.void(reason=_said(kind, label, told.get("model"), told.get("found")))
 
 
-def book_refusal(step: Step, model: str, label: Label, found: Mapping[str, int]) -> None:
+def book_refusal(step: Step, model: str, found: Mapping[str, int]) -> None:
     """Say in the journal, once a step, that a model must not see what the step carries."""
     if model in step.refused:
         return
     step.refused.add(model)
+    label = step.context.carries
     note(step.context, REFUSAL, label, model=model, skill=step.skill.name, found=dict(found))
     telemetry.data_class(label.data_class, decision="refused", destination=model, found=found)
 
 
-def _sorted_out(step: Step, models: Sequence[Model], request: Request, label: Label) -> tuple[list[Way], list[Way]]:
-    """The ways that are open, and those that are shut."""
-    privacy = step.engine.privacy
-    open_to: list[Way] = []
-    shut: list[Way] = []
-    for model in models:
-        destination = Destination.of_model(model)
-        if not privacy.admits(destination, label.data_class):
-            shut.append(Way(model, request))
-        elif privacy.looks and privacy.leaves(destination):
-            cleared: Cleared = clear(request, privacy)
-            way = Way(model, cleared.request, cleared.found)
-            (shut if cleared.refused else open_to).append(way)
-        else:
-            open_to.append(Way(model, request))
-    return open_to, shut
-
-
-def _said(kind: str, label: Label, model: object) -> str:
+def _said(kind: str, label: Label, model: object, found: Mapping[str, int] | None) -> str:
     if kind == REFUSAL:
-        return f"{label.told} may not go to {model}"
+        counted = ", ".join(f"{count} {name}" for name, count in sorted((found or {}).items()))
+        return f"{counted or label.told} may not go to {model}"
     return f"the run carries {label.told} from here on" if kind == LABEL else label.told

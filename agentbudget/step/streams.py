@@ -21,7 +21,7 @@ from agentbudget.money import Amount
 from agentbudget.skills import Output
 from agentbudget.step.calls import Attempt, call_meta, pause
 from agentbudget.step.guarding import Way, ways
-from agentbudget.step.kept import asked_of, book_free, paid_once
+from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
@@ -178,6 +178,7 @@ class ReplyStream:
                 attempt.failed(error)
                 raise
             attempt.answered(answer, _TEXT, asked)
+            await learn(self._step, asked, answer)
         self._conclude(answer, growth)
 
     def _forget_bound(self, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentbudget import telemetry
@@ -17,17 +18,19 @@ from agentbudget.ledger import Hold
 from agentbudget.money import ZERO, Amount
 from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
-from agentbudget.step.engine import Event, Phase
+from agentbudget.step.engine import Event, Phase, nobody
 from agentbudget.step.funds import Funds, reserve_step
-from agentbudget.step.guarding import open_rungs
+from agentbudget.step.guarding import open_rungs, open_ways
 from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
 if TYPE_CHECKING:
     from agentbudget.estimate import CallEstimate
+    from agentbudget.models.base import Request
     from agentbudget.step.context import Context
     from agentbudget.step.streams import ReplyStream
 
+_encode = json.JSONEncoder(sort_keys=True).encode
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ class Step:
 
     def _identity(self, key: str | None) -> str:
         """Stable over a resume: where in the graph, which skill, which arguments."""
-        told = json.dumps([stable(self.arguments), key], sort_keys=True)
+        told = _encode([stable(self.arguments), key])
         place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
         return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
 
@@ -112,8 +115,12 @@ class Step:
         if self.skill.has_body:
             result = self.skill.function(self.context, **self.arguments)
             return await result
-        request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
-        return (await climb(self, request, self.skill.output, self.skill.accept)).value
+        return (await climb(self, self._request, self.skill.output, self.skill.accept)).value
+
+    @cached_property
+    def _request(self) -> Request:
+        """What a skill without a body asks."""
+        return request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
 
     async def _close_streams(self) -> None:
         """End what the skill left open of its streams: they are paid for within this step."""
@@ -126,14 +133,7 @@ class Step:
     async def _estimate(self) -> tuple[Amount, Amount]:
         """What the step should cost, and the most: a call on each rung that it may climb, checks included."""
         expected, bound = ZERO, ZERO
-        for number, model in enumerate(open_rungs(self)):
-            if self.skill.has_body:
-                call = likely = size_body(self.engine, self.skill, model)
-            else:
-                request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
-                estimate = await size_call(self.engine, self.skill, model, request)
-                self.estimates[model.name] = estimate
-                call, likely = estimate.bound, estimate.expected
+        for number, (call, likely) in enumerate(await self._sized()):
             checks = checks_bound(self.engine, self.skill)
             bound = bound + call + checks
             if number == 0:
@@ -141,6 +141,18 @@ class Step:
         if self.skill.budget is not None:
             bound = capped(bound, self.skill.budget)
         return expected, bound
+
+    async def _sized(self) -> list[tuple[Amount, Amount]]:
+        """A call on each rung that the step may climb: the most, and what it should cost."""
+        if self.skill.has_body:
+            sizes = (size_body(self.engine, self.skill, model) for model in open_rungs(self))
+            return [(size, size) for size in sizes]
+        found: list[tuple[Amount, Amount]] = []
+        for way in open_ways(self, self._request):
+            estimate = await size_call(self.engine, self.skill, way.model, way.request)
+            self.estimates[way.model.name] = estimate
+            found.append((estimate.bound, estimate.expected))
+        return found
 
     def _reserve(self, expected: Amount, bound: Amount) -> Hold:
         ticket = self.outer.ticket
@@ -170,6 +182,8 @@ class Step:
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
         """Let the run's listener hear of what happens in this step."""
+        if self.outer.listener is nobody:
+            return
         event = Event(phase, self.skill.name, self.hold.id, model, settled)
         try:
             self.outer.listener(event)

@@ -12,6 +12,7 @@ from agentbudget.context.document import Block, Document
 from agentbudget.context.embed import Embedder, Vector
 from agentbudget.context.hosted import Pay
 from agentbudget.errors import DataRefused
+from agentbudget.prices import TokenPrice
 from agentbudget.privacy import Label, Privacy
 from tests.privacy.conftest import WordEmbedder, Write
 
@@ -157,6 +158,7 @@ class Hosted(WordEmbedder):
     """An embedding model behind an API, as far as rules can tell."""
 
     name = "openai:hosted"
+    price = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="1")
 
     def __init__(self, address: str) -> None:
         super().__init__()
