@@ -148,6 +148,8 @@ class MemoryTransaction:
         self._undo.append((rows, name, rows.get(name, _GONE)))
         rows[name] = account
 
+    put_balance = put_account
+
     def used(self, account: str, window: str, since_ns: int) -> Units:
         total = NOTHING
         for _, held, posted in self.period(account, window, since_ns):
@@ -191,8 +193,8 @@ class MemoryTransaction:
         hold_id, rows = hold[1], self._holds
         self._undo.append((rows, hold_id, rows.get(hold_id, _GONE)))
         rows[hold_id] = hold
-        if hold.state == "settled" and hold.tag:
-            self._tagged[hold.tag][hold.id] = None
+        if hold[8] and hold[5] == "settled":
+            self._tagged[hold[8]][hold_id] = None
 
     def _found(self, ids: dict[str, None]) -> list[HoldRecord]:
         return [hold for hold_id in ids if (hold := self._holds.get(hold_id)) is not None]

@@ -29,8 +29,8 @@ from agentbudget.errors import (
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.schema import Dialect, migrate, tables
-from agentbudget.ledger.sql import Cursor, Execute, Row
-from agentbudget.ledger.tail import ADD_LINE, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
+from agentbudget.ledger.tail import CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -455,7 +455,7 @@ class _Writer(_Connection):
         claim, line = tx.claim, tx.lines[0]
         try:
             if claim is None:
-                self._write(ADD_LINE, line)
+                self._write(ADD_ENTRY, line[:13])
             elif self._write(CLAIM, (*line, claim)).rowcount != 1:
                 raise self._overtaken()
         except sqlite3.IntegrityError:

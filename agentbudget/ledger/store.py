@@ -35,6 +35,10 @@ class Transaction(Protocol):
 
     def put_account(self, account: Account) -> None: ...
 
+    def put_balance(self, account: Account) -> None:
+        """Keep what an account that is there has posted and held; nothing else of it changed."""
+        ...
+
     def used(self, account: str, window: str, since_ns: int) -> Units:
         """What is held and posted by holds that were reserved in periods of `window` from `since_ns` on."""
         ...
