@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from agentbudget.context.chunk import Chunk
+from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.citations import Citation, Cited, cite
 from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder, FastEmbedder
 from agentbudget.context.hosted import HostedEmbedder, OpenAIEmbedder, Pay
 from agentbudget.context.index import Found, Index
 from agentbudget.context.load import Scan, Skipped, scan
+from agentbudget.context.metadata import Labels
 from agentbudget.context.opening import make_embedder, open_index
 from agentbudget.context.pack import Passage
+from agentbudget.context.report import IndexPlan, IndexReport, Progress, Work
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit
-from agentbudget.context.update import IndexReport, Progress, Work
 
 __all__ = [
     "Chunk",
@@ -26,10 +27,13 @@ __all__ = [
     "Hit",
     "HostedEmbedder",
     "Index",
+    "IndexPlan",
     "IndexReport",
+    "Labels",
     "OpenAIEmbedder",
     "Passage",
     "Pay",
+    "Place",
     "Progress",
     "Retrieved",
     "Scan",

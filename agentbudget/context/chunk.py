@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
@@ -38,12 +38,23 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk stands, and what is known of that file: all of it that may change while its content stays."""
+
+    source: str
+    start: int
+    end: int
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a document.
 
     ``id`` is a hash of headings and text: the same wherever it stands, so that moving it costs nothing. ``text`` is
     characters ``start`` to ``end`` of the document's text; the later parts of a long table repeat its header.
-    ``tokens`` counts `embedded`, by the embedding model's tokenizer.
+    ``tokens`` counts `embedded`, by the embedding model's tokenizer. ``metadata`` is its file's. ``also`` names the
+    other places where the same content stands, in files of other metadata perhaps.
     """
 
     id: str
@@ -53,6 +64,13 @@ class Chunk:
     start: int
     end: int
     tokens: int
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    also: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every place where it stands, its own first."""
+        return Place(self.source, self.start, self.end, self.metadata), *self.also
 
     @property
     def embedded(self) -> str:
@@ -99,7 +117,8 @@ class _Cutter:
             for piece in self._joined(pieces, path):
                 text = self._text(piece)
                 tokens = self.count(_embedded(path, text))
-                yield Chunk(chunk_id(path, text), self.document.source, path, text, piece.start, piece.end, tokens)
+                source, metadata = self.document.source, self.document.metadata
+                yield Chunk(chunk_id(path, text), source, path, text, piece.start, piece.end, tokens, metadata)
 
     def _text(self, piece: _Piece) -> str:
         return piece.head + self.document.text[piece.start : piece.end]

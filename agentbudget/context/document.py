@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["prose", "lines"]
@@ -33,9 +34,11 @@ class Document:
     """One file. ``source`` is its path relative to the folder, with forward slashes.
 
     ``text`` has ``\\n`` line ends. For markdown, reStructuredText, Python and plain text it is the file; for HTML and
-    PDF it is what was taken out of it. Blocks are in order and do not overlap.
+    PDF it is what was taken out of it. Blocks are in order and do not overlap. ``metadata`` is what the file states of
+    itself (the front matter of Markdown), and later what its index says of it.
     """
 
     source: str
     text: str
     blocks: tuple[Block, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)

@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.context._extra import needs
+from agentbudget.context.chunk import Place
 from agentbudget.context.embed import Vector
+from agentbudget.context.metadata import Where
 from agentbudget.context.store import (
     CANDIDATES,
+    HELD_FIELDS,
+    PLACES,
     Header,
+    Held,
     Hit,
-    Place,
     Point,
     Sparse,
     chunk_of,
+    held_of,
     payload,
-    place_of,
+    placed,
 )
 from agentbudget.errors import IndexBusy, IndexFault
 
@@ -105,18 +110,18 @@ class EdgeStore:
                 ),
             )
 
-    def places(self) -> dict[str, Place]:
-        """See `Store.places`."""
+    def held(self) -> dict[str, Held]:
+        """See `Store.held`."""
         import qdrant_edge as edge
 
-        found: dict[str, Place] = {}
+        found: dict[str, Held] = {}
         offset: qdrant_edge.PointId | None = None
         with self._engine("read"):
             while True:
                 records, offset = self._shard.scroll(
-                    edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=["source", "start", "end"])
+                    edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=HELD_FIELDS)
                 )
-                found.update((str(record.id), place_of(record.payload or {})) for record in records)
+                found.update((str(record.id), held_of(record.payload or {})) for record in records)
                 if offset is None:
                     return found
 
@@ -141,14 +146,21 @@ class EdgeStore:
                 )
             )
 
-    def move(self, places: Mapping[str, Place]) -> None:
+    def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """See `Store.move`."""
         from qdrant_edge import UpdateOperation
 
         with self._engine("written"):
-            for key, place in places.items():
-                where = {"source": place.source, "start": place.start, "end": place.end}
-                self._shard.update(UpdateOperation.set_payload([key], where))
+            for key, standing in places.items():
+                self._shard.update(UpdateOperation.set_payload([key], placed(standing)))
+
+    def filterable(self, keys: Sequence[str]) -> None:
+        """See `Store.filterable`."""
+        from qdrant_edge import PayloadSchemaType, UpdateOperation
+
+        with self._engine("written"):
+            for path in (f"{PLACES}[].metadata.{key}" for key in keys):
+                self._shard.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`."""
@@ -164,23 +176,24 @@ class EdgeStore:
         with self._engine("read"):
             return self._shard.count(edge.CountRequest()) if self._shard_path.exists() else 0
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
+    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
         """See `Store.search`."""
         import qdrant_edge as edge
 
         by_words = edge.SparseVector(sparse.indices, sparse.values)
         each = max(limit, CANDIDATES)
+        within = _standing(where) if where else None
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
             prefetches=[
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense")),
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25")),
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
             ],
             with_payload=True,
         )
         with self._engine("searched"):
-            return [Hit(chunk_of(point.payload or {}), point.score) for point in self._shard.query(request)]
+            return [Hit(chunk_of(point.payload or {}, where), point.score) for point in self._shard.query(request)]
 
     def tidy(self, changed: int) -> None:
         """Build a big index's graph if a tenth changed, in a child process: here it would stop every thread."""
@@ -258,6 +271,16 @@ class EdgeStore:
                 f"the index {self._location} cannot be {what} ({error}); check the disk, and if it is damaged embed "
                 "everything again with update(folder, rebuild=True)"
             ) from error
+
+
+def _standing(where: Where) -> qdrant_edge.Filter:
+    """Chunks of which one place matches all of `where`."""
+    import qdrant_edge as edge
+
+    conditions = [
+        edge.FieldCondition(key=f"metadata.{key}", match=edge.MatchAny(list(values))) for key, values in where.items()
+    ]
+    return edge.Filter(must=[edge.NestedCondition(PLACES, edge.Filter(must=list(conditions)))])
 
 
 def _short_hash(*parts: str) -> str:

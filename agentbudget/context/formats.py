@@ -9,13 +9,14 @@ import logging
 import re
 import tokenize
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from agentbudget.context._extra import needs
 from agentbudget.context.document import Block, Kind, Unreadable
+from agentbudget.context.metadata import stated
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -35,10 +36,11 @@ _MARKS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Text of a document and its blocks, in order."""
+    """Text of a document, its blocks in order, and what it states of itself."""
 
     text: str
     blocks: tuple[Block, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(slots=True)
@@ -163,17 +165,16 @@ def _paragraph_end(lines: list[str], at: int, *, glue_indented: bool) -> int:
 
 # --- Markdown -------------------------------------------------------------------------------------------------------
 
-_FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n(?P<yaml>.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
 def markdown(data: bytes) -> Parsed:
-    """CommonMark with tables. Front matter is passed over; tables, code fences and list items are blocks."""
+    """CommonMark with tables. Front matter is metadata, no text; tables, code fences and list items are blocks."""
     with needs("reading Markdown"):
         from markdown_it import MarkdownIt
 
     text = decode(data)
-    front = _FRONT_MATTER.match(text)
-    skipped = front.end() if front else 0
+    skipped, metadata = _front_matter(text)
     body = text[skipped:]
     starts = [skipped + start for start in _line_starts(body)]
     outline, blocks = _Outline(), list[Block]()
@@ -183,7 +184,28 @@ def markdown(data: bytes) -> Parsed:
             outline.enter(int(token.tag[1:]), _inline_text(following))
         else:
             blocks += _markdown_block(text, token, starts, outline.path)
-    return Parsed(text, tuple(blocks))
+    return Parsed(text, tuple(blocks), metadata)
+
+
+def _front_matter(text: str) -> tuple[int, dict[str, str]]:
+    """Where the text begins behind its front matter, and what that states.
+
+    What cannot be read is not passed over: it may say who must not see the document.
+    """
+    front = _FRONT_MATTER.match(text)
+    if front is None:
+        return 0, {}
+    with needs("reading front matter"):
+        import yaml
+    try:
+        # Every value as it is written: "no" and "2026-11-27" are strings here.
+        found: object = yaml.load(front["yaml"], Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise Unreadable(f"front matter that is not YAML ({_one_line(str(error))[:200]}); mend or remove it") from error
+    if found is None or found == "":
+        return front.end(), {}
+    # Text between two rules is text.
+    return (front.end(), stated(cast("dict[object, object]", found))) if isinstance(found, dict) else (0, {})
 
 
 _MARKDOWN_KINDS: Final[dict[tuple[str, int], Kind]] = {

@@ -41,11 +41,13 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that can probably be read; ``digest`` is the sha256 of its bytes."""
+    """A file that can probably be read: the sha256 of its bytes, how many they are, and when it was last changed."""
 
     source: str
     path: Path
     digest: str
+    size: int
+    modified_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def read(file: File) -> Document | Skipped:
         return Skipped(file.source, _os_reason(error))
     if not parsed.blocks:
         return Skipped(file.source, "empty")
-    return Document(file.source, parsed.text, parsed.blocks)
+    return Document(file.source, parsed.text, parsed.blocks, parsed.metadata)
 
 
 def nothing_readable(folder: Path, skipped: tuple[Skipped, ...]) -> DocumentsError:
@@ -172,7 +174,8 @@ class _Walk:
             self.ignored += 1
             return
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            size = status.st_size
             if size > MAX_BYTES:
                 self._skip(
                     path, f"{size / 1e6:,.0f} MB is more than the {MAX_BYTES / 1e6:,.0f} MB that is read of a file"
@@ -183,7 +186,7 @@ class _Walk:
         except OSError as error:
             self._skip(path, _os_reason(error))
             return
-        yield File(self._source(path), path, digest)
+        yield File(self._source(path), path, digest, size, status.st_mtime_ns)
 
     def _odd(self, path: Path) -> None:
         """A pipe, socket or broken link: named if it looks like a document, else only counted."""

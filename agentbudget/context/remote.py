@@ -8,18 +8,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from agentbudget.context._extra import needs
+from agentbudget.context.chunk import Place
 from agentbudget.context.embed import Vector
+from agentbudget.context.metadata import Where
 from agentbudget.context.store import (
     CANDIDATES,
+    HELD_FIELDS,
+    PLACES,
     Header,
+    Held,
     Hit,
-    Place,
     Point,
     Sparse,
     chunk_of,
     header_id,
+    held_of,
     payload,
-    place_of,
+    placed,
 )
 from agentbudget.errors import IndexFault, IndexMismatch
 
@@ -78,7 +83,7 @@ class RemoteStore:
         with self._server():
             if self._client.collection_exists(self._collection):
                 self._check_vectors(dim)
-                doomed = [*self.places(), header_id(self._tenant)]
+                doomed = [*self.held(), header_id(self._tenant)]
                 self.delete(doomed)
                 return
             self._client.create_collection(
@@ -92,9 +97,9 @@ class RemoteStore:
                 models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
             )
 
-    def places(self) -> dict[str, Place]:
-        """See `Store.places`."""
-        found: dict[str, Place] = {}
+    def held(self) -> dict[str, Held]:
+        """See `Store.held`."""
+        found: dict[str, Held] = {}
         offset: PointId | None = None
         with self._server():
             while True:
@@ -103,9 +108,9 @@ class RemoteStore:
                     scroll_filter=self._ours(),
                     limit=_PAGE,
                     offset=offset,
-                    with_payload=["source", "start", "end"],
+                    with_payload=HELD_FIELDS,
                 )
-                found.update((str(record.id), place_of(record.payload or {})) for record in records)
+                found.update((str(record.id), held_of(record.payload or {})) for record in records)
                 if offset is None:
                     return found
 
@@ -130,21 +135,25 @@ class RemoteStore:
                 wait=True,
             )
 
-    def move(self, places: Mapping[str, Place]) -> None:
+    def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """See `Store.move`."""
         from qdrant_client.http import models
 
         operations = [
-            models.SetPayloadOperation(
-                set_payload=models.SetPayload(
-                    payload={"source": place.source, "start": place.start, "end": place.end}, points=[key]
-                )
-            )
-            for key, place in places.items()
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=placed(standing), points=[key]))
+            for key, standing in places.items()
         ]
         with self._server():
             for first in range(0, len(operations), _PAGE):
                 self._client.batch_update_points(self._collection, operations[first : first + _PAGE], wait=True)
+
+    def filterable(self, keys: Sequence[str]) -> None:
+        """See `Store.filterable`."""
+        from qdrant_client.http import models
+
+        with self._server():
+            for path in (f"{PLACES}[].metadata.{key}" for key in keys):
+                self._client.create_payload_index(self._collection, path, models.PayloadSchemaType.KEYWORD)
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`."""
@@ -159,11 +168,12 @@ class RemoteStore:
                 return 0
             return self._client.count(self._collection, count_filter=self._ours(), exact=True).count
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
+    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
         """See `Store.search`. A word's rarity is counted within the tenant: others' documents do not shine through."""
         from qdrant_client.http import models
 
         ours = self._ours()
+        wanted = self._standing(where) if where else ours
         each = max(limit, CANDIDATES)
         by_words = models.SparseVector(indices=sparse.indices, values=sparse.values)
         within = models.SearchParams(idf=models.IdfCorpusParams(corpus=ours))
@@ -171,14 +181,14 @@ class RemoteStore:
             answer = self._client.query_points(
                 self._collection,
                 prefetch=[
-                    models.Prefetch(query=dense, using="dense", filter=ours, limit=each),
-                    models.Prefetch(query=by_words, using="bm25", filter=ours, limit=each, params=within),
+                    models.Prefetch(query=dense, using="dense", filter=wanted, limit=each),
+                    models.Prefetch(query=by_words, using="bm25", filter=wanted, limit=each, params=within),
                 ],
                 query=models.FusionQuery(fusion=models.Fusion.DBSF),
                 limit=limit,
                 with_payload=True,
             )
-        return [Hit(chunk_of(point.payload or {}), point.score) for point in answer.points]
+        return [Hit(chunk_of(point.payload or {}, where), point.score) for point in answer.points]
 
     def tidy(self, changed: int) -> None:
         """Nothing: the server optimizes by itself."""
@@ -191,6 +201,17 @@ class RemoteStore:
         from qdrant_client.http import models
 
         return models.Filter(must=[models.FieldCondition(key="tenant", match=models.MatchValue(value=self._tenant))])
+
+    def _standing(self, where: Where) -> models.Filter:
+        """Our chunks of which one place matches all of `where`."""
+        from qdrant_client.http import models
+
+        conditions: list[models.Condition] = [
+            models.FieldCondition(key=f"metadata.{key}", match=models.MatchAny(any=list(values)))
+            for key, values in where.items()
+        ]
+        one_place = models.Nested(key=PLACES, filter=models.Filter(must=conditions))
+        return models.Filter(must=[self._ours(), models.NestedCondition(nested=one_place)])
 
     def _check_vectors(self, dim: int) -> None:
         vectors = self._client.get_collection(self._collection).config.params.vectors

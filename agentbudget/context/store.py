@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from agentbudget.context._extra import needs
-from agentbudget.context.chunk import Chunk
+from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.embed import Vector
+from agentbudget.context.metadata import Where, matches
 from agentbudget.errors import IndexFault
 
 if TYPE_CHECKING:
     from qdrant_edge import Bm25
 
-FORMAT: Final = 1
-"""Version of what is stored with each chunk."""
+FORMAT: Final = 2
+"""Version of what is stored with each chunk. The first knew one place of a chunk, no metadata; an update lifts it."""
+
+PLACES: Final = "places"
+"""The field of a payload that lists where a chunk stands."""
 
 CANDIDATES: Final = 100
 """Chunks that each of the two searches hands to the fusion, at least. Their scores are put on one scale by mean and
@@ -30,19 +34,22 @@ _MEAN_WORDS: Final = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only.
+
+    ``stale`` marks one whose file has changed since it was read.
+    """
 
     chunk: Chunk
     score: float
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a chunk stands: all of it that may change while its content stays."""
+class Held:
+    """What an update must know of a chunk that is there: where it stands, and its tokens."""
 
-    source: str
-    start: int
-    end: int
+    places: tuple[Place, ...]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +94,20 @@ class Store(Protocol):
         """Make room for vectors of `dim` numbers; what this tenant had is gone."""
         ...
 
-    def places(self) -> dict[str, Place]:
-        """Point id → place, of every chunk."""
+    def held(self) -> dict[str, Held]:
+        """Point id → what is held of it, of every chunk."""
         ...
 
     def add(self, points: Sequence[Point]) -> None:
         """Add points, or replace those of the same id."""
         ...
 
-    def move(self, places: Mapping[str, Place]) -> None:
-        """Note new places of points that are there."""
+    def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
+        """Note new places, or other metadata, of points that are there. Their vectors stay."""
+        ...
+
+    def filterable(self, keys: Sequence[str]) -> None:
+        """Keep an index of these keys of the metadata; one that is there already is left as it is."""
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -107,8 +118,8 @@ class Store(Protocol):
         """Chunks that are there."""
         ...
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Hit]:
-        """Both searches, fused by the engine."""
+    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
+        """Both searches, fused by the engine, among chunks that stand in a file which `where` matches."""
         ...
 
     def tidy(self, changed: int) -> None:
@@ -136,34 +147,59 @@ def payload(point: Point, tenant: str) -> dict[str, Any]:
     return {
         "tenant": tenant,
         "chunk": chunk.id,
-        "source": chunk.source,
         "headings": list(chunk.heading_path),
         "text": chunk.text,
-        "start": chunk.start,
-        "end": chunk.end,
         "tokens": chunk.tokens,
+        **placed(chunk.places),
     }
 
 
-def chunk_of(payload: Mapping[str, Any]) -> Chunk:
-    """The inverse of `payload`. Raises `IndexFault` if a field is missing."""
+def placed(places: Sequence[Place]) -> dict[str, Any]:
+    """The part of a payload that moves: an object for each place, so that a filter may ask one file several things."""
+    return {
+        PLACES: [
+            {"source": place.source, "start": place.start, "end": place.end, "metadata": dict(place.metadata)}
+            for place in places
+        ]
+    }
+
+
+def chunk_of(payload: Mapping[str, Any], where: Where | None = None) -> Chunk:
+    """The inverse of `payload`, at the first place that `where` matches. Raises `IndexFault` if a field is missing."""
     try:
+        places = _places(payload)
+        here = next((place for place in places if matches(where, place.metadata)), places[0])
         return Chunk(
             id=payload["chunk"],
-            source=payload["source"],
+            source=here.source,
             heading_path=tuple(payload["headings"]),
             text=payload["text"],
-            start=payload["start"],
-            end=payload["end"],
+            start=here.start,
+            end=here.end,
             tokens=payload["tokens"],
+            metadata=here.metadata,
+            also=tuple(place for place in places if place is not here),
         )
+    except (KeyError, IndexError) as error:
+        raise IndexFault(f"a stored chunk lacks {error}; run update(folder, rebuild=True)") from error
+
+
+HELD_FIELDS: Final = [PLACES, "source", "start", "end", "tokens"]
+"""What `held_of` reads of a payload; three of them are the first format's."""
+
+
+def held_of(payload: Mapping[str, Any]) -> Held:
+    """What is held of a stored chunk. Raises `IndexFault` if a field is missing."""
+    try:
+        return Held(_places(payload), payload["tokens"])
     except KeyError as error:
         raise IndexFault(f"a stored chunk lacks {error}; run update(folder, rebuild=True)") from error
 
 
-def place_of(payload: Mapping[str, Any]) -> Place:
-    """Where a stored chunk stands."""
-    return Place(payload["source"], payload["start"], payload["end"])
+def _places(payload: Mapping[str, Any]) -> tuple[Place, ...]:
+    if PLACES not in payload:  # as the first format wrote it
+        return (Place(payload["source"], payload["start"], payload["end"]),)
+    return tuple(Place(at["source"], at["start"], at["end"], at["metadata"]) for at in payload[PLACES])
 
 
 class Words:

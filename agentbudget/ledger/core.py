@@ -252,6 +252,12 @@ class Ledger:
         with self._store.read() as tx:
             return required(tx, name)
 
+    def glance(self, name: str) -> Account:
+        """The account as this process last knew it: after its own settlement as it stood then, without a look at what
+        others wrote since. For what is only shown, such as a span's attributes. Raises `UnknownAccount`.
+        """
+        return self._store.glance(name) or self.balance(name)
+
     def accounts(self, *, prefix: str = "", at: datetime | None = None) -> list[Account]:
         """The accounts whose name starts with `prefix`, by name, as they stand, or stood at a moment."""
         from agentbudget.ledger.fold import accounts_at

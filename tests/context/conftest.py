@@ -1,58 +1,26 @@
 from __future__ import annotations
 
-import hashlib
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from agentbudget.context import FastEmbedder
-from agentbudget.context.embed import Vector
+from agentbudget.context.edge import EdgeStore
+from agentbudget.context.index import DocumentIndex
+from agentbudget.context.remote import RemoteStore
+from agentbudget.context.store import Store
 from agentbudget.errors import WeightsError
 from agentbudget.models import catalog
+from tests.context.words import WordEmbedder, count_words
+
+__all__ = ["HANDBOOK", "Reopen", "WordEmbedder", "Write", "count_words", "pdf_bytes"]
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
-
-
-class WordEmbedder:
-    """A small real embedding model: a passage is the directions of its words' hashes added up."""
-
-    def __init__(self, dim: int = 64, name: str = "words") -> None:
-        self._dim = dim
-        self._name = name
-        self.embedded: list[str] = []
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self._name}:{self._dim}"
-
-    @property
-    def dim(self) -> int:
-        return self._dim
-
-    def embed(self, texts: Sequence[str]) -> list[Vector]:
-        self.embedded += texts
-        return [self.embed_query(text) for text in texts]
-
-    def embed_query(self, question: str) -> Vector:
-        total = [0.001] * self._dim
-        for word in re.findall(r"\w+", question.casefold()):
-            digest = hashlib.blake2b(word.encode(), digest_size=self._dim).digest()
-            total = [value + byte / 127.5 - 1 for value, byte in zip(total, digest, strict=True)]
-        length = math.sqrt(sum(value * value for value in total))
-        return [value / length for value in total]
-
-    def count_tokens(self, text: str) -> int:
-        return count_words(text)
-
-
-def count_words(text: str) -> int:
-    """Words and punctuation marks."""
-    return len(re.findall(r"\w+|[^\w\s]", text))
+Reopen = Callable[..., DocumentIndex]
 
 
 @pytest.fixture
@@ -90,6 +58,34 @@ def write(tmp_path: Path) -> Write:
         return folder
 
     return write_files
+
+
+@pytest.fixture(params=["edge", "remote"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path, words: WordEmbedder) -> Iterator[Reopen]:
+    """Opens the same index again and again, as one tenant or another; the one opened before must be closed."""
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(":memory:")
+
+    def open_it(*, tenant: str = "default", embedder: WordEmbedder | None = None) -> DocumentIndex:
+        store: Store
+        if request.param == "edge":
+            store = EdgeStore(tmp_path / "index", collection="c", tenant=tenant)
+        else:
+            store = _Shared(client, location="memory", collection="c", tenant=tenant)
+        return DocumentIndex(store, embedder or words, tenant=tenant)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Payload indexes have no effect in the local Qdrant")
+        yield open_it
+    client.close()
+
+
+class _Shared(RemoteStore):
+    """A store whose server outlives it."""
+
+    def close(self) -> None:
+        pass
 
 
 def pdf_bytes(*pages: str) -> bytes:

@@ -151,7 +151,7 @@ async def test_chunks_that_were_lost_are_noticed_and_embedded_again(
     async with _index(place, words) as index:
         await index.update(folder)
     store = EdgeStore(place, collection="c", tenant="t")
-    store.delete(list(store.places())[:2])
+    store.delete(list(store.held())[:2])
     store.close()
     async with _index(place, words) as index:
         with pytest.raises(IndexFault, match=r"lost 2 chunks; run update\(folder\)"):

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentbudget.context import Progress, retrieve
-from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
-from agentbudget.context.remote import RemoteStore
-from agentbudget.context.store import Store
 from agentbudget.errors import BudgetExceeded, DocumentsError, IndexMismatch, Mistake
 from agentbudget.money import ZERO
-from tests.context.conftest import WordEmbedder, Write
-
-Reopen = Callable[..., DocumentIndex]
+from tests.context.conftest import Reopen, WordEmbedder, Write
 
 DOCS = {
     "returns.md": "# Returns\n\n## Window\n\nWithin 30 days.\n\n## Postage\n\nThe customer pays the postage.\n",
     "shipping.md": "# Shipping\n\nExpress parcels travel with Blue Swift.\n",
 }
-
-
-@pytest.fixture(params=["edge", "remote"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path, words: WordEmbedder) -> Iterator[Reopen]:
-    """Opens the same index again and again, as one tenant or another; the one opened before must be closed."""
-    from qdrant_client import QdrantClient
-
-    client = QdrantClient(":memory:")
-
-    def open_it(*, tenant: str = "default", embedder: WordEmbedder | None = None) -> DocumentIndex:
-        store: Store
-        if request.param == "edge":
-            store = EdgeStore(tmp_path / "index", collection="c", tenant=tenant)
-        else:
-            store = _Shared(client, location="memory", collection="c", tenant=tenant)
-        return DocumentIndex(store, embedder or words, tenant=tenant)
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Payload indexes have no effect in the local Qdrant")
-        yield open_it
-    client.close()
-
-
-class _Shared(RemoteStore):
-    """A store whose server outlives it."""
-
-    def close(self) -> None:
-        pass
 
 
 async def _sources(index: DocumentIndex, question: str) -> list[str]:
@@ -184,8 +149,11 @@ async def test_another_embedding_model_is_refused_and_rebuild_mends_it(reopen: R
         await index.update(folder)
     other = WordEmbedder(name="other")
     async with reopen(embedder=other) as index:
-        with pytest.raises(IndexMismatch, match=r"embedded by words:64, not by other:64; .*rebuild=True"):
+        with pytest.raises(IndexMismatch, match=r"embedded by words:64, not by other:64; .*rebuild=True") as caught:
             await index.update(folder)
+        assert (caught.value.chunks, caught.value.tokens) == (3, 26)
+        assert "3 chunks, 26 tokens, about 0.0 s, $" in str(caught.value)
+        assert (caught.value.usd_nano or 0) > 0
         with pytest.raises(IndexMismatch):
             await index.search("Blue Swift")
         report = await index.update(folder, rebuild=True)
