@@ -45,7 +45,7 @@ def admit_on(
             require_room(name, more, limit=limits, used=plus(held, posted))
         for limit in windows:
             _admit_in_window(tx, name, limit, more, now_ns, reserved_ns)
-        if h_usd > MAX or h_tokens > MAX or h_calls > MAX:
+        if h_usd + h_tokens + h_calls > MAX:
             shift(held, more)
         accounts.append(new_tuple(Account, (name, parent, limits, windows, posted, (h_usd, h_tokens, h_calls), None)))
     return accounts
@@ -58,19 +58,21 @@ def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units, cre
     """
     h_usd, h_tokens, h_calls = held
     p_usd, p_tokens, p_calls = posted
+    weighed: list[Account] = []
     for name in names:
         _, parent, limits, windows, was_posted, was_held, frozen = tx.account(name) or required(tx, name)
         usd, tokens, calls = was_held
         now_held = usd, tokens, calls = usd + h_usd, tokens + h_tokens, calls + h_calls
-        if usd > MAX or tokens > MAX or calls > MAX:
+        if usd + tokens + calls > MAX:  # then one of them may be: `shift` tells
             shift(was_held, held)
         usd, tokens, calls = was_posted
         now_posted = usd, tokens, calls = usd + p_usd, tokens + p_tokens, calls + p_calls
-        if usd > MAX or tokens > MAX or calls > MAX:
+        if usd + tokens + calls > MAX:
             shift(was_posted, posted)
-        tx.put_balance(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
+        weighed.append(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
         for window, _ in windows:
             tx.shift(name, window.text, window.start(created_ns), held, posted)
+    tx.put_balances(weighed)
 
 
 def weigh_within(tx: Transaction, above: HoldRecord, held: Units, posted: Units, opened: int = 0) -> None:

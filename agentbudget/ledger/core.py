@@ -311,7 +311,7 @@ class Ledger:
         `Hold.record`. Raises `BudgetExceeded` if it does not fit, `AccountFrozen`, `HoldConflict` if the id means
         something else, `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
         """
-        if bool(accounts) == (within is not None):
+        if (within is None) == (not accounts):
             raise InvalidArgument(
                 "a hold weighs either on accounts or within another hold: give one of the two",
                 argument="accounts",
@@ -348,8 +348,8 @@ class Ledger:
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
             if above is None:
+                tx.put_balances(held)
                 for account in held:
-                    tx.put_balance(account)
                     for window, _ in account[3]:
                         tx.shift(account[0], window.text, window.start(now), more, NOTHING)
             else:

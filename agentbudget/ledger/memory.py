@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
@@ -151,7 +151,12 @@ class MemoryTransaction:
         self._undo.append((rows, name, rows.get(name, _GONE)))
         rows[name] = account
 
-    put_balance = put_account
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        undo, rows = self._undo, self._accounts
+        for account in accounts:
+            name = account[0]
+            undo.append((rows, name, rows[name]))
+            rows[name] = account
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
         total = NOTHING

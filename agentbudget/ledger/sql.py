@@ -196,9 +196,10 @@ class SqlTransaction:
         self._execute(PUT_ACCOUNT, account_row(account))
         self._accounts[account.name] = account
 
-    def put_balance(self, account: Account) -> None:
-        self._execute(PUT_BALANCE, (*account.posted_units, *account.held_units, account.name))
-        self._accounts[account.name] = account
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        for account in accounts:
+            self._execute(PUT_BALANCE, (*account.posted_units, *account.held_units, account.name))
+            self._accounts[account.name] = account
 
     # --- windows
 

@@ -7,7 +7,7 @@ whoever wrote it, and by whoever reads it from the journal. Whoever makes it too
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -111,8 +111,8 @@ class TailTransaction(SqlTransaction):
         """The id of a new hold that may be taken."""
         self.sure = True
         """Whether nobody else writes meanwhile, so that what is read is so."""
-        self.heavy = False
-        """Whether the tables have to follow at once."""
+        self.light = False
+        """Whether what was done is one entry that the tables may follow later."""
         self.changed = False
         """Whether it is in the middle of a change: if that is broken off, all is to be forgotten."""
         self._owner: int | None = None
@@ -144,12 +144,7 @@ class TailTransaction(SqlTransaction):
         """Nothing is changed yet."""
         self.lines.clear()
         self.claim = self._owner = None
-        self.heavy = self.changed = False
-
-    @property
-    def light(self) -> bool:
-        """Whether what was done is one entry that the tables may follow later."""
-        return not self.heavy and len(self.lines) == 1 and self._seq - self.applied < LONGEST
+        self.light = self.changed = False
 
     def learn(self, head: Row) -> None:
         """Learn what others wrote. ``head`` is what `HEAD` gives; all that is read here is of the same moment."""
@@ -210,7 +205,7 @@ class TailTransaction(SqlTransaction):
         if found is not None:
             self._numbers[owner] = found[0]
             return found[0]
-        self.changed = self.heavy = True
+        self.changed = True
         self._execute("INSERT INTO owners (name) VALUES (?)", (owner,))
         (number,) = self._execute(_NUMBER, (owner,)).fetchone() or (0,)
         return number  # not kept in mind: this transaction may come to nothing
@@ -261,15 +256,17 @@ class TailTransaction(SqlTransaction):
         return [found[name] for name in sorted(found)]
 
     def put_account(self, account: Account) -> None:
-        self.changed = self.heavy = True
+        self.changed = True
         self._new_accounts[account.name] = True
         self._accounts[account.name] = account
 
-    def put_balance(self, account: Account) -> None:
+    def put_balances(self, accounts: Sequence[Account]) -> None:
         self.changed = True
-        name = account[0]
-        self._new_accounts.setdefault(name, False)
-        self._accounts[name] = account
+        for account in accounts:
+            name = account[0]
+            self._accounts[name] = account
+            if name not in self._new_accounts:
+                self._new_accounts[name] = False
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
         tally = self._tallies.get((account, window))
@@ -297,7 +294,7 @@ class TailTransaction(SqlTransaction):
         periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
 
     def forget_periods(self, account: str, window: str) -> None:
-        self.heavy = self.changed = True
+        self.changed = True
         super().forget_periods(account, window)
         self._new_periods.pop((account, window), None)
         self._tallies.pop((account, window), None)
@@ -370,12 +367,11 @@ class TailTransaction(SqlTransaction):
         p0, p1, p2 = posted
         line = f"{seq}|{at_ns}|{kind}|{subject}|{target}|{h0},{h1},{h2}|{p0},{p1},{p2}|{text}"
         digest = blake2b(self._hash + line.encode(), digest_size=16).digest()
+        self.light = kind in LIGHT and seq - self.applied < LONGEST and not self.lines
         octets = bytearray(digest)  # `sqlite3` looks for adapters of bytes at every statement, and of these it does not
         self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, octets, self._owner))
         self._owner = None
         self._seq, self._hash = seq, digest
-        if kind not in LIGHT:
-            self.heavy = True
         return seq
 
     def entry(self, seq: int) -> Entry | None:
