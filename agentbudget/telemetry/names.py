@@ -85,6 +85,13 @@ class Ours:
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
 
+    HELD_USD: Final = "agentbudget.held.usd_nano"
+    HELD_TOKENS: Final = "agentbudget.held.tokens"
+    SETTLED_USD: Final = "agentbudget.settled.usd_nano"
+    SETTLED_TOKENS: Final = "agentbudget.settled.tokens"
+    REMAINING_USD: Final = "agentbudget.remaining.usd_nano"
+    REMAINING_TOKENS: Final = "agentbudget.remaining.tokens"
+
     COST: Final = "agentbudget.cost"
     TOKENS: Final = "agentbudget.tokens"
     RESERVATIONS: Final = "agentbudget.reservations"
