@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from agentbudget import settings
-from agentbudget.cache.semantic.features import Record
+from agentbudget.cache.semantic.features import Record, told_of
 from agentbudget.cache.semantic.learn import Fit, Trials, learn
 from agentbudget.cache.semantic.policy import AUDITED
 from agentbudget.cache.semantic.store import TRIALS
