@@ -29,7 +29,7 @@ ATTEMPTS: Final = 3
 
 BACKOFF_S: Final = 0.5
 
-Purpose = Literal["draft", "retry", "escalation"]
+Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 
 async def ask(

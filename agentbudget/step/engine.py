@@ -33,6 +33,10 @@ class Event:
     settled: Amount = ZERO
 
 
+def nobody(_event: Event) -> None:
+    """A listener that does not listen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.

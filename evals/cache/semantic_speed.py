@@ -87,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, values in (("by the clock", took), ("of the processor", used)):
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in np.percentile(values, [50, 90, 99]))} |")
     print(f"the nearest was found in {found / given.looks:.1%} of them", end="; ")
-    print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB, the vectors above included")
+    print(
+        f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB, the vectors above included"
+    )
 
 
 def _directions(chance: np.random.Generator, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

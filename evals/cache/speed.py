@@ -1,9 +1,9 @@
 """How long an exact look-up takes: `python -m evals.cache speed`.
 
-From a request to the answer that stands for it, or to the word that there is none: the key is worked out, the claim made
-and given back, the row read and decoded, as a step does it. In memory and in a file, empty but for a few and under
-100,000 entries, each answer of some 600 characters and each prompt of some 2,000. The keys that are asked for are spread
-over all entries. The processor's time tells more than the clock where others work on the same machine.
+From a request to the answer that stands for it, or to the word that there is none: the key is worked out, the claim
+made and given back, the row read and decoded, as a step does it. In memory and in a file, empty but for a few and under
+100,000 entries, each answer of some 600 characters and each prompt of some 2,000. The keys that are asked for are
+spread over all entries. The processor's time tells more than the clock where others work on the same machine.
 """
 
 from __future__ import annotations
@@ -51,13 +51,11 @@ def main(arguments: Sequence[str]) -> None:
     print("| look-up | p50, µs | p99, µs | processor, mean µs |")
     print("|---|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
-        for place in ("memory", "file"):
+        for place in ("in memory", "in a file"):
             for entries in (100, given.entries):
-                with Answers(None if place == "memory" else Path(folder) / f"{entries}.db") as answers:
+                with Answers(None if place == "in memory" else Path(folder) / f"{entries}.db") as answers:
                     fill(answers, entries)
-                    for row in rows(
-                        answers, f"in a {place}" if place == "file" else "in memory", entries, given.lookups
-                    ):
+                    for row in rows(answers, place, entries, given.lookups):
                         print(row, flush=True)
     print(f"\nload {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
 

@@ -1,4 +1,4 @@
-"""Single flight: of equal calls at once one pays, in a loop, across threads, across processes, whoever fails or dies."""
+"""Single flight: of equal calls at once one pays, in a loop, across threads and processes, whoever fails or dies."""
 
 from __future__ import annotations
 
