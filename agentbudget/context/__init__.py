@@ -11,7 +11,7 @@ from agentbudget.context.index import Found, Index
 from agentbudget.context.load import Scan, Skipped, scan
 from agentbudget.context.metadata import Labels
 from agentbudget.context.opening import make_embedder, open_index
-from agentbudget.context.pack import Passage
+from agentbudget.context.passages import Passage
 from agentbudget.context.report import IndexReport, Progress, Work
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit

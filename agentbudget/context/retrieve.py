@@ -1,13 +1,16 @@
-"""From a question to the passages that answer it, within a token allowance."""
+"""From a question to the context that is worth most within a token allowance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
-from agentbudget.context.pack import Passage, pack
+from agentbudget.context.pack import LeftOut, More, Packed, pack
+from agentbudget.context.passages import Passage
+from agentbudget.context.store import Hit
 from agentbudget.errors import Mistake
 
 
@@ -15,16 +18,19 @@ from agentbudget.errors import Mistake
 class Retrieved:
     """What was found for a question. ``str()`` is ``text``, ready for a prompt: each passage under its ``[n]`` mark.
 
-    ``tokens`` is exact by the counter that was given; ``left_out`` candidates did not fit; ``compute_ns`` is the wall
-    time of embedding the question and searching.
+    ``tokens`` is exact by the counter that was given. ``chance`` estimates how likely the answer is inside; ``left_out``
+    says what is not, the likeliest first, and ``more`` what about 100 tokens more would bring. ``compute_ns`` is the wall
+    time of embedding the question, searching and packing.
     """
 
     question: str
     passages: tuple[Passage, ...]
     text: str
     tokens: int
-    left_out: int
     compute_ns: int
+    chance: float = 0.0
+    left_out: tuple[LeftOut, ...] = ()
+    more: More | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -37,23 +43,37 @@ async def retrieve(
     tokens: int,
     count_tokens: Callable[[str], int] | None = None,
     limit: int = 24,
+    where: Mapping[str, str | Sequence[str]] | None = None,
     pay: Pay | None = None,
 ) -> Retrieved:
-    """The best passages for `question` within `tokens`, as `count_tokens` counts: the model's that will read them.
+    """The sentences worth most for `question` within `tokens`, as `count_tokens` counts: the model's that reads them.
 
-    None counts with the embedding model, which is near but not exact for another. At most `limit` candidates are
-    considered; ``pay`` pays for a hosted embedding model. Nothing found is no error: ``passages`` is then empty. Raises
-    `Mistake` for an empty question or an allowance that not one sentence fits, `DocumentsError` for an empty index.
+    None counts with the embedding model, which is near but not exact for another. At most `limit` chunks are considered,
+    of files whose metadata `where` matches; ``pay`` pays for a hosted embedding model. Nothing found is no error:
+    ``passages`` is then empty. Raises `Mistake` for an empty question or an allowance that not one good sentence fits,
+    `DocumentsError` for an empty index.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")
-    count = count_tokens or index.count_tokens
-    found = await index.search(question, limit=limit, pay=pay)
-    packed = pack(question, found.hits, tokens=tokens, count_tokens=count)
-    if found.hits and not packed.passages:
-        first = Passage(1, found.hits[0].chunk, found.hits[0].chunk.text, found.hits[0].score)
-        raise Mistake(
-            f"an allowance of {tokens} tokens holds not one sentence of what was found; the best chunk, "
-            f"{first.chunk.title}, takes {count(str(first))}: give retrieve() at least that"
-        )
-    return Retrieved(question, packed.passages, packed.text, packed.tokens, packed.left_out, found.compute_ns)
+    found = await index.search(question, limit=limit, where=where, pay=pay)
+    started = time.perf_counter_ns()
+    packed = pack(question, found.hits, tokens=tokens, count_tokens=count_tokens or index.count_tokens)
+    if packed.least_tokens is not None:
+        raise _too_small(tokens, found.hits, packed)
+    return Retrieved(
+        question,
+        packed.passages,
+        packed.text,
+        packed.tokens,
+        found.compute_ns + time.perf_counter_ns() - started,
+        packed.chance,
+        packed.left_out,
+        packed.more,
+    )
+
+
+def _too_small(tokens: int, hits: Sequence[Hit], packed: Packed) -> Mistake:
+    return Mistake(
+        f"an allowance of {tokens} tokens holds not one sentence of what was found; the best, under its title, takes "
+        f"{packed.least_tokens} (from {hits[0].chunk.title}): give retrieve() at least that"
+    )
