@@ -11,6 +11,7 @@ from agentbudget.context.index import Found, Index
 from agentbudget.context.load import Scan, Skipped, scan
 from agentbudget.context.metadata import Labels
 from agentbudget.context.opening import make_embedder, open_index
+from agentbudget.context.pack import LeftOut, More
 from agentbudget.context.passages import Passage
 from agentbudget.context.report import IndexReport, Progress, Work
 from agentbudget.context.retrieve import Retrieved, retrieve
@@ -29,6 +30,8 @@ __all__ = [
     "Index",
     "IndexReport",
     "Labels",
+    "LeftOut",
+    "More",
     "OpenAIEmbedder",
     "Passage",
     "Pay",

@@ -18,7 +18,7 @@ CountTokens = Callable[[str], int]
 MORE_TOKENS: Final = 100
 """How far ahead `More` looks."""
 
-_WORTHLESS: Final = 0.002
+WORTHLESS: Final = 0.002
 """A sentence that is less likely than this to hold the answer is not worth its tokens, even where there is room."""
 
 _SPARE: Final = 1.5
@@ -70,8 +70,14 @@ class Packed:
 
 def pack(question: str, hits: Sequence[Hit], *, tokens: int, count_tokens: CountTokens) -> Packed:
     """The sentences of `hits` (best first) that are worth most within `tokens`."""
-    found = candidates(question, hits)
-    offered = _up_to(purchases(found), (tokens + MORE_TOKENS) * _SPARE)
+    return pack_candidates(candidates(question, hits), tokens=tokens, count_tokens=count_tokens)
+
+
+def pack_candidates(
+    found: Sequence[Candidate], *, tokens: int, count_tokens: CountTokens, least_chance: float = WORTHLESS
+) -> Packed:
+    """The sentences of `found` that are worth most within `tokens`; none that is less likely than `least_chance`."""
+    offered = _up_to(purchases(found), (tokens + MORE_TOKENS) * _SPARE, least_chance)
     counter = _Counter(found, count_tokens)
     bought, rest = _fit(offered, tokens, counter)
     passages, text = counter.laid_out(bought)
@@ -88,11 +94,11 @@ def pack(question: str, hits: Sequence[Hit], *, tokens: int, count_tokens: Count
     )
 
 
-def _up_to(offers: Iterable[Purchase], tokens: float) -> list[Purchase]:
+def _up_to(offers: Iterable[Purchase], tokens: float, least_chance: float) -> list[Purchase]:
     taken: list[Purchase] = []
     total = 0.0
     for offer in offers:
-        if taken and (total > tokens or offer.chance < _WORTHLESS):
+        if taken and (total > tokens or offer.chance < least_chance):
             break
         taken.append(offer)
         total += offer.tokens

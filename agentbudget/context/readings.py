@@ -75,12 +75,12 @@ def read(chunk: Chunk) -> Reading:
 
 def stems(text: str) -> Iterator[str]:
     """Words cut short, in lower case; function words are dropped."""
-    return (word[:_STEM] for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)
+    return (stem(word) for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)
 
 
 def stem(word: str) -> str:
-    """A word cut short, in lower case."""
-    return word[:_STEM].lower()
+    """A word in lower case, cut short; a number or an identifier is left whole."""
+    return (word[:_STEM] if word.isalpha() else word).lower()
 
 
 def _spans(text: str) -> Iterator[Span]:
