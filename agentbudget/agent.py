@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from agentbudget import telemetry
-from agentbudget.cache import Answers
+from agentbudget.cache import Answers, Limits
+from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
@@ -27,6 +28,7 @@ from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
+from agentbudget.step.engine import nobody
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -129,10 +131,12 @@ class Agent:
         """Ledger, ladder and cache, opened when first needed."""
         if self._engine is None:
             telemetry.setup()
+            answers = open_answers(self.settings)
             self._engine = Engine(
                 ledger=Ledger.open(self.settings.ledger_location),
                 ladder=make_ladder(self._models, self.settings),
-                answers=Answers(self.settings.cache_path),
+                answers=answers,
+                similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
             )
@@ -157,6 +161,8 @@ class Agent:
             await opened.aclose()
         if engine is not None:
             await engine.ladder.aclose()
+            if engine.similar is not None:
+                engine.similar.close()
             engine.answers.close()
             engine.ledger.close()
 
@@ -267,7 +273,7 @@ class Agent:
             try:
                 if not finished:
                     engine.renew_landings(record.run_id)
-                state = await self._traced(record, Context(engine, scope, listener=listener or _nobody), on_index)
+                state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
             except BaseException as error:
                 _note_failure(record, error)
                 raise
@@ -360,6 +366,12 @@ def require_documents(folder: str) -> None:
     scan(folder)
 
 
+def open_answers(settings: Settings) -> Answers:
+    """The home's cache, within the bound that the settings give."""
+    megabytes = settings.cache_mb
+    return Answers(settings.cache_path, limits=None if megabytes is None else Limits(bytes=megabytes * 10**6))
+
+
 def open_folder_index(settings: Settings, folder: Path, *, embedder: str | Embedder | None = None) -> Index:
     """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
     from agentbudget.context import open_index
@@ -379,10 +391,6 @@ async def _heartbeat(ledger: Ledger) -> None:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
             _log.warning("the leases of this run's holds could not be renewed: %s", error)
-
-
-def _nobody(_event: Event) -> None:
-    """A listener that does not listen."""
 
 
 def _is_text(value: str) -> bool:

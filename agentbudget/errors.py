@@ -15,6 +15,7 @@ A level of the tree answers one question: what would a caller catch?
     │   ├── HoldClosed
     │   ├── UnknownModel
     │   ├── UnknownPrice
+    │   ├── UnknownHit
     │   ├── UnknownRun
     │   ├── SkillError
     │   ├── ContextTooLong
@@ -195,6 +196,14 @@ class UnknownModel(Mistake):
 
 class UnknownPrice(Mistake):
     """The model has no price; the message says how to give it one. Never free by accident."""
+
+
+class UnknownHit(Mistake):
+    """No answer was given from the semantic cache as ``hit``."""
+
+    def __init__(self, message: str, *, hit: int) -> None:
+        super().__init__(message)
+        self.hit = hit
 
 
 class UnknownRun(Mistake):

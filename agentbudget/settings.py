@@ -41,6 +41,7 @@ class Settings:
     ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for the indexes; None:
     the embedded engine. ``ledger`` is the path or ``postgresql://`` address of a ledger; None: the home's own.
     ``watts`` that this machine draws while it computes and ``usd_per_kwh`` are paid beside its hour; None: no energy.
+    ``cache_mb`` is how many megabytes of what was paid for are kept; None: a gigabyte.
     """
 
     home: Path
@@ -50,11 +51,13 @@ class Settings:
     ledger: str | None = None
     watts: Decimal | None = None
     usd_per_kwh: Decimal | None = None
+    cache_mb: int | None = None
 
     @classmethod
     def from_env(cls) -> Settings:
         """Read ``AGENTBUDGET_HOME``, ``_LEDGER``, ``_USD_PER_HOUR``, ``_WATTS``, ``_USD_PER_KWH``, ``_MODELS`` (by
-        commas) and ``_QDRANT_URL``. Raises `InvalidAmount` for a price that is none, and for watts without a tariff."""
+        commas), ``_CACHE_MB`` and ``_QDRANT_URL``. Raises `InvalidAmount` for a price or number that is none, and for
+        watts without a tariff."""
         per_hour = _number("AGENTBUDGET_USD_PER_HOUR")
         watts, tariff = _number("AGENTBUDGET_WATTS"), _number("AGENTBUDGET_USD_PER_KWH")
         if (watts is None) != (tariff is None):
@@ -72,6 +75,7 @@ class Settings:
             ledger=os.environ.get("AGENTBUDGET_LEDGER") or None,
             watts=watts,
             usd_per_kwh=tariff,
+            cache_mb=_whole("AGENTBUDGET_CACHE_MB"),
         )
 
     def at(self, home: Path) -> Settings:
@@ -101,6 +105,11 @@ class Settings:
         return self.home / "cache.db"
 
     @property
+    def semantic_path(self) -> Path:
+        """Questions that were paid for, and what is known of reusing their answers for similar ones."""
+        return self.home / "semantic.db"
+
+    @property
     def checkpoints_path(self) -> Path:
         """LangGraph's checkpoints, from which a run resumes."""
         return self.home / "checkpoints.db"
@@ -109,6 +118,16 @@ class Settings:
     def indexes_dir(self) -> Path:
         """One folder per indexed documents folder."""
         return self.home / "indexes"
+
+
+def _whole(variable: str) -> int | None:
+    """A variable as a whole number of at least 1; None where it is not set. Raises `InvalidAmount` and names it."""
+    given = os.environ.get(variable)
+    if not given:
+        return None
+    if not given.isdecimal() or not int(given):
+        raise InvalidAmount(f"{variable} must be a whole number of at least 1, not {given!r}", value=given)
+    return int(given)
 
 
 def _number(variable: str) -> Decimal | None:

@@ -26,6 +26,7 @@ from typing import (
     overload,
 )
 
+from agentbudget.cache.policy import Cache, caching
 from agentbudget.errors import SkillError
 from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
@@ -108,8 +109,11 @@ class Skill(Generic[P, R]):
         accept: Accept = (),
         temperature: float = 0.0,
         hold: Hold = "quantile",
+        cache: Cache = "exact",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
+        parameters = self.signature.parameters.values()
+        self._by_place = tuple(p.name for p in parameters if p.kind is _BY_PLACE_OR_NAME)
         self.function = function
         self.name: str = function.__name__
         self.tier = _rung("tier", tier)
@@ -120,6 +124,7 @@ class Skill(Generic[P, R]):
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
+        self.caching = caching(cache)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -137,6 +142,8 @@ class Skill(Generic[P, R]):
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults filled in. Raises `SkillError` if they do not fit the signature."""
+        if not kwargs and len(args) == len(self._by_place) == len(self.signature.parameters):
+            return dict(zip(self._by_place, args, strict=True))  # as most calls are: what follows takes 10 µs
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -220,8 +227,11 @@ class Skill(Generic[P, R]):
 
     def messages(self, arguments: Mapping[str, Any]) -> tuple[Message, ...]:
         """The prompt of a skill without a body: the docstring, fixed, then the arguments."""
-        system = "\n\n".join(filter(None, [self.prompt, self.output.instruction]))
-        return (Message("system", system), Message("user", render_arguments(arguments)))
+        return (self._system, Message("user", render_arguments(arguments)))
+
+    @cached_property
+    def _system(self) -> Message:
+        return Message("system", "\n\n".join(filter(None, [self.prompt, self.output.instruction])))
 
 
 @overload
@@ -237,6 +247,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    cache: Cache = "exact",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -250,6 +261,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    cache: Cache = "exact",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -263,7 +275,8 @@ def skill(
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
-    for a skill that streams, or a `Budget` that each call may hold at most.
+    for a skill that streams, or a `Budget` that each call may hold at most. ``cache``: whether answers may be reused
+    (`agentbudget.cache`): ``"exact"``, ``"off"``, or a ``timedelta``, how old one may be.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -277,6 +290,7 @@ def skill(
             accept=accept,
             temperature=temperature,
             hold=hold,
+            cache=cache,
         )
 
     return decorate if function is None else decorate(function)

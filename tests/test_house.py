@@ -42,10 +42,10 @@ HEAVY = (
 )
 ALONE = {
     "inspect_ai": {"evals.samples"},
-    "langchain": {"langchain.middleware"},
+    "langchain": {"langchain.history", "langchain.middleware"},
     "langgraph": {"graph"},
     "matplotlib": {"evals.plot"},
-    "opentelemetry": {"telemetry"},
+    "opentelemetry": {"telemetry.backend", "telemetry.capture", "telemetry.export"},
     "psycopg": {"ledger.postgres"},
 }
 """Packages that these modules alone may import."""

@@ -199,6 +199,36 @@ def test_a_cache_hit_costs_nothing_and_says_what_it_saved(full: Statement) -> No
     assert (cached.input_tokens, cached.output_tokens) == (0, 0)
 
 
+def test_each_hit_says_its_kind_and_why_it_was_trusted() -> None:
+    run = Run()
+    step = run.step("answer", usd(900, 900))
+    found = {"kind": "retrieval", "because": "exact"}
+    alike = {"kind": "answer", "because": "semantic", "similarity": 0.91234, "entries": 12}
+    for saved, told in ((9_000, found), (83_000, alike)):
+        run.call(step, ZERO).settle(detail={"cached": True, "saved_usd_nano": saved, "cache": told})
+    run.end(step, seconds=0.1)
+    statement = run.statement()
+    assert [(hit.kind, hit.because, hit.saved_usd_nano) for hit in statement.reused] == [
+        ("retrieval", "exact", 9_000),
+        ("answer", "semantic", 83_000),
+    ]
+    assert statement.reused[1].facts == {"similarity": 0.91234, "entries": 12}
+    assert statement.totals.saved_usd_nano == 92_000
+    text = statement.text()
+    assert "2 hits saved $0.000092 (1 retrieval, 1 answer)" in text
+    assert f"Trusted    {SMALL}: semantic, similarity 0.912, entries 12" in text
+    assert json.loads(json.dumps(statement.to_dict()))["reused"][1]["because"] == "semantic"
+
+
+def test_a_search_that_the_cache_knew_is_cached() -> None:
+    run = Run()
+    meta = {"kind": "retrieval", "source": "handbook"}
+    search = run.ledger.reserve("r1/retrieve", ZERO, accounts=["run/r1"], meta=meta)
+    search.settle(detail={"cached": True, "saved_usd_nano": 9, "cache": {"kind": "retrieval", "because": "exact"}})
+    (line,) = run.statement().lines
+    assert (line.status, line.cache_hits, line.saved_usd_nano) == ("cached", 1, 9)
+
+
 def test_a_replayed_call_is_not_a_cache_hit() -> None:
     run = Run()
     step = run.step("plan", usd(900, 900))

@@ -1,5 +1,35 @@
-"""Answers already paid for."""
+"""What was paid for already: answers, plans, embeddings and retrievals, kept by everything that changes them."""
 
-from agentbudget.cache.answers import Answers, CachedAnswer, answer_key
+from agentbudget.cache.answers import EXACT, AnswerCache, Answers, Asked, CachedAnswer, Trust
+from agentbudget.cache.flight import Flight, Flights
+from agentbudget.cache.key import answer_key, hashed
+from agentbudget.cache.label import KINDS, Kind, Label, Source, Which
+from agentbudget.cache.policy import Cache, Caching, Exact, Off, caching
+from agentbudget.cache.store import Kept, Limits, Row, Store
 
-__all__ = ["Answers", "CachedAnswer", "answer_key"]
+__all__ = [
+    "EXACT",
+    "KINDS",
+    "AnswerCache",
+    "Answers",
+    "Asked",
+    "Cache",
+    "CachedAnswer",
+    "Caching",
+    "Exact",
+    "Flight",
+    "Flights",
+    "Kept",
+    "Kind",
+    "Label",
+    "Limits",
+    "Off",
+    "Row",
+    "Source",
+    "Store",
+    "Trust",
+    "Which",
+    "answer_key",
+    "caching",
+    "hashed",
+]

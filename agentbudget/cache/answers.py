@@ -1,91 +1,95 @@
-"""Exact answers: the same question to the same model, asked again, costs nothing."""
+"""Answers already paid for: the same question to the same model, asked again, costs nothing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sqlite3
-import threading
+import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Literal, Protocol, Self
 
-from agentbudget.errors import SchemaMismatch, StoreUnavailable
-from agentbudget.models.base import Completion, Message, Model, Request, ToolCall
-from agentbudget.usage import Usage
+from agentbudget.cache.codec import decode_completion, encode_completion
+from agentbudget.cache.flight import Flights
+from agentbudget.cache.label import Label
+from agentbudget.cache.policy import Caching
+from agentbudget.cache.store import Limits, Store
+from agentbudget.models.base import Completion, Model, Request
 
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = 0x41474243
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Why a kept answer may stand for a new one. ``facts`` are what the statement keeps of it.
+
+    ``"exact"``: everything that changes an answer is the same. ``"semantic"``: the question is taken to mean the same.
+    """
+
+    because: Literal["exact", "semantic"] = "exact"
+    facts: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
+
+
+EXACT = Trust()
 
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer, what it cost when it was bought, in nano-dollars, and the key that it stood under."""
+    """An answer that was paid for: what it cost then, in nano-dollars, the key that it stood under, when it was bought
+    (nanoseconds since 1970; 0 if nobody knows), and why it may be given again."""
 
     completion: Completion
     cost_usd_nano: int
     key: str = ""
+    created_ns: int = 0
+    trust: Trust = EXACT
 
 
-def answer_key(request: Request, model: Model, *, tenant: str, skill_version: str = "") -> str:
-    """Everything that changes an answer, hashed: model and weights, messages, schema, sampling, tenant.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a model, and where its answer may stand.
 
-    The output cap is left out: an answer that ended by itself is the same under any cap that it fits.
+    Under ``own`` as that of this run, should it be resumed, and under ``shared`` for whoever asks the same, if the
+    skill's ``caching`` lets it.
     """
-    parts: dict[str, object] = {
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "messages": [_told(message) for message in request.messages],
-        "schema": request.schema,
-        "temperature": request.temperature,
-        "seed": request.seed,
-        "stop": request.stop,
-        "tenant": tenant,
-        "skill": skill_version,
-    }
-    if request.tools:
-        parts["tools"] = [
-            request.tool_choice,
-            *([tool.name, tool.description, tool.parameters] for tool in request.tools),
-        ]
-    if request.reasoning_tokens is not None:
-        parts["reasoning"] = request.reasoning_tokens
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+    request: Request
+    model: Model
+    caching: Caching
+    label: Label
+    own: str
+    shared: str | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Where to look, in this order."""
+        return (self.own,) if self.shared is None else (self.own, self.shared)
+
+
+class AnswerCache(Protocol):
+    """Finds an answer where nothing stands under a request's own keys, and says why it is to be trusted."""
+
+    async def find(self, asked: Asked) -> CachedAnswer | None:
+        """An answer that may be given to this request, too; None: it has to be bought."""
+        ...
+
+    async def bought(self, asked: Asked, completion: Completion) -> None:
+        """Learn that this answer was bought for it."""
+        ...
+
+    def close(self) -> None:
+        """Close its file."""
+        ...
 
 
 class Answers:
     """Answers in one SQLite file (or in memory), shared by the threads and processes that open it."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._lock = threading.Lock()
-        self._path = path
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._create()
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot open the answer cache {path}: {error}", location=str(path)) from error
-
-    def _create(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and application != APPLICATION_ID:
-            self._db.execute("ROLLBACK")
-            raise SchemaMismatch(
-                f"{self._path} is another program's database; name another path for the cache", location=str(self._path)
-            )
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, "
-            "cost_usd_nano INTEGER NOT NULL, created_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID"
-        )
-        self._db.execute("COMMIT")
+    def __init__(
+        self, path: Path | None = None, *, limits: Limits | None = None, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.store = Store(path, limits=limits, clock_ns=clock_ns)
+        self.flights = Flights.at(path)
 
     def get(self, key: str, *, max_output_tokens: int) -> CachedAnswer | None:
         """The answer under `key`, if the model would give the same under this cap.
@@ -95,51 +99,39 @@ class Answers:
         return self.first((key,), max_output_tokens=max_output_tokens)
 
     def first(self, keys: Sequence[str], *, max_output_tokens: int) -> CachedAnswer | None:
-        """The answer under the first of `keys` that has one which fits; see `get`."""
-        marks = ", ".join("?" * len(keys))
-        found = self._execute(f"SELECT key, answer, cost_usd_nano FROM answers WHERE key IN ({marks})", keys)
-        rows = {key: (answer, cost) for key, answer, cost in found}
-        for key in keys:
-            if key in rows:
-                completion = self._read(key, rows[key][0])
-                if _is_same(completion, max_output_tokens):
-                    return CachedAnswer(completion, rows[key][1], key)
+        """The answer under the first of `keys` that has one which fits; see `get`. An unreadable one is dropped."""
+        for row in self.store.find(keys):
+            try:
+                completion = decode_completion(row.value)
+            except (ValueError, KeyError, TypeError) as error:
+                _log.warning(
+                    "an answer in the cache %s cannot be read, and is bought anew: %s", self.store.location, error
+                )
+                self.store.drop((row.key,))
+                continue
+            if _is_same(completion, max_output_tokens):
+                self.store.touch(row.entry)
+                return CachedAnswer(completion, row.cost_usd_nano, row.key, row.created_ns)
         return None
 
     def put(self, key: str, completion: Completion, *, cost_usd_nano: int) -> None:
         """Keep an answer, in place of what stood under its key."""
-        self.put_under((key,), completion, cost_usd_nano=cost_usd_nano)
+        self.put_under({key: None}, completion, cost_usd_nano=cost_usd_nano)
 
-    def put_under(self, keys: Sequence[str], completion: Completion, *, cost_usd_nano: int) -> None:
-        """Keep an answer under several keys at once."""
-        row = (_encode(completion), cost_usd_nano, time.time_ns())
-        marks = ", ".join(["(?, ?, ?, ?)"] * len(keys))
-        self._execute(
-            f"INSERT OR REPLACE INTO answers (key, answer, cost_usd_nano, created_ns) VALUES {marks}",
-            [value for key in keys for value in (key, *row)],
-        )
-
-    def _read(self, key: str, text: str) -> Completion:
-        try:
-            return _decode(text)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreUnavailable(
-                f"the answer {key} in the cache {self._path} cannot be read: {error}", location=str(self._path)
-            ) from error
-
-    def _execute(self, sql: str, values: Sequence[object]) -> list[tuple[str, str, int]]:
-        with self._lock:
-            try:
-                return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                raise StoreUnavailable(
-                    f"the answer cache {self._path} failed: {error}", location=str(self._path)
-                ) from error
+    def put_under(
+        self,
+        keys: Mapping[str, float | None],
+        completion: Completion,
+        *,
+        cost_usd_nano: int,
+        label: Label | None = None,
+    ) -> None:
+        """Keep an answer under several keys at once, under each for so many seconds (None: without end)."""
+        self.store.put(keys, encode_completion(completion), label or Label(), cost_usd_nano=cost_usd_nano)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -152,38 +144,3 @@ def _is_same(completion: Completion, max_output_tokens: int) -> bool:
     """Whether the model would give this answer under such a cap."""
     tokens, whole = completion.usage.output_tokens, completion.finish in ("stop", "tools")
     return tokens <= max_output_tokens if whole else tokens == max_output_tokens
-
-
-def _told(message: Message) -> list[object]:
-    """A message as it counts in a key: texts as they were before there was anything else, so that old answers stay."""
-    told: list[object] = [message.role, message.text]
-    if message.images:
-        told.append([[hashlib.blake2b(i.data).hexdigest(), i.media_type, i.detail] for i in message.images])
-    if message.calls or message.answers is not None:
-        told.append([message.answers, [[call.id, call.name, call.arguments] for call in message.calls]])
-    return told
-
-
-def _encode(completion: Completion) -> str:
-    return json.dumps(
-        {
-            "text": completion.text,
-            "finish": completion.finish,
-            "usage": completion.usage.to_dict(),
-            "served_by": completion.served_by,
-            "confidence": completion.confidence,
-            "calls": [[call.id, call.name, call.arguments] for call in completion.calls],
-        }
-    )
-
-
-def _decode(text: str) -> Completion:
-    data = json.loads(text)
-    return Completion(
-        text=data["text"],
-        finish=data["finish"],
-        usage=Usage.from_dict(data["usage"]),
-        served_by=data["served_by"],
-        confidence=data["confidence"],
-        calls=tuple(ToolCall(*call) for call in data.get("calls", ())),
-    )

@@ -1,4 +1,5 @@
-"""The command line: agentbudget run | demo | resume | statement | index | models | prices | ledger | budget | eval.
+"""The command line: agentbudget run | demo | resume | statement | index | models | prices | ledger | cache | budget |
+eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -13,6 +14,7 @@ import click
 from agentbudget import __version__
 from agentbudget.cli.base import EXIT_INTERRUPTED, EXIT_OVER_BUDGET, fail, print_json
 from agentbudget.cli.budget import budget
+from agentbudget.cli.cache import cache
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
@@ -35,7 +37,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, evaluate, models, prices, ledger, budget):
+for command in (run, demo, resume, statement, index, evaluate, models, prices, ledger, cache, budget):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The ledger's rules, written once over any store: accounts, admission, settlement, lapse."""
+"""The ledger: what its callers ask, each one transaction by the rules, over any store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from agentbudget.errors import (
     AccountFrozen,
     BudgetExceeded,
     HoldClosed,
-    HoldConflict,
     InvalidArgument,
     UnknownAccount,
 )
-from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, shift, weigh, weigh_within
+from agentbudget.ledger import limiting, lives
+from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, weigh_within
 from agentbudget.ledger.arguments import (
     check_account_name,
     check_accounts,
@@ -30,27 +30,22 @@ from agentbudget.ledger.arguments import (
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, NamesOf, TextOf
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
-from agentbudget.ledger.owners import Owner, life
+from agentbudget.ledger.owners import Owner
 from agentbudget.ledger.records import (
     EMPTY,
     NOTHING,
-    UNLIMITED,
     Account,
     Detail,
     Entry,
-    EntryKind,
     HoldRecord,
     HoldState,
     Limits,
     Units,
     Verification,
     WindowBalance,
-    WindowLimit,
-    closed,
     limits,
     minus,
     opened,
-    plus,
     units,
 )
 from agentbudget.ledger.repeat import repeated
@@ -100,8 +95,6 @@ _OPERATIONS: Final = (
     "verify",
 )
 """The methods that are one transaction each."""
-
-_KINDS: Final[Mapping[HoldState, EntryKind]] = {"settled": "settle", "voided": "void", "lapsed": "lapse"}
 
 
 class Ledger:
@@ -195,7 +188,7 @@ class Ledger:
                     required(tx, parent)
                 account = Account(name, parent)
                 tx.put_account(account)
-                self._note(tx, "account", name, {"parent": parent})
+                limiting.note(tx, "account", name, {"parent": parent}, at_ns=self._now(tx))
             elif parent is not None and account.parent != parent:
                 raise AccountConflict(
                     f"account {name!r} stands under {account.parent!r}, not {parent!r}",
@@ -204,7 +197,7 @@ class Ledger:
                     asked=parent,
                 )
             for window, triple in wanted:
-                account = self._relimit(tx, account, window, triple)
+                account = limiting.relimit(tx, account, window, triple, at_ns=self._now(tx))
             return account
 
     def set_limit(self, name: str, limit: Budget, *, window: str = "total") -> Account:
@@ -214,7 +207,7 @@ class Ledger:
         """
         parsed = None if window == "total" else Window.parse(window)
         with self._store.write() as tx:
-            return self._relimit(tx, required(tx, name), parsed, limits(limit))
+            return limiting.relimit(tx, required(tx, name), parsed, limits(limit), at_ns=self._now(tx))
 
     def top_up(self, name: str, by: Budget, *, topup_id: str, window: str = "total") -> Account:
         """Raise a limit by an amount, once: the same id again changes nothing.
@@ -224,27 +217,8 @@ class Ledger:
         check_text("topup_id", topup_id)
         parsed = None if window == "total" else Window.parse(window)
         more = limits(by)
-        said = {"id": topup_id, "by": list(more), "window": window if parsed is None else parsed.text}
         with self._store.write() as tx:
-            account = required(tx, name)
-            seq = tx.mark(f"topup/{topup_id}")
-            if seq is not None:
-                entry = tx.entry(seq)
-                if entry is None or entry.subject != name or {**entry.detail, "limit": None} != {**said, "limit": None}:
-                    known = "nothing" if entry is None else f"{entry.subject} by {entry.detail['by']}"
-                    raise AccountConflict(
-                        f"top-up {topup_id!r} was another one; name another id",
-                        account=name,
-                        known=known,
-                        asked=f"{name} by {list(more)}",
-                    )
-                return account
-            now = _limits_of(account, parsed)
-            triple = tuple(_raised(name, unit, n, m) for unit, n, m in zip(_UNITS, now, more, strict=True))
-            account = self._with_limit(tx, account, parsed, (triple[0], triple[1], triple[2]))
-            seq = self._note(tx, "topup", name, {**said, "limit": list(triple)})
-            tx.put_mark(f"topup/{topup_id}", seq)
-            return account
+            return limiting.top_up(tx, name, parsed, more, topup_id=topup_id, at_ns=self._now(tx))
 
     def freeze(self, name: str, *, reason: str = "") -> Account:
         """Refuse every new hold on this account and below it, also within holds that are open, until `unfreeze`.
@@ -264,39 +238,9 @@ class Ledger:
             if account.frozen != reason:
                 account = account._replace(frozen=reason)
                 tx.put_account(account)
-                self._note(tx, "unfreeze" if reason is None else "freeze", name, {"reason": reason})
+                kind = "unfreeze" if reason is None else "freeze"
+                limiting.note(tx, kind, name, {"reason": reason}, at_ns=self._now(tx))
             return account
-
-    def _relimit(self, tx: Transaction, account: Account, window: Window | None, triple: Limits) -> Account:
-        if _limits_of(account, window) == triple:
-            return account
-        account = self._with_limit(tx, account, window, triple)
-        text = "total" if window is None else window.text
-        self._note(tx, "limit", account.name, {"window": text, "limit": list(triple)})
-        return account
-
-    def _with_limit(self, tx: Transaction, account: Account, window: Window | None, triple: Limits) -> Account:
-        if window is None:
-            account = account._replace(limits=triple)
-        else:
-            known = any(limit.window == window for limit in account.windows)
-            others = [limit for limit in account.windows if limit.window != window]
-            if triple == UNLIMITED:
-                tx.forget_periods(account.name, window.text)
-            elif not known:
-                self._count_past(tx, account.name, window)
-            kept = others if triple == UNLIMITED else [*others, WindowLimit(window, triple)]
-            account = account._replace(windows=tuple(sorted(kept, key=lambda limit: limit.window.text)))
-        tx.put_account(account)
-        return account
-
-    def _count_past(self, tx: Transaction, name: str, window: Window) -> None:
-        """A new window counts what was reserved before there was one."""
-        began: dict[str, int] = {}
-        for entry in tx.entries():
-            if name in entry.targets:
-                at_ns = began.setdefault(entry.subject, entry.at_ns)
-                tx.shift(name, window.text, window.start(at_ns), entry.held, entry.posted)
 
     def balance(self, name: str, *, at: datetime | None = None) -> Account:
         """The account as it stands, or stood at a moment. Raises `UnknownAccount`."""
@@ -307,6 +251,12 @@ class Ledger:
             return found[0]
         with self._store.read() as tx:
             return required(tx, name)
+
+    def glance(self, name: str) -> Account:
+        """The account as this process last knew it: after its own settlement as it stood then, without a look at what
+        others wrote since. For what is only shown, such as a span's attributes. Raises `UnknownAccount`.
+        """
+        return self._store.glance(name) or self.balance(name)
 
     def accounts(self, *, prefix: str = "", at: datetime | None = None) -> list[Account]:
         """The accounts whose name starts with `prefix`, by name, as they stand, or stood at a moment."""
@@ -390,11 +340,11 @@ class Ledger:
                 existing = tx.hold(hold_id)
                 if existing is None:
                     raise
-                return Hold(self, _same(tx, existing, more, lineage, within), True)
+                return Hold(self, lives.same(tx, existing, more, lineage, within), True)
             said = dict(meta) if meta else EMPTY
             record = opened(tx.next_seq(), hold_id, within, lineage, more, self._owner.name, tag, said, now)
             if not tx.add_hold(record):
-                return Hold(self, _same(tx, required_hold(tx, hold_id), more, lineage, within), True)
+                return Hold(self, lives.same(tx, required_hold(tx, hold_id), more, lineage, within), True)
             leased = now >= self._owner.lease_due
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
@@ -490,24 +440,24 @@ class Ledger:
     def adopt(self, hold_id: str) -> Hold:
         """Take over an open hold, to go on where its owner stopped."""
         with self._store.write() as tx:
-            record, now = _open(tx, hold_id, "adopted"), self._now(tx)
+            record, now = lives.required_open(tx, hold_id, "adopted"), self._now(tx)
             tx.put_lease(self.owner, now + self._lease_ns)
             if record.owner != self.owner:
                 record = record._replace(owner=self.owner)
                 tx.put_hold(record)
-                self._note(tx, "adopt", hold_id, {"owner": self.owner})
+                limiting.note(tx, "adopt", hold_id, {"owner": self.owner}, at_ns=now)
         self._owner.lease_due = now + self._lease_ns // 2
         return Hold(self, record, True)
 
     def mark_sent(self, hold_id: str) -> HoldRecord:
         """Note that the call leaves now: from here on a crash presumes the hold spent."""
         with self._store.write() as tx:
-            record = _open(tx, hold_id, "sent")
+            record = lives.required_open(tx, hold_id, "sent")
             if record.sent:
                 return record
             record = record._replace(sent=True)
             tx.put_hold(record)
-            self._note(tx, "sent", hold_id, {})
+            limiting.note(tx, "sent", hold_id, EMPTY, at_ns=self._now(tx))
             return record
 
     def extend(self, hold_id: str, to: Amount) -> HoldRecord:
@@ -516,7 +466,7 @@ class Ledger:
         The more counts where the hold does: in the period of each window in which it was reserved.
         """
         with self._store.write() as tx:
-            record = _open(tx, hold_id, "extended")
+            record = lives.required_open(tx, hold_id, "extended")
             check_amount(to)
             more = units(to.minus(record.amount))
             if more == NOTHING:
@@ -525,22 +475,16 @@ class Ledger:
                 admit_within(tx, required_hold(tx, record.parent), more)
             else:
                 admit_on(tx, record.accounts, more, self._now(tx), reserved_ns=record.created_ns)
-            return self._resize(tx, "extend", record, more)
+            return lives.resize(tx, "extend", record, more, at_ns=self._now(tx))
 
     def reduce(self, hold_id: str, to: Amount) -> HoldRecord:
         """Lower an open hold to `to` in each unit, but not below what is reserved and spent within it."""
         with self._store.write() as tx:
-            record = _open(tx, hold_id, "reduced")
+            record = lives.required_open(tx, hold_id, "reduced")
             check_amount(to)
             least = record.reserved + record.spent
             less = units(record.amount.minus(to.at_least(least)))
-            return record if less == NOTHING else self._resize(tx, "reduce", record, minus(less))
-
-    def _resize(self, tx: Transaction, kind: EntryKind, record: HoldRecord, change: Units) -> HoldRecord:
-        record = record._replace(amount_units=plus(record.amount_units, change))
-        self._book(tx, kind, record, change, NOTHING)
-        tx.put_hold(record)
-        return record
+            return record if less == NOTHING else lives.resize(tx, "reduce", record, minus(less), at_ns=self._now(tx))
 
     def settle(
         self, hold_id: str, cost: Amount = ZERO, *, presumed: bool = False, detail: Detail | None = None
@@ -556,11 +500,15 @@ class Ledger:
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "open":
-                return self._close(tx, record, "settled", units(cost), presumed=presumed, detail=_said(detail))
-            same = record.settled == cost + record.spent
-            if record.presumed and not (presumed and same):
-                return self._correct(tx, record, cost, presumed=presumed, detail=_said(detail))
-            if same:
+                return lives.close(
+                    tx, record, "settled", units(cost), at_ns=self._now(tx), presumed=presumed, detail=_said(detail)
+                )
+            repeat = record.settled == cost + record.spent
+            if record.presumed and not (presumed and repeat):
+                return lives.correct(
+                    tx, record, units(cost), at_ns=self._now(tx), presumed=presumed, detail=_said(detail)
+                )
+            if repeat:
                 return record
             raise HoldClosed(
                 f"hold {hold_id!r} is {record.state} at {record.settled}; it cannot be settled again",
@@ -577,9 +525,7 @@ class Ledger:
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             if record.state == "open":
-                record = self._close_within(tx, record)
-                own = units(record.amount.minus(record.spent))
-                return self._close(tx, record, "settled", own, presumed=True, detail=_said(detail))
+                return lives.presume(tx, record, at_ns=self._now(tx), detail=_said(detail))
             if record.presumed:
                 return record
             raise HoldClosed(
@@ -595,122 +541,18 @@ class Ledger:
         """
         check_text("reason", reason, least=0, most=_LONGEST_REASON)
         with self._store.write() as tx:
-            record = required_hold(tx, hold_id)
+            record, now = required_hold(tx, hold_id), self._now(tx)
             if record.state == "voided":
                 return record
             if record.state == "open":
-                record = self._close_within(tx, record)  # what was sent of it is spent now
+                record = lives.close_within(tx, record, at_ns=now)  # what was sent of it is spent now
             if record.state != "open" or record.sent or record.spent:
                 raise HoldClosed(
                     f"hold {hold_id!r} is {record.state} and may have been spent; settle it instead",
                     hold_id=hold_id,
                     state=record.state,
                 )
-            return self._close(tx, record, "voided", NOTHING, detail={"reason": reason})
-
-    def _close(
-        self,
-        tx: Transaction,
-        record: HoldRecord,
-        state: HoldState,
-        cost: Units,
-        *,
-        presumed: bool = False,
-        detail: Detail,
-    ) -> HoldRecord:
-        if record.children:
-            record = self._close_within(tx, record)
-        spent = record.spent_units
-        total = cost if spent == NOTHING else shift(cost, spent)
-        if presumed:
-            detail = {**detail, "presumed": True}
-        now = self._clock() if self._clock is not None else tx.now_ns()
-        after = closed(record, state, total, tx.next_seq(), now, detail, presumed=presumed)
-        self._book(tx, _KINDS[state], record, minus(record.amount_units), total, detail, at_ns=now, opened=-1)
-        tx.put_hold(after)
-        if after.parent is not None:
-            self._cover(tx, after.parent)
-        return after
-
-    def _close_within(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
-        """Resolve what is still open within a hold that closes."""
-        if not record.children:
-            return record
-        for child in tx.holds_within(record.id):
-            if child.state == "open":
-                self._resolve(tx, child)
-        return required_hold(tx, record.id)
-
-    def _cover(self, tx: Transaction, hold_id: str) -> None:
-        """Raise an open hold to what is known to have been spent within it: an overrun weighs at once."""
-        record = required_hold(tx, hold_id)
-        deficit = units((record.spent + record.reserved).minus(record.amount))
-        if record.state == "open" and deficit != NOTHING:
-            self._resize(tx, "extend", record, deficit)
-            if record.parent is not None:
-                self._cover(tx, record.parent)
-
-    def _resolve(self, tx: Transaction, record: HoldRecord) -> HoldRecord:
-        """End a hold that its owner left: not sent → void; sent → presumed spent at what was held for itself."""
-        record = self._close_within(tx, record)
-        if not record.sent and not record.spent:
-            return self._close(tx, record, "voided", NOTHING, detail={"reason": "abandoned before anything was sent"})
-        own = units(record.amount.minus(record.spent)) if record.sent else NOTHING
-        return self._close(
-            tx, record, "lapsed", own, presumed=record.sent, detail={"reason": "abandoned; outcome unknown"}
-        )
-
-    def _correct(
-        self, tx: Transaction, record: HoldRecord, cost: Amount, *, presumed: bool, detail: Detail
-    ) -> HoldRecord:
-        """Replace a presumption by the truth or a better one, here and in every closed hold that contains it."""
-        if presumed:
-            detail = {**detail, "presumed": True}
-        total = shift(units(cost), record.spent_units)
-        change = plus(total, minus(record.settled_units or NOTHING))
-        now = self._now(tx)
-        corrected = record._replace(
-            settled_units=total, presumed=presumed, state="settled", closed=tx.next_seq(), closed_ns=now, detail=detail
-        )
-        self._book(tx, "correct", corrected, NOTHING, change, detail=detail, at_ns=now)
-        tx.put_hold(corrected)
-        parent = record.parent
-        while parent is not None:
-            above = required_hold(tx, parent)
-            if above.state == "open":
-                self._cover(tx, above.id)
-                break
-            above = above._replace(settled_units=shift(above.settled_units or NOTHING, change))
-            tx.put_hold(above)
-            self._book(tx, "correct", above, NOTHING, change, detail={"because": record.id}, at_ns=now)
-            parent = above.parent
-        return corrected
-
-    def _book(
-        self,
-        tx: Transaction,
-        kind: EntryKind,
-        record: HoldRecord,
-        held: Units,
-        posted: Units,
-        detail: Detail = EMPTY,
-        *,
-        at_ns: int | None = None,
-        opened: int = 0,
-    ) -> None:
-        """Write the entry of a change of an existing hold, and apply it to what the hold weighs on."""
-        at_ns = self._now(tx) if at_ns is None else at_ns
-        names = record.accounts
-        if record.parent is None:
-            weigh(tx, names, held, posted, record.created_ns)
-        else:
-            weigh_within(tx, required_hold(tx, record.parent), held, posted, opened)
-        targets = names or (f"hold:{record.parent}",)
-        tx.append(kind, record.id, at_ns=at_ns, targets=targets, held=held, posted=posted, detail=detail)
-
-    def _note(self, tx: Transaction, kind: EntryKind, subject: str, detail: Detail) -> int:
-        """Write an entry that changes no balance."""
-        return tx.append(kind, subject, at_ns=self._now(tx), targets=(), held=NOTHING, posted=NOTHING, detail=detail)
+            return lives.close(tx, record, "voided", NOTHING, at_ns=now, detail={"reason": reason})
 
     # --- leases
 
@@ -731,16 +573,7 @@ class Ledger:
             if not tx.holds(state="open"):
                 return []
         with self._store.write() as tx:
-            now = self._now(tx)
-            opened = tx.holds(state="open")
-            gone = {owner: self._is_gone(tx, owner, now) for owner in {record.owner for record in opened}}
-            waiting = _with_parents([r for r in opened if not gone[r.owner]], {r.id: r for r in opened})
-            swept: list[HoldRecord] = []
-            for record in opened:
-                if record.id not in waiting:
-                    current = required_hold(tx, record.id)
-                    swept.append(self._resolve(tx, current) if current.state == "open" else current)
-            return swept
+            return lives.sweep(tx, at_ns=self._now(tx))
 
     def resolve(self, hold_id: str) -> HoldRecord:
         """End an open hold as `sweep` ends those of a dead owner, because you know that its owner left it.
@@ -749,11 +582,7 @@ class Ledger:
         """
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
-            return self._resolve(tx, record) if record.state == "open" else record
-
-    def _is_gone(self, tx: Transaction, owner: str, now_ns: int) -> bool:
-        seen = life(owner)
-        return seen == "dead" or (seen == "unknown" and (tx.lease(owner) or 0) < now_ns)
+            return lives.resolve(tx, record, at_ns=self._now(tx)) if record.state == "open" else record
 
     # --- blocks
 
@@ -870,9 +699,6 @@ def _times(amount: Units, n: int) -> Limits:
     return (usd, tokens, calls)
 
 
-_UNITS: Final = ("usd", "tokens", "calls")
-
-
 def open_store(location: str | Path) -> Store:
     """The store at a location, as `Ledger.open` reads it."""
     check_location(location)
@@ -909,64 +735,3 @@ def _said(detail: Detail | None) -> Detail:
             value=detail,
         )
     return detail
-
-
-def _limits_of(account: Account, window: Window | None) -> Limits:
-    if window is None:
-        return account.limits
-    return next((triple for known, triple in account.windows if known == window), UNLIMITED)
-
-
-def _raised(name: str, unit: str, limit: int | None, more: int | None) -> int | None:
-    if not more:
-        return limit
-    if limit is None:
-        raise InvalidArgument(
-            f"account {name!r} has no limit of {unit} to top up; set one with ledger.set_limit",
-            argument="by",
-            value=more,
-        )
-    return shift((limit, 0, 0), (more, 0, 0))[0]
-
-
-def _open(tx: Transaction, hold_id: str, verb: str) -> HoldRecord:
-    record = required_hold(tx, hold_id)
-    if record.state != "open":
-        raise HoldClosed(
-            f"hold {hold_id!r} is {record.state}: it cannot be {verb}", hold_id=hold_id, state=record.state
-        )
-    return record
-
-
-def _same(
-    tx: Transaction, record: HoldRecord, amount: Units, accounts: tuple[str, ...], within: str | None
-) -> HoldRecord:
-    """The hold that an id already names, if it is the one that is asked for."""
-    if (record.accounts, record.parent) != (accounts, within):
-        raise HoldConflict(
-            f"hold {record.id!r} weighs on {record.accounts or record.parent}; name another id",
-            hold_id=record.id,
-            known=record.parent or record.accounts,
-            asked=within or accounts,
-        )
-    if record.amount_units != amount:
-        opening = tx.entry(record.number)  # what was first asked for: the amount may have changed since
-        if opening is None or opening.held != amount:
-            raise HoldConflict(
-                f"hold {record.id!r} is for {record.amount}, not {Amount(*amount)}; name another id",
-                hold_id=record.id,
-                known=record.amount,
-                asked=Amount(*amount),
-            )
-    return record
-
-
-def _with_parents(holds: Sequence[HoldRecord], known: Mapping[str, HoldRecord]) -> set[str]:
-    """The ids of these holds and of all that contain them."""
-    found: set[str] = set()
-    for hold in holds:
-        step: HoldRecord | None = hold
-        while step is not None and step.id not in found:
-            found.add(step.id)
-            step = known.get(step.parent) if step.parent is not None else None
-    return found

@@ -45,6 +45,9 @@ class MemoryStore:
 
     read = write
 
+    def glance(self, account: str) -> Account | None:
+        return self.write().account(account)
+
     def close(self) -> None:
         """Nothing to close."""
 

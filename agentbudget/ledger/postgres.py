@@ -29,7 +29,7 @@ from agentbudget.errors import (
 )
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
-from agentbudget.ledger.records import HoldRecord
+from agentbudget.ledger.records import Account, HoldRecord
 from agentbudget.ledger.schema import VERSION, Dialect, another_version, migrate, tables
 from agentbudget.ledger.sql import ADD_HOLD, NEWS, Cursor, Row, SqlTransaction
 from agentbudget.ledger.store import GENESIS
@@ -124,6 +124,9 @@ class PostgresStore:
 
     def read(self) -> _Connection:
         return self._reader
+
+    def glance(self, account: str) -> Account | None:
+        return None
 
     def close(self) -> None:
         self._reader.close()

@@ -28,6 +28,7 @@ from agentbudget.errors import (
 )
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
+from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import Cursor, Execute, Row
 from agentbudget.ledger.tail import ADD_LINE, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
@@ -102,6 +103,9 @@ class SqliteStore:
 
     def read(self) -> _Reader:
         return self._reader
+
+    def glance(self, account: str) -> Account | None:
+        return self._writer.known(account)
 
     def close(self) -> None:
         self._reader.close()
@@ -311,6 +315,10 @@ class _Writer(_Connection):
         super().connect()
         self._connected().execute("PRAGMA busy_timeout = 0")  # whoever waits, waits in `_begin`
         self._write = self._connected().cursor().execute
+
+    def known(self, account: str) -> Account | None:
+        """The account as the last transaction left it, if it still is in mind."""
+        return self._tx.known(account)
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         if not self._locked:

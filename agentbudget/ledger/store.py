@@ -129,6 +129,10 @@ class Store(Protocol):
         """A consistent view for reading."""
         ...
 
+    def glance(self, account: str) -> Account | None:
+        """The account as this process last knew it; None where that takes a look at the store."""
+        ...
+
     def close(self) -> None: ...
 
 

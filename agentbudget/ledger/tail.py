@@ -239,6 +239,10 @@ class TailTransaction(SqlTransaction):
 
     # --- accounts and windows
 
+    def known(self, name: str) -> Account | None:
+        """The account as it was last read or changed, without a look at the tables."""
+        return self._accounts.get(name)
+
     def accounts(self, *, prefix: str = "") -> list[Account]:
         return [self._accounts[a.name] if a.name in self._new_accounts else a for a in self._all_accounts(prefix)]
 

@@ -27,12 +27,24 @@ from agentbudget.statement.fold import (
     Totals,
     cost_by_skill,
 )
+from agentbudget.statement.reuse import Reuse, reuses
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import RenderableType
 
-__all__ = ["Estimate", "Line", "LineStatus", "Point", "Rejection", "SkillCost", "Statement", "TierModel", "Totals"]
+__all__ = [
+    "Estimate",
+    "Line",
+    "LineStatus",
+    "Point",
+    "Rejection",
+    "Reuse",
+    "SkillCost",
+    "Statement",
+    "TierModel",
+    "Totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,7 @@ class Statement:
     budget: Budget
     remaining: Budget
     curve: tuple[Point, ...]
+    reused: tuple[Reuse, ...] = ()
     task: str | None = None
     user: str | None = None
     status: str | None = None
@@ -84,6 +97,7 @@ class Statement:
             budget=budget,
             remaining=remaining,
             curve=holds.curve(),
+            reused=reuses(holds.records),
             task=task,
             user=user,
             status=status,
@@ -130,6 +144,7 @@ class Statement:
             "lines": [_fields(line) for line in self.lines],
             "by_skill": [_fields(cost) for cost in self.by_skill],
             "ladder": [_fields(model) for model in self.ladder],
+            "reused": [_fields(hit) for hit in self.reused],
         }
 
     def to_frame(self) -> DataFrame:
@@ -160,7 +175,7 @@ def _budget(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _fields(value: Line | Totals | SkillCost | TierModel) -> dict[str, Any]:
+def _fields(value: Line | Totals | SkillCost | TierModel | Reuse) -> dict[str, Any]:
     return {name: _json(getattr(value, name)) for name in value.__slots__}
 
 

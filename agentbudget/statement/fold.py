@@ -58,8 +58,8 @@ class Line:
     ``about`` is what it was for, such as a question, where a graph says so. ``depth`` is 0 for a step of the run, 1 for
     a step within it. Amounts and tokens include the steps within; ``own`` is what was booked without them.
     ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None if the ledger does not say;
-    ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are answers
-    from our own cache, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
+    ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are what our
+    own cache gave, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
     parts of what was booked. ``rejected`` are the answers that did not pass, in order.
     """
 
@@ -222,9 +222,9 @@ class Holds:
             input_tokens=_tokens(head, asked, "input_tokens"),
             output_tokens=_tokens(head, asked, "output_tokens"),
             cached_tokens=sum(_usage(call, "cached_tokens") or 0 for call in asked),
-            cache_hits=sum(is_hit(call) for call in calls),
+            cache_hits=sum(is_hit(part) for part in parts),
             replayed=sum(flag(call.detail, "replayed") for call in calls),
-            saved_usd_nano=sum(whole(call.detail, "saved_usd_nano") or 0 for call in calls if is_hit(call)),
+            saved_usd_nano=sum(whole(part.detail, "saved_usd_nano") or 0 for part in parts if is_hit(part)),
             seconds=number(head.detail, "seconds"),
             presumed=total(booked(part) for part in parts if part.presumed),
             overrun=overrun.at_least(head.overrun),
@@ -342,9 +342,9 @@ def asked_a_model(call: HoldRecord) -> bool:
     return call.state != "voided" and not flag(call.detail, "cached") and not flag(call.detail, "replayed")
 
 
-def is_hit(call: HoldRecord) -> bool:
-    """True for a call that the cache answered, other than with this run's own earlier answer."""
-    return flag(call.detail, "cached") and not flag(call.detail, "replayed")
+def is_hit(part: HoldRecord) -> bool:
+    """True for what the cache gave, other than this run's own earlier answer."""
+    return flag(part.detail, "cached") and not flag(part.detail, "replayed")
 
 
 def booked(record: HoldRecord) -> Amount:
@@ -374,6 +374,8 @@ def _status(head: HoldRecord, calls: Sequence[HoldRecord]) -> LineStatus:
         return "presumed"
     if head.overrun or any(call.overrun for call in calls):
         return "overrun"
+    if is_hit(head):
+        return "cached"
     if calls and not any(asked_a_model(call) for call in calls):
         return "cached" if any(is_hit(call) for call in calls) else "replayed"
     return "ok" if said == "ok" or not is_step(head) else "unknown"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentbudget.money import NANO, Amount, Budget, format_usd, nano_to_usd
 from agentbudget.statement.fold import Line, Rejection, TierModel, Totals
+from agentbudget.statement.reuse import Reuse, by_kind
 
 if TYPE_CHECKING:
     from agentbudget.statement import Statement
@@ -81,7 +82,8 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         ("Held open", _some(totals.open) if totals.open else None),
         ("Remaining", limits(statement.remaining)),
         ("Burn rate", _burn_rate(totals)),
-        ("Cache", _cache(totals)),
+        ("Cache", _cache(totals, statement.reused)),
+        *_few("Trusted", [_trust(hit) for hit in statement.reused if hit.because != "exact"]),
         ("Escalated", f"{totals.escalated} of {plural(totals.steps, 'step')}" if totals.escalated else None),
         ("Presumed", f"{_some(totals.presumed)}: sent, outcome unknown, booked as held" if totals.presumed else None),
         ("Overrun", f"{_some(totals.overrun)} above what was held, booked in full" if totals.overrun else None),
@@ -189,13 +191,27 @@ def _burn_rate(totals: Totals) -> str | None:
     return f"{format_usd(int(per_minute * NANO))}/min · {tokens:,} tokens/min over {totals.wall_ns / NANO:,.1f} s"
 
 
-def _cache(totals: Totals) -> str | None:
+def _cache(totals: Totals, reused: Sequence[Reuse]) -> str | None:
+    kinds = by_kind(reused)
+    which = ", ".join(plural(number, kind) for kind, number in kinds.items())
+    told = f" ({which})" if kinds.keys() - {"answer"} else ""
     parts = (
-        f"{plural(totals.cache_hits, 'hit')} saved {format_usd(totals.saved_usd_nano)}" if totals.cache_hits else None,
+        f"{plural(totals.cache_hits, 'hit')} saved {format_usd(totals.saved_usd_nano)}{told}"
+        if totals.cache_hits
+        else None,
         f"{plural(totals.replayed, 'call')} replayed, not paid twice" if totals.replayed else None,
         f"{totals.cached_tokens:,} input tokens from prompt caches" if totals.cached_tokens else None,
     )
     return " · ".join(part for part in parts if part) or None
+
+
+def _trust(hit: Reuse) -> str:
+    """Why an answer to another wording was given."""
+    facts = ", ".join(
+        f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+        for name, value in hit.facts.items()
+    )
+    return f"{hit.what}: {hit.because}{f', {facts}' if facts else ''}"
 
 
 def _some(amount: Amount) -> str:

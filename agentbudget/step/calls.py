@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import random
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
-from agentbudget.cache import CachedAnswer, answer_key
-from agentbudget.errors import ModelError, StoreError
+from agentbudget.cache import Asked
+from agentbudget.errors import ModelError
 from agentbudget.estimate import CallEstimate, tag
 from agentbudget.ledger import HoldRecord
 from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.skills import Output
+from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
 from agentbudget.step.sizing import size_call
 
 if TYPE_CHECKING:
     from agentbudget.step.transaction import Step
-
-_log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 3
 """Billable attempts at one model call: the first, and two more after errors that may pass."""
 
 BACKOFF_S: Final = 0.5
 
-Purpose = Literal["draft", "retry", "escalation"]
+Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 
 async def ask(
@@ -49,23 +47,27 @@ async def ask(
 
     `drafts` are the output tokens of what weaker models said to the same.
     """
-    keys = answer_keys(step, model, kept_under)
-    found = kept(step, keys, request.max_output_tokens)
-    if found is not None:
-        book_free(step, model, purpose, found.completion, found.cost_usd_nano, replayed=found.key == keys[0])
-        return found.completion, request.max_output_tokens
-    for number in itertools.count(1):
-        estimate = None
-        if trust_history and request is kept_under and not drafts:  # as the step itself was estimated a moment ago
-            estimate = step.estimates.pop(model.name, None)
-        if estimate is None:
-            estimate = await size_call(step.engine, step.skill, model, request, whole=not trust_history, drafts=drafts)
-        attempt = Attempt(step, model, estimate, estimate.hold, purpose)
-        try:
-            return await attempt.complete(output, keys), estimate.output_cap
-        except ModelError as error:
-            await pause(error, number)
-            step.funds.make_good(attempt.lost)
+    asked = asked_of(step, model, kept_under)
+    async with paid_once(step, asked, request.max_output_tokens) as found:
+        if found is not None:
+            book_free(step, asked, found, call_meta(step, model, purpose, None))
+            return found.completion, request.max_output_tokens
+        for number in itertools.count(1):
+            estimate = None
+            if trust_history and request is kept_under and not drafts:  # as the step itself was estimated a moment ago
+                estimate = step.estimates.pop(model.name, None)
+            if estimate is None:
+                whole = not trust_history
+                estimate = await size_call(step.engine, step.skill, model, request, whole=whole, drafts=drafts)
+            attempt = Attempt(step, model, estimate, estimate.hold, purpose)
+            try:
+                answer = await attempt.complete(output, asked)
+            except ModelError as error:
+                await pause(error, number)
+                step.funds.make_good(attempt.lost)
+            else:
+                await learn(step, asked, answer)
+                return answer, estimate.output_cap
     raise AssertionError("unreachable: the loop above returns or raises")
 
 
@@ -74,47 +76,6 @@ async def pause(error: ModelError, attempt: int) -> None:
     if not error.retryable or attempt == ATTEMPTS:
         raise error
     await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
-
-
-def answer_keys(step: Step, model: Model, request: Request) -> tuple[str, ...]:
-    """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
-    shared = answer_key(request, model, tenant=step.scope.tenant, skill_version=step.skill.version)
-    own = f"{step.base}#{shared}"
-    return (own, shared) if step.engine.share_answers else (own,)
-
-
-def kept(step: Step, keys: tuple[str, ...], max_output_tokens: int) -> CachedAnswer | None:
-    """An answer under the first of these keys that has one."""
-    try:
-        return step.engine.answers.first(keys, max_output_tokens=max_output_tokens)
-    except StoreError as error:
-        _log.warning("answers already paid for cannot be read, so this one is bought: %s", error)
-        return None
-
-
-def keep(step: Step, answer: Completion, output: Output, keys: tuple[str, ...], cost_usd_nano: int) -> None:
-    """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed.
-
-    What cannot be read is not kept: asking again must ask. A cache that fails loses a saving, not the answer.
-    """
-    whole = answer.finish in ("stop", "tools")
-    if not (whole or answer.finish == "length") or not (answer.calls or output.reads(answer.text)):
-        return
-    try:
-        step.engine.answers.put_under(keys if whole else keys[:1], answer, cost_usd_nano=cost_usd_nano)
-    except StoreError as error:
-        _log.warning("an answer that was paid for cannot be kept: %s", error)
-
-
-def book_free(
-    step: Step, model: Model, purpose: Purpose, answer: Completion, saved_usd_nano: int, *, replayed: bool
-) -> None:
-    hold = step.funds.reserve(step.next_call_id(), ZERO, "", call_meta(step, model, purpose, None))
-    detail = answered(answer, 0.0) | {"cached": True, "replayed": replayed, "saved_usd_nano": saved_usd_nano}
-    with telemetry.model_call(model.provider, model.name, purpose=purpose) as span:
-        span.cache_hit(saved_usd_nano=saved_usd_nano)
-        settled(hold, ZERO, detail)
-    step.tell("cached", model=model.name)
 
 
 class Attempt:
@@ -148,7 +109,7 @@ class Attempt:
     def _seconds(self) -> float:
         return time.perf_counter() - self._started
 
-    async def complete(self, output: Output, keys: tuple[str, ...]) -> Completion:
+    async def complete(self, output: Output, asked: Asked) -> Completion:
         """Call and settle."""
         self._step.tell("call", model=self.model.name)
         with self.span:
@@ -157,10 +118,10 @@ class Attempt:
             except BaseException as error:
                 self.failed(error)
                 raise
-            self.answered(answer, output, keys)
+            self.answered(answer, output, asked)
         return answer
 
-    def answered(self, answer: Completion, output: Output, keys: tuple[str, ...]) -> None:
+    def answered(self, answer: Completion, output: Output, asked: Asked) -> None:
         """Keep the answer and settle what it used."""
         self.span.answered(finish=answer.finish, served_by=answer.served_by, confidence=answer.confidence)
         self.span.used(answer.usage)
@@ -170,7 +131,7 @@ class Attempt:
         presumed = answer.finish == "cut" and self.meter.usage is None
         try:
             # Kept before it is settled: a crash in between costs a presumption, not a second call.
-            keep(self._step, answer, output, keys, cost.usd_nano)
+            keep(self._step, answer, output, asked, cost.usd_nano)
         finally:
             detail = answered(answer, self._seconds) | {"price": price.terms}
             settled(self.hold, cost, detail, presumed=presumed)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from agentbudget.cache import Answers
+from agentbudget.cache import AnswerCache, Answers
 from agentbudget.estimate import Estimator
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
 from agentbudget.step.identity import unused_id
+from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
@@ -32,15 +33,23 @@ class Event:
     settled: Amount = ZERO
 
 
+def nobody(_event: Event) -> None:
+    """A listener that does not listen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart."""
+    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
+
+    ``reading`` is what the run has read of its documents.
+    """
 
     run_id: str
     user: str | None = None
     feature: str | None = None
     tenant: str = "default"
     started_ns: int = field(default_factory=time.time_ns)
+    reading: Reading = field(default_factory=Reading, repr=False, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""
@@ -57,6 +66,7 @@ class Scope:
 class Engine:
     """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
 
+    ``similar`` finds answers to questions that mean the same, for skills that want that (None: no skill gets any).
     ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
     ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
     """
@@ -65,6 +75,7 @@ class Engine:
     ladder: Ladder
     answers: Answers
     machine: Price
+    similar: AnswerCache | None = None
     index: Index | None = None
     documents: str = "documents"
     share_answers: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
@@ -41,20 +41,27 @@ class Funds:
         """Reserve inside this step, raising the step's own hold where it falls short and its budget allows."""
         kind = str(meta["kind"])
         with telemetry.reservation(hold_id, held=amount, kind=kind, within=self.id) as span, _growing:
-            try:
-                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
-            except BudgetExceeded:  # most often there is room: it is not looked for first
-                self._make_room(amount)
-                hold = self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
-            if hold.replayed:
-                raise HoldConflict(
-                    f"hold {hold_id!r} is taken by another call: two steps must not share a hold",
-                    hold_id=hold_id,
-                    known=hold.amount,
-                    asked=amount,
-                )
+            hold = _unshared(self._within(hold_id, amount, hold_tag, meta))
             span.granted()
             return hold
+
+    def reserve_step(self, base: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
+        """Reserve for a step inside this one, under the first name from `base` on that no earlier try has taken."""
+
+        def within(hold_id: str) -> Hold:
+            return self._within(hold_id, amount, hold_tag, meta)
+
+        with telemetry.reservation(base, held=amount, within=self.id) as span, _growing:
+            hold = _first_unused(self._ledger, base, within)
+            span.granted(hold_id=hold.id)
+            return hold
+
+    def _within(self, hold_id: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
+        try:
+            return self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
+        except BudgetExceeded:  # most often there is room: it is not looked for first
+            self._make_room(amount)
+            return self._ledger.reserve(hold_id, amount, within=self.id, tag=hold_tag, meta=meta)
 
     def grow(self, hold: Hold, to: Amount) -> None:
         """Raise a hold within this step to `to`, and the step's own where it falls short. Raises `BudgetExceeded`."""
@@ -110,12 +117,41 @@ def reserve_step(
         meta["about"] = ctx.subject
     if landing:
         meta["landing"] = True
-    hold_id = unused_id(ledger, base)
+    hold_tag = f"step|{skill.name}"
     if ctx.step is not None:
-        return ctx.step.funds.reserve(hold_id, amount, f"step|{skill.name}", meta)
+        return ctx.step.funds.reserve_step(base, amount, hold_tag, meta)
     accounts = ctx.scope.accounts(skill.name)
     ctx.engine.open_accounts(accounts)
-    with telemetry.reservation(hold_id, held=amount, estimated=expected, accounts=accounts) as span:
-        hold = ledger.reserve(hold_id, amount, accounts=accounts, tag=f"step|{skill.name}", meta=meta)
-        span.granted()
+
+    def on_accounts(hold_id: str) -> Hold:
+        return ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
+
+    with telemetry.reservation(base, held=amount, estimated=expected, accounts=accounts) as span:
+        hold = _first_unused(ledger, base, on_accounts)
+        span.granted(hold_id=hold.id)
         return hold
+
+
+def _first_unused(ledger: Ledger, base: str, reserve: Callable[[str], Hold]) -> Hold:
+    """Reserve under `base`, or the next of its names where earlier tries have taken it. Raises `HoldConflict`.
+
+    That it is taken is rare, and the reservation says so: to look first would cost every step a read.
+    """
+    try:
+        hold = reserve(base)
+        if not hold.replayed:
+            return hold
+    except HoldConflict:
+        pass
+    return _unshared(reserve(unused_id(ledger, base)))
+
+
+def _unshared(hold: Hold) -> Hold:
+    if hold.replayed:
+        raise HoldConflict(
+            f"hold {hold.id!r} is taken by another call: two steps must not share a hold",
+            hold_id=hold.id,
+            known=hold.amount,
+            asked=hold.amount,
+        )
+    return hold

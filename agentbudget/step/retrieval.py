@@ -41,6 +41,7 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
         seconds = round(time.perf_counter() - started, 4)
         settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
+    ctx.scope.reading.add(found.passages, ctx.step)
     return found
 
 

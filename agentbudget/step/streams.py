@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from agentbudget.cache import Asked, CachedAnswer
 from agentbudget.errors import AgentBudgetError, BudgetExceeded, ModelError, OutcomeUnknown, SkillError
 from agentbudget.estimate import CallEstimate
 from agentbudget.growing import LEAST_TOKENS, Growth
@@ -18,7 +19,8 @@ from agentbudget.ledger import Hold, limits, require_room, units
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
-from agentbudget.step.calls import Attempt, answer_keys, book_free, kept, pause
+from agentbudget.step.calls import Attempt, call_meta, pause
+from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
@@ -80,28 +82,33 @@ class ReplyStream:
 
     async def _run(self) -> AsyncGenerator[str, None]:
         step, model, request = self._step, self._model, self._request
-        keys = answer_keys(step, model, request)
-        found = kept(step, keys, request.max_output_tokens)
-        if found is not None:
-            book_free(step, model, "draft", found.completion, found.cost_usd_nano, replayed=found.key == keys[0])
-            for piece in _WORDS.findall(found.completion.text):
-                self.text += piece
-                yield piece
-            self._conclude(found.completion)
-            return
+        asked = asked_of(step, model, request)
+        async with paid_once(step, asked, request.max_output_tokens, streams=True) as found:
+            async with aclosing(self._bought(asked) if found is None else self._replayed(asked, found)) as pieces:
+                async for piece in pieces:
+                    self.text += piece
+                    yield piece
+
+    async def _replayed(self, asked: Asked, found: CachedAnswer) -> AsyncGenerator[str, None]:
+        """An answer that was paid for, in pieces as a model would give it."""
+        book_free(self._step, asked, found, call_meta(self._step, self._model, "draft", None))
+        for piece in _WORDS.findall(found.completion.text):
+            yield piece
+        self._conclude(found.completion)
+
+    async def _bought(self, asked: Asked) -> AsyncGenerator[str, None]:
         for number in itertools.count(1):
             attempt, growth = await self._begin()
             try:
-                async with aclosing(self._attempt(attempt, growth, keys)) as pieces:
+                async with aclosing(self._attempt(attempt, growth, asked)) as pieces:
                     async for piece in pieces:
-                        self.text += piece
                         yield piece
                 return
             except ModelError as error:
                 if self.text:
                     raise
                 await pause(error, number)
-                step.funds.make_good(attempt.lost)
+                self._step.funds.make_good(attempt.lost)
 
     async def _begin(self) -> tuple[Attempt, Growth]:
         """Reserve what the stream begins on."""
@@ -136,7 +143,7 @@ class ReplyStream:
             require_room(policy, units(to), limit=limits(skill.holding.budget), used=(0, 0, 0))
         self._step.funds.grow(hold, to)
 
-    async def _attempt(self, attempt: Attempt, growth: Growth, keys: tuple[str, ...]) -> AsyncGenerator[str, None]:
+    async def _attempt(self, attempt: Attempt, growth: Growth, asked: Asked) -> AsyncGenerator[str, None]:
         """One billable request. However it ends, its hold ends with what is known of it."""
         model, answer = self._model, None
         self._step.tell("call", model=model.name)
@@ -158,7 +165,8 @@ class ReplyStream:
                 self._forget_bound(attempt)
                 attempt.failed(error)
                 raise
-            attempt.answered(answer, _TEXT, keys)
+            attempt.answered(answer, _TEXT, asked)
+            await learn(self._step, asked, answer)
         self._conclude(answer, growth)
 
     def _forget_bound(self, attempt: Attempt) -> None:

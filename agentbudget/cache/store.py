@@ -1,0 +1,324 @@
+"""What was paid for, by key: one SQLite file (or memory) that threads and processes share, within a bound."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+from agentbudget.cache import schema
+from agentbudget.cache.label import Kind, Label, Which
+from agentbudget.errors import Mistake, StoreBusy, StoreUnavailable
+from agentbudget.ledger.forks import watch
+
+_log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
+
+TOUCHES: Final = 256
+"""Hits that are noted in memory before they are written: a look-up writes nothing by itself."""
+
+EVICTED: Final = 32
+"""So many go at once when the bound is reached, so that the next few puts need not look."""
+
+NS_PER_S: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept: entries, and bytes of what is in them (the file is about a third larger)."""
+
+    entries: int = 1_000_000
+    bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.entries < 1 or self.bytes < 1:
+            raise Mistake(f"a cache must have room for something, not {self}: a skill's cache='off' keeps nothing")
+
+
+class Row(NamedTuple):
+    """An entry as it stands under `key`. ``cost_usd_nano`` is what it cost when it was bought."""
+
+    key: str
+    entry: int
+    value: bytes
+    cost_usd_nano: int
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the cache holds of one kind: entries, bytes, how often they were asked for again, what that saved."""
+
+    kind: Kind
+    entries: int
+    bytes: int
+    hits: int
+    saved_usd_nano: int
+
+
+class Store:
+    """Entries in the file at `path`, made with its folder if it is not there; None: in memory.
+
+    Where the bound is reached, those entries go first that would save least: what an entry cost for each byte, times
+    how often it was asked for, aged by what has been dropped since (GreedyDual-Size-Frequency, Cherkasova 1998).
+    Raises `SchemaMismatch` for another program's file, `StoreUnavailable` for one that cannot be used.
+    """
+
+    def __init__(
+        self, path: Path | None = None, *, limits: Limits | None = None, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.path = path
+        self.limits = limits or Limits()
+        self._clock_ns = clock_ns
+        self._lock = threading.Lock()
+        self._touched: dict[int, int] = {}
+        self._closed = False
+        self._db = self._connect()
+        self._inherited: sqlite3.Connection | None = None
+        watch(self)
+
+    @property
+    def location(self) -> str:
+        """Its path, for messages."""
+        return "in memory" if self.path is None else str(self.path)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            return schema.opened(self.path, busy_timeout_s=BUSY_TIMEOUT_S)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(
+                f"cannot open the cache {self.location}: {error}; move the file away, and a new one is made",
+                location=self.location,
+            ) from error
+
+    # --- one entry
+
+    def find(self, keys: Sequence[str]) -> list[Row]:
+        """What stands under these keys, in their order, without what is past its time."""
+        sql = schema.FIND_ONE if len(keys) == 1 else schema.FIND_TWO if len(keys) == 2 else schema.find(len(keys))
+        values = (*keys, self._clock_ns())
+        with self._lock:
+            try:
+                found = self._usable().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+        if len(found) > 1:
+            found.sort(key=lambda row: keys.index(row[0]))
+        return [Row._make(row) for row in found]
+
+    def touch(self, entry: int) -> None:
+        """Note that an entry was asked for again."""
+        with self._lock:
+            self._touched[entry] = self._touched.get(entry, 0) + 1
+            due = len(self._touched) >= TOUCHES
+        if due:
+            try:
+                with self._writing() as db:
+                    self._write_touches(db)
+            except StoreBusy:
+                _log.debug("the cache %s is being written to; hits are noted later", self.location)
+
+    def put(self, keys: Mapping[str, float | None], value: bytes, label: Label, *, cost_usd_nano: int) -> None:
+        """Keep `value` under each of these keys for so many seconds (None: without end), in place of what stood there.
+
+        What alone is larger than the bound is not kept: it would drive out everything else.
+        """
+        now = self._clock_ns()
+        size = len(value) + sum(map(len, keys)) + sum(len(s.document) + len(s.chunk) for s in label.sources)
+        if size > self.limits.bytes:
+            return
+        with self._writing() as db:
+            _drop_keys(db, list(keys))
+            db.execute(schema.DROP_EXPIRED, (now,))
+            self._write_touches(db)
+            entry = db.execute(
+                schema.ADD,
+                (
+                    label.kind,
+                    label.tenant,
+                    label.skill,
+                    label.skill_version,
+                    label.model,
+                    value,
+                    cost_usd_nano,
+                    size,
+                    now,
+                ),
+            ).lastrowid
+            db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
+            if label.sources:
+                db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
+            self._make_room(db)
+
+    def drop(self, keys: Sequence[str]) -> None:
+        """Forget what stands under these keys."""
+        with self._writing() as db:
+            _drop_keys(db, keys)
+
+    # --- all of them
+
+    def invalidate(self, which: Which) -> int:
+        """Forget the entries that fit; returns how many. Raises `Mistake` where nothing is said of them."""
+        conditions, values = _conditions(which, self._clock_ns())
+        if not conditions:
+            raise Mistake(
+                "say what to forget: a kind, tenant, skill, model, document, chunk or age; or clear the cache"
+            )
+        return self._forget(f"SELECT id FROM entries WHERE {' AND '.join(conditions)}", values)
+
+    def clear(self) -> int:
+        """Forget everything; returns how many entries there were."""
+        return self._forget("SELECT id FROM entries", ())
+
+    def _forget(self, chosen: str, values: Sequence[object]) -> int:
+        with self._writing() as db:
+            db.execute("PRAGMA secure_delete = ON")  # what has to go is overwritten, not only let go of
+            before = _count(db)
+            db.execute(f"DELETE FROM keys WHERE entry IN ({chosen})", values)
+            gone = before - _count(db)
+        with self._using() as db:
+            db.execute("PRAGMA secure_delete = OFF")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return gone
+
+    def kept(self) -> list[Kept]:
+        """What is kept of each kind that there is."""
+        with self._writing() as db:
+            self._write_touches(db)
+            return [Kept(*row) for row in db.execute(schema.BY_KIND).fetchall()]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Entries, and bytes in them."""
+        with self._using() as db:
+            entries, size = db.execute("SELECT entries, bytes FROM totals").fetchone()
+        return int(entries), int(size)
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """Drop what would save least until the bound holds."""
+        while True:
+            entries, size = db.execute("SELECT entries, bytes FROM totals").fetchone()
+            if entries <= self.limits.entries and size <= self.limits.bytes:
+                return
+            least = db.execute(schema.LEAST, (min(EVICTED, max(1, entries // 10)),)).fetchall()
+            db.execute("UPDATE totals SET age = max(age, ?)", (least[-1][1],))
+            db.executemany("DELETE FROM keys WHERE entry = ?", [(entry,) for entry, _ in least])
+
+    def _write_touches(self, db: sqlite3.Connection) -> None:
+        if self._touched:
+            db.executemany(schema.TOUCH, [(count, entry) for entry, count in self._touched.items()])
+            self._touched.clear()
+
+    # --- the connection
+
+    @contextmanager
+    def _using(self) -> Generator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._usable()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # a full disk has already rolled back
+                    db.execute("ROLLBACK")
+                raise
+
+    def _usable(self) -> sqlite3.Connection:
+        if self._inherited is not None:  # it has to go before this process opens the same file
+            inherited, self._inherited = self._inherited, None
+            inherited.close()
+            self._db = self._connect()
+        return self._db
+
+    def _fault(self, error: sqlite3.Error) -> StoreUnavailable | StoreBusy:
+        where = self.location
+        if self._closed:
+            return StoreUnavailable(f"the cache {where} is closed; open it again", location=where)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreBusy(f"the cache {where} is being written to by another process: {error}", location=where)
+        return StoreUnavailable(f"the cache {where} failed: {error}", location=where)
+
+    def close(self) -> None:
+        """Close the file. Closing it twice does no harm."""
+        if not self._closed and self._touched:
+            try:
+                with self._writing() as db:
+                    self._write_touches(db)
+            except (StoreBusy, StoreUnavailable) as error:
+                _log.warning("hits of the cache were not noted: %s", error)
+        with self._lock:
+            self._closed = True
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def before_fork(self) -> None:
+        """Come to rest, so that the child inherits nothing half done."""
+        self._lock.acquire()
+
+    def after_fork(self, *, child: bool) -> None:
+        """The child opens the file for itself when it needs it; what is in memory is a copy of its own."""
+        if not child:
+            self._lock.release()
+            return
+        self._lock = threading.Lock()
+        if self.path is not None and not self._closed:
+            self._inherited = self._db
+            self._touched.clear()
+
+
+def _count(db: sqlite3.Connection) -> int:
+    (entries,) = db.execute("SELECT entries FROM totals").fetchone()
+    return int(entries)
+
+
+def _drop_keys(db: sqlite3.Connection, keys: Sequence[str]) -> None:
+    db.execute(f"DELETE FROM keys WHERE key IN ({','.join('?' * len(keys))})", keys)
+
+
+def _expiry(now_ns: int, ttl_s: float | None) -> int | None:
+    return None if ttl_s is None else now_ns + round(ttl_s * NS_PER_S)
+
+
+def _conditions(which: Which, now_ns: int) -> tuple[list[str], list[Any]]:
+    """What `which` says, as SQL and its values."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    for column in ("kind", "model"):
+        if (value := getattr(which, column)) is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    for column in ("tenant", "skill", "skill_version"):
+        if (value := getattr(which, column)) is not None:
+            conditions.append(f"({column} = ? OR unlabelled)")
+            values.append(value)
+    for column in ("document", "chunk"):
+        if (value := getattr(which, column)) is not None:
+            conditions.append(f"(id IN (SELECT entry FROM sources WHERE {column} = ?) OR unlabelled)")
+            values.append(value)
+    if which.older_than_s is not None:
+        conditions.append("created_ns < ?")
+        values.append(now_ns - round(which.older_than_s * NS_PER_S))
+    return conditions, values

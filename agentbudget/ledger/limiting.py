@@ -1,0 +1,100 @@
+"""How an account's limits change, inside a transaction: set, topped up once for each id, within windows of time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentbudget.errors import AccountConflict, InvalidArgument
+from agentbudget.ledger.admission import required, shift
+from agentbudget.ledger.records import NOTHING, UNLIMITED, Account, Detail, EntryKind, Limits, WindowLimit
+from agentbudget.ledger.store import Transaction
+from agentbudget.ledger.windows import Window
+
+_UNITS: Final = ("usd", "tokens", "calls")
+
+
+def note(tx: Transaction, kind: EntryKind, subject: str, detail: Detail, *, at_ns: int) -> int:
+    """Write an entry that changes no balance."""
+    return tx.append(kind, subject, at_ns=at_ns, targets=(), held=NOTHING, posted=NOTHING, detail=detail)
+
+
+def relimit(tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int) -> Account:
+    """The account with this limit for all time (``window`` None) or within a window."""
+    if _limits_of(account, window) == triple:
+        return account
+    account = _with_limit(tx, account, window, triple)
+    text = "total" if window is None else window.text
+    note(tx, "limit", account.name, {"window": text, "limit": list(triple)}, at_ns=at_ns)
+    return account
+
+
+def top_up(tx: Transaction, name: str, window: Window | None, more: Limits, *, topup_id: str, at_ns: int) -> Account:
+    """The account with a limit that is raised, or was by this id before. Raises as `Ledger.top_up`."""
+    account = required(tx, name)
+    said = {"id": topup_id, "by": list(more), "window": "total" if window is None else window.text}
+    seq = tx.mark(f"topup/{topup_id}")
+    if seq is not None:
+        _refuse_another(tx, seq, name, said)
+        return account
+    now = _limits_of(account, window)
+    triple = tuple(_raised(name, unit, n, m) for unit, n, m in zip(_UNITS, now, more, strict=True))
+    account = _with_limit(tx, account, window, (triple[0], triple[1], triple[2]))
+    seq = note(tx, "topup", name, {**said, "limit": list(triple)}, at_ns=at_ns)
+    tx.put_mark(f"topup/{topup_id}", seq)
+    return account
+
+
+def _refuse_another(tx: Transaction, seq: int, name: str, said: Detail) -> None:
+    """Raise unless entry `seq` is the same top-up."""
+    entry = tx.entry(seq)
+    if entry is None or entry.subject != name or {**entry.detail, "limit": None} != {**said, "limit": None}:
+        known = "nothing" if entry is None else f"{entry.subject} by {entry.detail['by']}"
+        raise AccountConflict(
+            f"top-up {said['id']!r} was another one; name another id",
+            account=name,
+            known=known,
+            asked=f"{name} by {said['by']}",
+        )
+
+
+def _with_limit(tx: Transaction, account: Account, window: Window | None, triple: Limits) -> Account:
+    if window is None:
+        account = account._replace(limits=triple)
+    else:
+        known = any(limit.window == window for limit in account.windows)
+        others = [limit for limit in account.windows if limit.window != window]
+        if triple == UNLIMITED:
+            tx.forget_periods(account.name, window.text)
+        elif not known:
+            _count_past(tx, account.name, window)
+        kept = others if triple == UNLIMITED else [*others, WindowLimit(window, triple)]
+        account = account._replace(windows=tuple(sorted(kept, key=lambda limit: limit.window.text)))
+    tx.put_account(account)
+    return account
+
+
+def _count_past(tx: Transaction, name: str, window: Window) -> None:
+    """A new window counts what was reserved before there was one."""
+    began: dict[str, int] = {}
+    for entry in tx.entries():
+        if name in entry.targets:
+            at_ns = began.setdefault(entry.subject, entry.at_ns)
+            tx.shift(name, window.text, window.start(at_ns), entry.held, entry.posted)
+
+
+def _limits_of(account: Account, window: Window | None) -> Limits:
+    if window is None:
+        return account.limits
+    return next((triple for known, triple in account.windows if known == window), UNLIMITED)
+
+
+def _raised(name: str, unit: str, limit: int | None, more: int | None) -> int | None:
+    if not more:
+        return limit
+    if limit is None:
+        raise InvalidArgument(
+            f"account {name!r} has no limit of {unit} to top up; set one with ledger.set_limit",
+            argument="by",
+            value=more,
+        )
+    return shift((limit, 0, 0), (more, 0, 0))[0]

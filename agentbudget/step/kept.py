@@ -1,0 +1,149 @@
+"""What a step need not pay for: an answer that was paid for before, or that somebody is paying for right now."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbudget import telemetry
+from agentbudget.cache import Asked, CachedAnswer, Exact, Label, answer_key
+from agentbudget.cache.flight import FIRST_LOOK_S, SLOWEST_LOOK_S
+from agentbudget.errors import StoreError
+from agentbudget.models.base import Completion, Model, Request
+from agentbudget.money import ZERO
+from agentbudget.settling import answered, settled
+from agentbudget.skills import Output
+
+if TYPE_CHECKING:
+    from agentbudget.step.transaction import Step
+
+_log = logging.getLogger(__name__)
+
+MOST_WAITS: Final = 2
+"""For so many payers in turn one waits whose answers cannot be had: then it pays beside others that do."""
+
+
+def asked_of(step: Step, model: Model, request: Request) -> Asked:
+    """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
+    skill, caching, tenant = step.skill, step.skill.caching, step.scope.tenant
+    everybody = isinstance(caching, Exact) and caching.across_tenants
+    key = answer_key(
+        request,
+        model,
+        tenant=None if everybody else tenant,
+        skill_version=skill.version,
+        sample=step.sample if request.temperature else None,
+    )
+    label = Label(
+        kind=caching.kind if isinstance(caching, Exact) else "answer",
+        tenant="" if everybody else tenant,
+        skill=skill.name,
+        skill_version=skill.version,
+        model=model.name,
+        sources=step.scope.reading.behind(step, request.messages),
+    )
+    shared = key if step.engine.share_answers and isinstance(caching, Exact) else None
+    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared)
+
+
+@asynccontextmanager
+async def paid_once(
+    step: Step, asked: Asked, max_output_tokens: int, *, streams: bool = False
+) -> AsyncGenerator[CachedAnswer | None]:
+    """An answer that was paid for; or None for whoever has to pay now, and others wait until its block ends.
+
+    While one waits nothing is held for the call. One that pays and fails, or is cancelled, hands over to one that
+    waits. Nobody waits longer than a call may take, nor for itself, as a skill would that asks the same while it reads
+    a stream.
+    """
+    flights, key = step.engine.answers.flights, asked.shared or asked.own
+    deadline, waits, look_s = time.monotonic() + asked.request.timeout_s, 0, FIRST_LOOK_S
+    while True:
+        flight = flights.claim(key, owner=step if streams else None)
+        found = _kept(step, asked, max_output_tokens)
+        left_s = deadline - time.monotonic()
+        if flight is not None or found is not None or waits == MOST_WAITS or left_s <= 0:
+            break
+        if flights.is_among([step, *step.above], key):
+            break
+        waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
+        look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
+    try:
+        if found is None:
+            found = await _alike(step, asked)
+        if flight is not None and found is not None:
+            flight.land()
+        yield found
+    finally:
+        if flight is not None:
+            flight.land()
+
+
+def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | None:
+    """An answer under the first of its keys that has one, no older than the skill wants."""
+    try:
+        found = step.engine.answers.first(asked.keys, max_output_tokens=max_output_tokens)
+    except StoreError as error:
+        _log.warning("answers already paid for cannot be read, so this one is bought: %s", error)
+        return None
+    ttl_s = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
+    if found is None or ttl_s is None or found.key == asked.own:
+        return found
+    return found if time.time_ns() - found.created_ns <= ttl_s * 1e9 else None
+
+
+async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
+    """The answer to a question that means the same, where the skill wants that; from now on it is this run's own."""
+    found = None if step.engine.similar is None else await step.engine.similar.find(asked)
+    if found is not None:
+        _put(step, {asked.own: None}, found.completion, asked, found.cost_usd_nano)
+    return found
+
+
+async def learn(step: Step, asked: Asked, answer: Completion) -> None:
+    """Let those who find answers to similar questions know of one that was bought."""
+    if step.engine.similar is not None:
+        await step.engine.similar.bought(asked, answer)
+
+
+def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_nano: int) -> None:
+    """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed.
+
+    What cannot be read is not kept: asking again must ask. A cache that fails loses a saving, not the answer.
+    """
+    whole = answer.finish in ("stop", "tools")
+    if not (whole or answer.finish == "length") or not (answer.calls or output.reads(answer.text)):
+        return
+    keys: dict[str, float | None] = {asked.own: None}
+    if whole and asked.shared is not None:
+        keys[asked.shared] = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
+    _put(step, keys, answer, asked, cost_usd_nano)
+
+
+def _put(step: Step, keys: Mapping[str, float | None], answer: Completion, asked: Asked, cost_usd_nano: int) -> None:
+    try:
+        step.engine.answers.put_under(keys, answer, cost_usd_nano=cost_usd_nano, label=asked.label)
+    except StoreError as error:
+        _log.warning("an answer that was paid for cannot be kept: %s", error)
+
+
+def book_free(step: Step, asked: Asked, found: CachedAnswer, meta: Mapping[str, Any]) -> None:
+    """An entry for an answer that costs nothing: what it saved, and why it was trusted.
+
+    It is a replay if this run paid for it before it was cut short; what it asked twice since is a saving.
+    """
+    replayed = found.key == asked.own and found.created_ns < step.scope.started_ns
+    hold = step.funds.reserve(step.next_call_id(), ZERO, "", meta)
+    detail = answered(found.completion, 0.0) | {
+        "cached": True,
+        "replayed": replayed,
+        "saved_usd_nano": found.cost_usd_nano,
+        "cache": {"kind": asked.label.kind, "because": found.trust.because, **found.trust.facts},
+    }
+    with telemetry.model_call(asked.model.provider, asked.model.name, purpose=meta["purpose"]) as span:
+        span.cache_hit(saved_usd_nano=found.cost_usd_nano)
+        settled(hold, ZERO, detail)
+    step.tell("cached", model=asked.model.name)

@@ -1,0 +1,335 @@
+"""Spans as their callers hold them: what each phase of a run tells, and when it ends."""
+
+from __future__ import annotations
+
+import time
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from agentbudget.errors import BudgetExceeded, ModelError
+from agentbudget.money import NANO, Amount, Budget
+from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend
+from agentbudget.telemetry.names import GenAI, Ours, Outcome, Value, Values
+from agentbudget.usage import Usage
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span as OtelSpan
+
+    from agentbudget.ledger import Account, HoldRecord
+
+
+class Span:
+    """A span and how it ends, as a context manager. Without a listener it is shared and does nothing.
+
+    An exception that passes through is noted by its type alone: messages may quote a prompt.
+    """
+
+    kind: ClassVar[Literal["INTERNAL", "CLIENT"]] = "INTERNAL"
+
+    __slots__ = ("_attributes", "_backend", "_current", "_heard", "_later", "_name", "_otel", "_token")
+
+    def __init__(self, backend: Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
+        self._backend = backend
+        self._current = True
+        self._heard = False
+        self._name = name
+        self._attributes: Values = attributes or {}
+        self._otel: OtelSpan | None = None
+        self._later: dict[str, Value | None] = {}
+        self._token: Token[Context] | None = None
+
+    def aside(self) -> Self:
+        """The span without being the current one: for a generator, whose body runs amid its reader's."""
+        if self._backend is not None:
+            self._current = False
+        return self
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: what is costly to find out need not be told otherwise."""
+        return self._heard
+
+    def __enter__(self) -> Self:
+        if self._backend is not None:
+            self._start(self._backend)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        backend, otel = self._backend, self._otel
+        if backend is None or otel is None:
+            return
+        failure = _failure(error)
+        if failure is not None:
+            self._set(_of_error(failure))
+        self._ending(backend, error)
+        if self._later:
+            otel.set_attributes(_known(self._later))  # all at once: each time costs more than each attribute
+        if self._token is not None:
+            backend.api.context.detach(self._token)
+        if failure is not None:
+            _mark(otel, backend, failure)
+        otel.end()
+
+    def _start(self, backend: Backend) -> None:
+        api = backend.api
+        kind = api.client if self.kind == "CLIENT" else api.internal
+        self._otel = backend.tracer.start_span(self._name, kind=kind, attributes=_known(self._attributes))
+        self._heard = self._otel.is_recording()
+        if self._current:
+            self._token = api.context.attach(self._context(backend, api.trace.set_span_in_context(self._otel)))
+
+    def _context(self, backend: Backend, context: Context) -> Context:
+        """What spans within this one see."""
+        return context
+
+    def _ending(self, backend: Backend, error: BaseException | None) -> None:
+        """Record what is known only now."""
+
+    def _set(self, values: Values) -> None:
+        if self._heard:
+            self._later.update(values)
+
+
+class Leaf(Span):
+    """A span within which nothing has one: it need not become the current one, and is made when it ends, with all that
+    it tells. Telling a span more once it has begun costs half as much again."""
+
+    __slots__ = ("_began_ns",)
+
+    def __enter__(self) -> Self:
+        if self._backend is not None:
+            self._heard = True
+            self._began_ns = time.time_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        backend = self._backend
+        if backend is None:
+            return
+        failure = _failure(error)
+        if failure is not None:
+            self._set(_of_error(failure))
+        self._ending(backend, error)
+        otel = backend.tracer.start_span(
+            self._name,
+            kind=backend.api.internal,
+            attributes=_known({**self._attributes, **self._later}),
+            start_time=self._began_ns,
+        )
+        if failure is not None:
+            _mark(otel, backend, failure)
+        otel.end()
+
+
+class RunSpan(Span):
+    """``invoke_agent {agent}``: one agent task. Its totals are ours alone: tokens under ``gen_ai.*`` on a parent
+    would be counted twice."""
+
+    __slots__ = ()
+
+    def finished(self, *, status: str, settled: Amount | None = None, remaining: Budget | None = None) -> None:
+        """How the run ended, what it cost, and what its budget has left."""
+        self._set(
+            {Ours.STATUS: status} | amount_values(Ours.SETTLED, settled) | limit_values(Ours.REMAINING, remaining)
+        )
+
+
+class StepSpan(Span):
+    """``step {skill}``: one skill call, a transaction."""
+
+    __slots__ = ()
+
+    def _context(self, backend: Backend, context: Context) -> Context:
+        labels = {name: str(value) for name in (Ours.SKILL, Ours.TIER) if (value := self._attributes.get(name))}
+        return backend.api.context.set_value(STEP_KEY, labels, context)
+
+    def finished(self, *, status: str, escalated: bool = False, settled: Amount | None = None) -> None:
+        """How the step ended: its status, whether a stronger model was asked, and what it cost."""
+        self._set({Ours.STATUS: status, Ours.ESCALATED: escalated} | amount_values(Ours.SETTLED, settled))
+
+
+class ReservationSpan(Leaf):
+    """``reserve {kind}``: an admission. It is granted if the block ends well, refused if `BudgetExceeded` passes."""
+
+    __slots__ = ()
+
+    def granted(self, *, held: Amount | None = None, replayed: bool = False, hold_id: str | None = None) -> None:
+        """What is held in the end, under which id, and whether the hold existed already (a resumed run)."""
+        values: dict[str, Value | None] = {Ours.REPLAYED: replayed, **amount_values(Ours.HELD, held)}
+        if hold_id is not None:
+            values[Ours.HOLD] = hold_id
+        self._set(values)
+
+    def _ending(self, backend: Backend, error: BaseException | None) -> None:
+        outcome: Outcome = "granted"
+        if error is not None:
+            outcome = "refused" if isinstance(error, BudgetExceeded) else "error"
+        self._set({Ours.OUTCOME: outcome})
+        backend.count_hold(outcome, self._attributes.get(Ours.KIND))
+
+
+class RetrievalSpan(Span):
+    """``retrieval {source}``: passages fetched from an index."""
+
+    __slots__ = ()
+
+    def found(self, *, passages: int, tokens: int, cost_usd_nano: int | None = None) -> None:
+        """How many passages were packed, their tokens, and what finding them cost."""
+        self._set({Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano})
+        if self._backend is not None and cost_usd_nano is not None:
+            self._backend.add_cost(cost_usd_nano, self._backend.labels("retrieval"))
+
+
+class ModelCallSpan(Span):
+    """``chat {model}``: one attempt at a model, or the answer that a cache gave in its place."""
+
+    kind = "CLIENT"
+    __slots__ = ("_cached", "_labels", "_served_by", "_started", "_usage")
+
+    def __init__(self, backend: Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
+        super().__init__(backend, name, attributes)
+        self._usage: Usage | None = None
+        self._served_by: str | None = None
+        self._labels: dict[str, str] | None = None
+        self._cached = False
+        self._started = 0.0
+
+    def answered(self, *, finish: str, served_by: str | None = None, confidence: float | None = None) -> None:
+        """Why the answer ended, which model gave it, and how sure it was (0 to 1)."""
+        if self._otel is None:
+            return
+        self._served_by = served_by
+        self._set({GenAI.FINISH_REASONS: (finish,), GenAI.RESPONSE_MODEL: served_by, Ours.CONFIDENCE: confidence})
+
+    def used(self, usage: Usage) -> None:
+        """What the provider, or the local engine, says that the attempt used."""
+        if self._otel is None:
+            return
+        self._usage = usage
+        self._set(
+            {
+                GenAI.INPUT_TOKENS: usage.input_tokens,
+                GenAI.OUTPUT_TOKENS: usage.output_tokens,
+                GenAI.CACHE_READ_TOKENS: usage.cached_tokens or None,
+                GenAI.CACHE_CREATION_TOKENS: usage.cache_write_tokens or None,
+                GenAI.REASONING_TOKENS: usage.reasoning_tokens or None,
+                Ours.COMPUTE_S: usage.compute_ns / NANO if usage.compute_ns else None,
+            }
+        )
+
+    def cost(self, usd_nano: int, *, presumed: bool = False) -> None:
+        """What the attempt cost, once; `presumed` if nobody knows and the hold was taken in full."""
+        self._set({Ours.COST_NANO: usd_nano, Ours.PRESUMED: presumed})
+        if self._backend is not None:
+            self._backend.add_cost(usd_nano, self._series(self._backend))
+
+    def cache_hit(self, *, saved_usd_nano: int | None = None) -> None:
+        """The answer was paid for already: no model is asked, and no usage is reported."""
+        if self._backend is None:
+            return
+        self._cached = True
+        self._set({Ours.CACHE_HIT: True, Ours.CACHE_SAVED: saved_usd_nano, Ours.COST_NANO: 0})
+        self._backend.instruments.cache_hits.add(1, self._series(self._backend))
+
+    def _start(self, backend: Backend) -> None:
+        super()._start(backend)
+        self._started = time.perf_counter()
+        backend.announce(self._series(backend))
+
+    def _ending(self, backend: Backend, error: BaseException | None) -> None:
+        if isinstance(error, ModelError) and error.usage is not None and self._usage is None:
+            self.used(error.usage)
+        if self._cached:
+            return
+        labels = self._client_labels()
+        if error is not None:
+            labels[GenAI.ERROR_TYPE] = type(error).__qualname__
+        backend.instruments.duration.record(time.perf_counter() - self._started, labels)
+        if self._usage is not None:
+            backend.add_tokens(self._usage, self._client_labels(), self._series(backend))
+
+    def _series(self, backend: Backend) -> dict[str, str]:
+        if self._labels is None:
+            self._labels = backend.labels(str(self._attributes.get(Ours.MODEL) or UNKNOWN))
+        return self._labels
+
+    def _client_labels(self) -> dict[str, str]:
+        names = (GenAI.OPERATION, GenAI.PROVIDER, GenAI.REQUEST_MODEL)
+        labels = {name: str(self._attributes[name]) for name in names}
+        if self._served_by is not None:
+            labels[GenAI.RESPONSE_MODEL] = self._served_by
+        return labels
+
+
+class SettlementSpan(Leaf):
+    """``settle``: the truth is booked."""
+
+    __slots__ = ()
+
+    def closed(self, record: HoldRecord) -> None:
+        """The hold as it stands after it was settled or voided."""
+        if self._backend is None:
+            return
+        outcome: Outcome = "voided" if record.state == "voided" else "presumed" if record.presumed else "settled"
+        values: dict[str, Value | None] = {Ours.OUTCOME: outcome, Ours.PRESUMED: record.presumed}
+        values |= amount_values(Ours.HELD, record.amount)
+        values |= amount_values(Ours.SETTLED, record.settled)
+        if overrun := record.overrun:
+            values |= amount_values(Ours.OVERRUN, overrun)
+        self._set(values)
+        self._backend.count_hold(outcome, record.meta.get("kind"))
+
+    def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
+        """What the run's account has left; with the run's age also how fast it burns."""
+        # In the ledger's own integers: `Account.available` makes decimals of them for people to read.
+        usd_nano, tokens, _ = (
+            None if limit is None else max(0, limit - posted - held)
+            for limit, posted, held in zip(account.limits, account.posted_units, account.held_units, strict=True)
+        )
+        self._set({f"{Ours.REMAINING}.usd_nano": usd_nano, f"{Ours.REMAINING}.tokens": tokens})
+        if elapsed_s:
+            self._set({Ours.BURN_RATE: account.posted_units[0] / NANO * 60 / elapsed_s})
+
+
+def _known(values: Values) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def amount_values(prefix: str, amount: Amount | None) -> dict[str, Value | None]:
+    """An amount under `prefix`: nothing of it while it is not known."""
+    if amount is None:
+        return {}
+    return {f"{prefix}.usd_nano": amount.usd_nano, f"{prefix}.tokens": amount.tokens}
+
+
+def limit_values(prefix: str, budget: Budget | None) -> dict[str, Value | None]:
+    """Limits under `prefix`."""
+    if budget is None:
+        return {}
+    return {f"{prefix}.usd_nano": budget.usd_nano, f"{prefix}.tokens": budget.tokens}
+
+
+def _failure(error: BaseException | None) -> BaseException | None:
+    """What passes through a span as a failure; what LangGraph raises to pause a graph, an interrupt, is none."""
+    if error is None or any(base.__name__ == "GraphBubbleUp" for base in type(error).__mro__):
+        return None
+    return error
+
+
+def _of_error(error: BaseException) -> Values:
+    values: dict[str, Value | None] = {GenAI.ERROR_TYPE: type(error).__qualname__}
+    if isinstance(error, BudgetExceeded):
+        values[Ours.REFUSED_BY], values[Ours.REFUSED_UNIT] = error.account, error.unit
+        values[Ours.NEEDED], values[Ours.AVAILABLE] = error.needed, error.available
+    return values
+
+
+def _mark(otel: OtelSpan, backend: Backend, error: BaseException) -> None:
+    otel.add_event("exception", {GenAI.EXCEPTION_TYPE: type(error).__qualname__})
+    otel.set_status(backend.api.trace.StatusCode.ERROR)
