@@ -20,6 +20,7 @@ from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.memory import open_memories
 from agentbudget.models import machine_price, make_ladder
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Budget
@@ -148,6 +149,7 @@ class Agent:
                 answers=answers,
                 similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
+                memories=open_memories(self.settings.memories_location, embedder=self._embedder),
                 share_answers=self._share_answers,
                 privacy=self.privacy,
             )
@@ -175,6 +177,8 @@ class Agent:
             await engine.ladder.aclose()
             if engine.similar is not None:
                 engine.similar.close()
+            if engine.memories is not None:
+                await engine.memories.aclose()
             engine.answers.close()
             engine.ledger.close()
 
