@@ -1,4 +1,5 @@
-"""The command line: run, demo, resume, statement, index, memory, models, prices, ledger, cache, budget, eval.
+"""The command line: agentbudget run | demo | resume | statement | index | memory | models | prices | ledger | cache |
+budget | eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """

@@ -15,6 +15,8 @@ PartName = Literal["tools", "system", "history", "retrieved", "task", "output"]
 INPUT: Final[tuple[PartName, ...]] = ("tools", "system", "history", "retrieved", "task")
 """The parts of a prompt in the order in which providers put them, and their caches read them."""
 
+ORDER: Final[tuple[PartName, ...]] = (*INPUT, "output")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -57,8 +59,7 @@ def total(breakdowns: Iterable[Breakdown]) -> Breakdown:
         for part in one.parts:
             tokens[part.name] = tokens.get(part.name, 0) + part.tokens
             usd[part.name] = usd.get(part.name, 0) + part.usd_nano
-    ordered = (name for name in (*INPUT, "output") if name in tokens)
-    return Breakdown(tuple(Part(name, tokens[name], usd[name]) for name in ordered), exact)
+    return Breakdown(tuple(Part(name, tokens[name], usd[name]) for name in ORDER if name in tokens), exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,11 @@ async def input_parts(
     if len(stages) == 1:
         return InputParts({stages[0][0]: count.tokens}, exact=True)
     if not (count.exact and model.place == "local"):
-        sizes = {name: _bytes(stage) for name, stage in stages}
+        sizes: dict[PartName, int] = {name: _bytes(stage) for name, stage in stages}
         return InputParts(_divided(count.tokens, _steps(sizes)), exact=False)
-    counts = {name: (await model.count_input(stage)).tokens for name, stage in stages[:-1]}
-    return InputParts(_steps(counts | {stages[-1][0]: count.tokens}), exact=True)
+    counts: dict[PartName, int] = {name: (await model.count_input(stage)).tokens for name, stage in stages[:-1]}
+    counts[stages[-1][0]] = count.tokens
+    return InputParts(_steps(counts), exact=True)
 
 
 def breakdown(parts: InputParts, usage: Usage, price: Price, usd_nano: int) -> Breakdown:
@@ -101,8 +103,7 @@ def breakdown(parts: InputParts, usage: Usage, price: Price, usd_nano: int) -> B
         tokens["output"] = usage.output_tokens
         weights["output"] = price.expected(input_tokens=0, output_tokens=usage.output_tokens)
     usd = _divided(usd_nano, weights)
-    ordered = (name for name in (*INPUT, "output") if tokens.get(name))
-    return Breakdown(tuple(Part(name, tokens[name], usd[name]) for name in ordered), exact)
+    return Breakdown(tuple(Part(name, tokens[name], usd[name]) for name in ORDER if tokens.get(name)), exact)
 
 
 def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, Request]]:

@@ -26,6 +26,6 @@ def prompts_of(records: Sequence[HoldRecord]) -> dict[str, Breakdown]:
 
 def _line(record: HoldRecord, by_id: Mapping[str, HoldRecord]) -> str:
     """The step that a call belongs to, or the call itself where it stands alone."""
-    while not is_step(record) and record.parent in by_id:
+    while not is_step(record) and record.parent is not None and record.parent in by_id:
         record = by_id[record.parent]
     return record.id

@@ -19,6 +19,7 @@ from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.skills import Output
+from agentbudget.step.guarding import Way
 from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
 from agentbudget.step.sizing import size_call
 
@@ -35,19 +36,19 @@ Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 async def ask(
     step: Step,
-    model: Model,
+    way: Way,
     request: Request,
     output: Output,
     purpose: Purpose,
     *,
-    kept_under: Request,
     trust_history: bool,
     drafts: Sequence[int] = (),
 ) -> tuple[Completion, int]:
-    """One answer of one model, kept as that to the request `kept_under`, and the output cap that it was given.
+    """One answer of one model, kept as that to the request of `way`, and the output cap that it was given.
 
     `drafts` are the output tokens of what weaker models said to the same.
     """
+    model, kept_under = way.model, way.request
     asked = asked_of(step, model, kept_under)
     async with paid_once(step, asked, request.max_output_tokens) as found:
         if found is not None:
@@ -61,7 +62,7 @@ async def ask(
                 whole = not trust_history
                 estimate = await size_call(step.engine, step.skill, model, request, whole=whole, drafts=drafts)
             parts = await parts_of(step, model, estimate)
-            attempt = Attempt(step, model, estimate, estimate.hold, purpose, parts=parts)
+            attempt = Attempt(step, way, estimate, estimate.hold, purpose, parts=parts)
             try:
                 answer = await attempt.complete(output, asked)
             except ModelError as error:
@@ -91,16 +92,18 @@ class Attempt:
     def __init__(
         self,
         step: Step,
-        model: Model,
+        way: Way,
         estimate: CallEstimate,
         held: Amount,
         purpose: Purpose = "draft",
         *,
         parts: InputParts,
     ) -> None:
-        self.model = model
+        self.model = model = way.model
         self.estimate = estimate
         meta = call_meta(step, model, purpose, estimate)
+        if way.found:
+            meta["found"] = dict(way.found)
         self.hold = step.funds.reserve(step.next_call_id(), held, tag(step.skill.name, model.name), meta)
         self.meter = Meter(on_leaving=self.hold.mark_sent)
         self.span = telemetry.model_call(
@@ -110,6 +113,7 @@ class Attempt:
             rung=step.engine.ladder.rung(model),
             input_tokens_estimated=estimate.input.tokens,
             max_output_tokens=estimate.output_cap,
+            data_class=meta["data_class"],
         )
         self._step = step
         self._parts = parts
@@ -179,6 +183,7 @@ def call_meta(step: Step, model: Model, purpose: Purpose, estimate: CallEstimate
         "rung": step.engine.ladder.rung(model),
         "purpose": purpose,
         "price": model.price.source,
+        "data_class": step.context.carries.data_class,
     }
     if estimate is not None:
         meta["estimated"] = estimate.told

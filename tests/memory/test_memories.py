@@ -109,6 +109,12 @@ async def test_what_is_said_again_is_kept_as_long_as_either_asked(memories: Memo
     assert (await keep(memories, "She is in Rome.")).expires_ns is None
 
 
+async def test_what_is_said_again_is_of_the_narrower_class(memories: Memories) -> None:
+    await memories.remember(MIA, "She is in Rome.", source=said(), data_class="confidential")
+    await memories.remember(MIA, "She is in Rome.", source=said(), data_class="public")
+    assert [memory.data_class for memory in await memories.all_of(MIA)] == ["confidential"]
+
+
 async def test_a_memory_is_forgotten_by_its_id(memories: Memories) -> None:
     first, other = await keep(memories, "She prefers an aisle seat."), await keep(memories, "Her dog is called Rex.")
     assert await memories.forget(MIA, [first.id]) == 1
