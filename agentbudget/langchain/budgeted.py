@@ -415,7 +415,7 @@ class BudgetedChatModel(BaseChatModel):
             "skill": self.label,
             "model": terms.name,
             "purpose": "retry" if whole else "draft",
-            "price": terms.price.source,
+            "price": sized.estimate.price.source,
             "estimated": sized.estimate.told,
         }
         run_id = asked.manager.run_id if asked.manager is not None else config.get("run_id") or uuid7()
