@@ -105,6 +105,11 @@ class Settings:
         return self.home / "cache.db"
 
     @property
+    def semantic_path(self) -> Path:
+        """Questions that were paid for, and what is known of reusing their answers for similar ones."""
+        return self.home / "semantic.db"
+
+    @property
     def checkpoints_path(self) -> Path:
         """LangGraph's checkpoints, from which a run resumes."""
         return self.home / "checkpoints.db"
@@ -113,6 +118,11 @@ class Settings:
     def indexes_dir(self) -> Path:
         """One folder per indexed documents folder."""
         return self.home / "indexes"
+
+    @property
+    def memories_location(self) -> str | Path:
+        """What was learned of users: a folder of the home, or the Qdrant server in use."""
+        return self.qdrant_url or self.home / "memories"
 
 
 def _whole(variable: str) -> int | None:

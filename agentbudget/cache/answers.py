@@ -50,7 +50,7 @@ class Asked:
     """What is asked of a model, and where its answer may stand.
 
     Under ``own`` as that of this run, should it be resumed, and under ``shared`` for whoever asks the same, if the
-    skill's ``caching`` lets it.
+    skill's ``caching`` lets it. ``apart`` keeps classes of data apart within a skill.
     """
 
     request: Request
@@ -59,6 +59,7 @@ class Asked:
     label: Label
     own: str
     shared: str | None = None
+    apart: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -73,8 +74,12 @@ class AnswerCache(Protocol):
         """An answer that may be given to this request, too; None: it has to be bought."""
         ...
 
-    async def bought(self, asked: Asked, completion: Completion, *, cost_usd_nano: int) -> None:
-        """Learn that this whole answer was bought for it."""
+    async def bought(self, asked: Asked, completion: Completion) -> None:
+        """Learn that this answer was bought for it."""
+        ...
+
+    def close(self) -> None:
+        """Close its file."""
         ...
 
 

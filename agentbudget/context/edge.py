@@ -71,6 +71,11 @@ class EdgeStore:
         """The folder that was asked for."""
         return self._location
 
+    @property
+    def destination(self) -> None:
+        """Nowhere: this engine is on this machine."""
+        return None
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         if not self._header_path.exists():

@@ -14,6 +14,7 @@ from agentbudget.cache.flight import FIRST_LOOK_S, SLOWEST_LOOK_S
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import ZERO
+from agentbudget.privacy.classes import narrow, outlives_its_run
 from agentbudget.settling import answered, settled
 from agentbudget.skills import Output
 
@@ -29,12 +30,15 @@ MOST_WAITS: Final = 2
 def asked_of(step: Step, model: Model, request: Request) -> Asked:
     """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
     skill, caching, tenant = step.skill, step.skill.caching, step.scope.tenant
-    everybody = isinstance(caching, Exact) and caching.across_tenants
+    data_class = step.context.carries.data_class
+    everybody = isinstance(caching, Exact) and caching.across_tenants and not narrow(data_class)
+    # An answer about confidential text must not come to a run that does not know that it carries such.
+    apart = f"#{data_class}" if narrow(data_class) else ""
     key = answer_key(
         request,
         model,
         tenant=None if everybody else tenant,
-        skill_version=skill.version,
+        skill_version=skill.version + apart,
         sample=step.sample if request.temperature else None,
     )
     label = Label(
@@ -45,8 +49,9 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
         model=model.name,
         sources=step.scope.reading.behind(step, request.messages),
     )
-    shared = key if step.engine.share_answers and isinstance(caching, Exact) else None
-    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared)
+    shares = step.engine.share_answers and isinstance(caching, Exact) and outlives_its_run(data_class)
+    shared = key if shares else None
+    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared, apart=apart)
 
 
 @asynccontextmanager
@@ -72,6 +77,8 @@ async def paid_once(
         waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
         look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
     try:
+        if found is None:
+            found = await _alike(step, asked)
         if flight is not None and found is not None:
             flight.land()
         yield found
@@ -93,6 +100,20 @@ def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | No
     return found if time.time_ns() - found.created_ns <= ttl_s * 1e9 else None
 
 
+async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
+    """The answer to a question that means the same, where the skill wants that; from now on it is this run's own."""
+    found = None if step.engine.similar is None else await step.engine.similar.find(asked)
+    if found is not None:
+        _put(step, {asked.own: None}, found.completion, asked, found.cost_usd_nano)
+    return found
+
+
+async def learn(step: Step, asked: Asked, answer: Completion) -> None:
+    """Let those who find answers to similar questions know of one that was bought."""
+    if step.engine.similar is not None:
+        await step.engine.similar.bought(asked, answer)
+
+
 def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_nano: int) -> None:
     """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed.
 
@@ -104,6 +125,10 @@ def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_
     keys: dict[str, float | None] = {asked.own: None}
     if whole and asked.shared is not None:
         keys[asked.shared] = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
+    _put(step, keys, answer, asked, cost_usd_nano)
+
+
+def _put(step: Step, keys: Mapping[str, float | None], answer: Completion, asked: Asked, cost_usd_nano: int) -> None:
     try:
         step.engine.answers.put_under(keys, answer, cost_usd_nano=cost_usd_nano, label=asked.label)
     except StoreError as error:

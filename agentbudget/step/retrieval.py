@@ -14,6 +14,7 @@ from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
 from agentbudget.paying import paid
 from agentbudget.settling import settled
+from agentbudget.step.guarding import require
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -33,14 +34,20 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
     meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
     if ctx.subject is not None:
         meta["about"] = ctx.subject
+    for destination in index.goes_to:
+        require(ctx, destination, what="the question")
     hold = _reserve(ctx, question, meta)
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold))
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
-        settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
-        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
+        label = found.label(engine.privacy)
+        ctx.saw(label)
+        detail = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
+        settled(hold, Amount(cost), {**detail, "data_class": label.data_class, "sources": list(label.sources)})
+        told = label.data_class
+        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
     ctx.scope.reading.add(found.passages, ctx.step)
     return found
 

@@ -84,6 +84,10 @@ class Ours:
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
+    DATA_CLASS: Final = "agentbudget.data_class"
+    DECISION: Final = "agentbudget.data_class.decision"
+    DESTINATION: Final = "agentbudget.data_class.destination"
+    FOUND: Final = "agentbudget.data_class.found"
 
     HELD_USD: Final = "agentbudget.held.usd_nano"
     HELD_TOKENS: Final = "agentbudget.held.tokens"

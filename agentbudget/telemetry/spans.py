@@ -182,9 +182,12 @@ class RetrievalSpan(Span):
 
     __slots__ = ()
 
-    def found(self, *, passages: int, tokens: int, cost_usd_nano: int | None = None) -> None:
-        """How many passages were packed, their tokens, and what finding them cost."""
-        self._set({Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano})
+    def found(
+        self, *, passages: int, tokens: int, cost_usd_nano: int | None = None, data_class: str | None = None
+    ) -> None:
+        """How many passages were packed, their tokens and narrowest class, and what finding them cost."""
+        told = {Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano}
+        self._set({**told, Ours.DATA_CLASS: data_class})
         if self._backend is not None and cost_usd_nano is not None:
             self._backend.instruments.cost.add(cost_usd_nano, self._backend.calls("retrieval").plain)
 
