@@ -71,6 +71,11 @@ class EdgeStore:
         """The folder that was asked for."""
         return self._location
 
+    @property
+    def exclusive(self) -> bool:
+        """True: its lock keeps others out."""
+        return True
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         if not self._header_path.exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +78,11 @@ class Index(Protocol):
         """Chunks in the index."""
         ...
 
+    async def version(self) -> str | None:
+        """A hash that changes with all that a search may find; None while that is not settled: before the first update,
+        and while one is under way."""
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` by the embedding model: close to other models' counts, but not theirs."""
         ...
@@ -110,6 +117,7 @@ class DocumentIndex:
         self._engine = Lock()
         self._updating = Lock()
         self._ready = False
+        self._version: str | None = None
         self._closed = False
 
     @property
@@ -158,6 +166,10 @@ class DocumentIndex:
         """See `Index.count`."""
         return await asyncio.to_thread(self._alone, self._store.count)
 
+    async def version(self) -> str | None:
+        """See `Index.version`."""
+        return self._version or await asyncio.to_thread(self._read_version)
+
     def count_tokens(self, text: str) -> int:
         """See `Index.count_tokens`."""
         return self._embedder.count_tokens(text)
@@ -194,7 +206,18 @@ class DocumentIndex:
             progress=progress,
         )
         with self._updating:
+            self._version = None
             return update.run(folder, rebuild=rebuild)
+
+    def _read_version(self) -> str | None:
+        stored = self._alone(self._store.header)
+        if stored is None or not Header.load(stored, self.location).whole:
+            return None
+        told = json.dumps(stored, sort_keys=True).encode(errors="surrogatepass")
+        version = hashlib.blake2b(told, digest_size=16).hexdigest()
+        if self._store.exclusive and not self._updating.locked():
+            self._version = version
+        return version
 
     def _search(self, question: str, limit: int, where: Where | None, embedder: Embedder) -> Found:
         self._prepare(embedder)

@@ -60,6 +60,11 @@ class RemoteStore:
         """The server's address and the collection."""
         return f"{self._location}/collections/{self._collection}"
 
+    @property
+    def exclusive(self) -> bool:
+        """False: any host may update it."""
+        return False
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         with self._server():

@@ -78,6 +78,11 @@ class Store(Protocol):
         """Where it is, for messages."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to it while it is open."""
+        ...
+
     def header(self) -> Header | None:
         """What was last written with `write_header`; None if there is nothing yet."""
         ...

@@ -56,6 +56,7 @@ class _Instruments:
     tokens: _Total
     reservations: _Total
     cache_hits: _Total
+    cache_savings: _Total
 
     @classmethod
     def of(cls, provider: MeterProvider) -> Self:
@@ -79,7 +80,8 @@ class _Instruments:
             cost=total(Ours.COST, "{USD}", "What calls cost", NANO),
             tokens=total(Ours.TOKENS, "{token}", "Tokens that calls used"),
             reservations=total(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
-            cache_hits=total(Ours.CACHE_HITS, "{hit}", "Answers that had been paid for already"),
+            cache_hits=total(Ours.CACHE_HITS, "{hit}", "What had been paid for already, by kind"),
+            cache_savings=total(Ours.CACHE_SAVINGS, "{USD}", "What that cost when it was paid for", NANO),
         )
 
 
@@ -123,9 +125,14 @@ class Backend:
         """Start the counters of a series at 0, or a rate over time would miss the first increment."""
         if self._is_new(*series.values()):
             self.instruments.cost.add(0, series)
-            self.instruments.cache_hits.add(0, series)
+            self.add_hits(0, 0, {**series, Ours.CACHE_KIND: "answer"})
             for kind in ("input", "output"):
                 self.instruments.tokens.add(0, {**series, GenAI.TOKEN_TYPE: kind})
+
+    def add_hits(self, hits: int, saved_usd_nano: int, series: Mapping[str, str]) -> None:
+        """Hits of a cache, and what they saved."""
+        self.instruments.cache_hits.add(hits, series)
+        self.instruments.cache_savings.add(saved_usd_nano, series)
 
     def _is_new(self, *series: str) -> bool:
         with self.lock:

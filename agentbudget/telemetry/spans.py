@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -88,6 +89,21 @@ class Span:
 
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         """Record what is known only now."""
+
+    def _hit(self, series: Mapping[str, str], saved_usd_nano: int | None, kind: str, because: str) -> None:
+        """A cache gave what this span would have paid for."""
+        if self._backend is None:
+            return
+        self._set(
+            {
+                Ours.CACHE_HIT: True,
+                Ours.CACHE_KIND: kind,
+                Ours.CACHE_BECAUSE: because,
+                Ours.CACHE_SAVED: saved_usd_nano,
+                Ours.COST_NANO: 0,
+            }
+        )
+        self._backend.add_hits(1, saved_usd_nano or 0, {**series, Ours.CACHE_KIND: kind})
 
     def _set(self, values: Values) -> None:
         if self._heard:
@@ -185,6 +201,11 @@ class RetrievalSpan(Span):
         if self._backend is not None and cost_usd_nano is not None:
             self._backend.add_cost(cost_usd_nano, self._backend.labels("retrieval"))
 
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "retrieval", because: str = "exact") -> None:
+        """The same was found before: nothing is searched."""
+        if self._backend is not None:
+            self._hit(self._backend.labels("retrieval"), saved_usd_nano, kind, because)
+
 
 class ModelCallSpan(Span):
     """``chat {model}``: one attempt at a model, or the answer that a cache gave in its place."""
@@ -229,13 +250,13 @@ class ModelCallSpan(Span):
         if self._backend is not None:
             self._backend.add_cost(usd_nano, self._series(self._backend))
 
-    def cache_hit(self, *, saved_usd_nano: int | None = None) -> None:
-        """The answer was paid for already: no model is asked, and no usage is reported."""
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "answer", because: str = "exact") -> None:
+        """The answer was paid for already: no model is asked, and no usage is reported. ``because`` is why it may be
+        given again."""
         if self._backend is None:
             return
         self._cached = True
-        self._set({Ours.CACHE_HIT: True, Ours.CACHE_SAVED: saved_usd_nano, Ours.COST_NANO: 0})
-        self._backend.instruments.cache_hits.add(1, self._series(self._backend))
+        self._hit(self._series(self._backend), saved_usd_nano, kind, because)
 
     def _start(self, backend: Backend) -> None:
         super()._start(backend)
