@@ -333,7 +333,7 @@ class Agent:
             self.engine.index = self._index
             return
         folder = Path(self._index)
-        index = open_folder_index(self.settings, folder, embedder=self._embedder)
+        index = open_folder_index(self.settings, folder, embedder=self._kept_embedder())
         try:
             self._updated = await self._update(index, folder, scope, on_index)
         except BaseException:
@@ -341,6 +341,16 @@ class Agent:
             raise
         self._opened = self.engine.index = index
         self.engine.documents = folder.name or "documents"
+
+    def _kept_embedder(self) -> str | Embedder | None:
+        """What documents are embedded with; a hosted model is asked for no text twice, unless runs share nothing."""
+        if self._embedder is None or not self._share_answers:
+            return self._embedder
+        from agentbudget.cache.vectors import KeptEmbedder, PricedEmbedder
+        from agentbudget.context import make_embedder
+
+        known = make_embedder(self._embedder) if isinstance(self._embedder, str) else self._embedder
+        return KeptEmbedder(known, self.engine.answers.store) if isinstance(known, PricedEmbedder) else known
 
     async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
         """Embed what changed, paid for by the second: the hold is extended while the work goes on."""

@@ -53,6 +53,14 @@ class Row(NamedTuple):
     created_ns: int
 
 
+class Item(NamedTuple):
+    """What is to be kept: a value, the keys to keep it under (for so many seconds each), and what it cost."""
+
+    keys: Mapping[str, float | None]
+    value: bytes
+    cost_usd_nano: int
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What the cache holds of one kind: entries, bytes, how often they were asked for again, what that saved."""
@@ -133,32 +141,29 @@ class Store:
 
         What alone is larger than the bound is not kept: it would drive out everything else.
         """
+        self.put_all([Item(keys, value, cost_usd_nano)], label)
+
+    def put_all(self, items: Sequence[Item], label: Label) -> None:
+        """`put` for several at once."""
         now = self._clock_ns()
+        with self._writing() as db:
+            db.execute(schema.DROP_EXPIRED, (now,))
+            self._write_touches(db)
+            for item in items:
+                self._add(db, item, label, now)
+            self._make_room(db)
+
+    def _add(self, db: sqlite3.Connection, item: Item, label: Label, now: int) -> None:
+        keys, value, cost = item
         size = len(value) + sum(map(len, keys)) + sum(len(s.document) + len(s.chunk) for s in label.sources)
         if size > self.limits.bytes:
             return
-        with self._writing() as db:
-            _drop_keys(db, list(keys))
-            db.execute(schema.DROP_EXPIRED, (now,))
-            self._write_touches(db)
-            entry = db.execute(
-                schema.ADD,
-                (
-                    label.kind,
-                    label.tenant,
-                    label.skill,
-                    label.skill_version,
-                    label.model,
-                    value,
-                    cost_usd_nano,
-                    size,
-                    now,
-                ),
-            ).lastrowid
-            db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
-            if label.sources:
-                db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
-            self._make_room(db)
+        _drop_keys(db, list(keys))
+        whose = (label.kind, label.tenant, label.skill, label.skill_version, label.model)
+        entry = db.execute(schema.ADD, (*whose, value, cost, size, now)).lastrowid
+        db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
+        if label.sources:
+            db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
 
     def drop(self, keys: Sequence[str]) -> None:
         """Forget what stands under these keys."""
