@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
+from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
 from agentbudget.ledger import LEASE_S, Hold, Ledger
 from agentbudget.models import machine_price, make_ladder
@@ -30,6 +31,7 @@ from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
+from agentbudget.step.engine import nobody
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -136,10 +138,12 @@ class Agent:
         """Ledger, ladder and cache, opened when first needed."""
         if self._engine is None:
             telemetry.setup()
+            answers = open_answers(self.settings)
             self._engine = Engine(
                 ledger=Ledger.open(self.settings.ledger_location),
                 ladder=make_ladder(self._models, self.settings),
-                answers=open_answers(self.settings),
+                answers=answers,
+                similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
                 share_answers=self._share_answers,
             )
@@ -164,6 +168,8 @@ class Agent:
             await opened.aclose()
         if engine is not None:
             await engine.ladder.aclose()
+            if engine.similar is not None:
+                engine.similar.close()
             engine.answers.close()
             engine.ledger.close()
 
@@ -274,7 +280,7 @@ class Agent:
             try:
                 if not finished:
                     engine.renew_landings(record.run_id)
-                state = await self._traced(record, Context(engine, scope, listener=listener or _nobody), on_index)
+                state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
             except BaseException as error:
                 _note_failure(record, error)
                 raise
@@ -439,10 +445,6 @@ async def _heartbeat(ledger: Ledger) -> None:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
             _log.warning("the leases of this run's holds could not be renewed: %s", error)
-
-
-def _nobody(_event: Event) -> None:
-    """A listener that does not listen."""
 
 
 def _is_text(value: str) -> bool:

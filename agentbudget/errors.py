@@ -15,6 +15,7 @@ A level of the tree answers one question: what would a caller catch?
     │   ├── HoldClosed
     │   ├── UnknownModel
     │   ├── UnknownPrice
+    │   ├── UnknownHit
     │   ├── UnknownRun
     │   ├── SkillError
     │   ├── ContextTooLong
@@ -197,6 +198,14 @@ class UnknownPrice(Mistake):
     """The model has no price; the message says how to give it one. Never free by accident."""
 
 
+class UnknownHit(Mistake):
+    """No answer was given from the semantic cache as ``hit``."""
+
+    def __init__(self, message: str, *, hit: int) -> None:
+        super().__init__(message)
+        self.hit = hit
+
+
 class UnknownRun(Mistake):
     """The ledger has no run of this id."""
 
@@ -275,7 +284,26 @@ class IndexBusy(IndexFault):
 
 
 class IndexMismatch(IndexFault):
-    """The index was built by another embedding model, chunker or version."""
+    """The index was built by another embedding model, chunker or version.
+
+    ``tokens`` would have to be embedded to build it anew, in ``chunks`` chunks, in about ``seconds``, for about
+    ``usd_nano``; None where that is not known, or was not looked at.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        chunks: int | None = None,
+        tokens: int | None = None,
+        seconds: float | None = None,
+        usd_nano: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.chunks = chunks
+        self.tokens = tokens
+        self.seconds = seconds
+        self.usd_nano = usd_nano
 
 
 class WeightsError(Fault):

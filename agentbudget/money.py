@@ -90,9 +90,14 @@ class Amount:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        check_unit("usd_nano", self.usd_nano)
-        check_unit("tokens", self.tokens)
-        check_unit("calls", self.calls)
+        usd, tokens, calls = self.usd_nano, self.tokens, self.calls
+        # A step makes a dozen of them: what is right is seen at one glance, what is not is looked at one by one.
+        integers = type(usd) is type(tokens) is type(calls) is int
+        if integers and 0 <= usd <= MAX and 0 <= tokens <= MAX and 0 <= calls <= MAX:
+            return
+        check_unit("usd_nano", usd)
+        check_unit("tokens", tokens)
+        check_unit("calls", calls)
 
     @classmethod
     def of(cls, *, usd: Money = 0, tokens: int = 0, calls: int = 0) -> Amount:

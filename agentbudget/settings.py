@@ -105,6 +105,11 @@ class Settings:
         return self.home / "cache.db"
 
     @property
+    def semantic_path(self) -> Path:
+        """Questions that were paid for, and what is known of reusing their answers for similar ones."""
+        return self.home / "semantic.db"
+
+    @property
     def checkpoints_path(self) -> Path:
         """LangGraph's checkpoints, from which a run resumes."""
         return self.home / "checkpoints.db"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Final, Self
 
 
@@ -28,10 +29,9 @@ class Usage:
     image_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in _NAMES:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"Usage.{name} must be an integer of at least 0, not {value!r}")
+        values = self._values()
+        if set(map(type, values)) != _INTEGERS or min(values) < 0:
+            self._refuse()
         if self.cached_tokens + self.cache_write_tokens + self.image_tokens > self.input_tokens:
             raise ValueError("Usage.input_tokens must include cached_tokens, cache_write_tokens and image_tokens")
         if self.cache_write_1h_tokens > self.cache_write_tokens:
@@ -39,17 +39,26 @@ class Usage:
         if self.reasoning_tokens > self.output_tokens:
             raise ValueError("Usage.output_tokens must include reasoning_tokens")
 
+    def _refuse(self) -> None:
+        """Raise for the first value that is no count; integers of a kind of their own are some."""
+        for name, value in zip(_NAMES, self._values(), strict=True):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"Usage.{name} must be an integer of at least 0, not {value!r}")
+
+    def _values(self) -> tuple[int, ...]:
+        return _of(self)
+
     @property
     def total_tokens(self) -> int:
         """Input and output tokens together: what a token budget counts."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
+        return Usage(*map(add, self._values(), other._values()))
 
     def to_dict(self) -> dict[str, int]:
         """The fields as plain integers, for a journal or JSON."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return dict(zip(_NAMES, self._values(), strict=True))
 
     @classmethod
     def from_dict(cls, data: dict[str, int]) -> Self:
@@ -58,3 +67,5 @@ class Usage:
 
 
 _NAMES: Final = tuple(field.name for field in fields(Usage))
+_of: Final = attrgetter(*_NAMES)
+_INTEGERS: Final = {int}

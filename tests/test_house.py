@@ -42,7 +42,7 @@ HEAVY = (
 )
 ALONE = {
     "inspect_ai": {"evals.samples"},
-    "langchain": {"langchain.middleware"},
+    "langchain": {"langchain.history", "langchain.middleware"},
     "langgraph": {"graph"},
     "matplotlib": {"evals.plot"},
     "opentelemetry": {"telemetry.backend", "telemetry.capture", "telemetry.export"},

@@ -73,8 +73,12 @@ class AnswerCache(Protocol):
         """An answer that may be given to this request, too; None: it has to be bought."""
         ...
 
-    async def bought(self, asked: Asked, completion: Completion, *, cost_usd_nano: int) -> None:
-        """Learn that this whole answer was bought for it."""
+    async def bought(self, asked: Asked, completion: Completion) -> None:
+        """Learn that this answer was bought for it."""
+        ...
+
+    def close(self) -> None:
+        """Close its file."""
         ...
 
 

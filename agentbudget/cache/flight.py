@@ -13,8 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -150,8 +150,9 @@ async def once(
     patience_s: float,
     owner: object = None,
     mine: Collection[object] = (),
+    further: Callable[[], Awaitable[T | None]] | None = None,
 ) -> AsyncGenerator[T | None]:
-    """What `look` finds; or None for whoever has to pay now, and others wait until its block ends.
+    """What `look` finds, or `further` for whoever would have to pay; else None: it pays, and others wait for its block.
 
     One that pays and fails, or is cancelled, hands over to one that waits. Nobody waits longer than `patience_s`, for
     more than `MOST_WAITS` whose payment brought nothing, or for one of `mine`: to wait for oneself takes for ever.
@@ -172,14 +173,13 @@ async def once(
             break
         waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
         look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
-    if flight is None:
-        yield found
-    elif found is not None:
-        flight.land()
-        yield found
-    else:
-        with flight:
+    with flight or nullcontext():
+        if found is None and further is not None:
+            found = await further()
+        if found is None:
             yield None
+            return
+    yield found
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -12,7 +12,7 @@ from agentbudget.context.load import Scan, Skipped, scan
 from agentbudget.context.metadata import Labels
 from agentbudget.context.opening import make_embedder, open_index
 from agentbudget.context.pack import Passage
-from agentbudget.context.report import IndexReport, Progress, Work
+from agentbudget.context.report import IndexPlan, IndexReport, Progress, Work
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit
 
@@ -27,6 +27,7 @@ __all__ = [
     "Hit",
     "HostedEmbedder",
     "Index",
+    "IndexPlan",
     "IndexReport",
     "Labels",
     "OpenAIEmbedder",

@@ -81,6 +81,14 @@ class FastEmbedder:
         self._batch_size = batch_size
         self._loading = Lock()
 
+    def __reduce__(self) -> tuple[Callable[..., FastEmbedder], tuple[object, ...]]:
+        """What another process needs: how it was made. It loads the weights itself."""
+        return _remade, (self.name, self._given, self._threads, self._batch_size)
+
+    def with_threads(self, threads: int) -> FastEmbedder:
+        """The same embedder on so many threads."""
+        return _remade(self.name, self._given, threads, self._batch_size)
+
     @property
     def fingerprint(self) -> str:
         """``fastembed:<name>:<what its weights are>``: a hash of the default's file, else the vector's length."""
@@ -159,6 +167,10 @@ class FastEmbedder:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+
+def _remade(name: str, folder: Path | None, threads: int | None, batch_size: int) -> FastEmbedder:
+    return FastEmbedder(name, folder=folder, threads=threads, batch_size=batch_size)
 
 
 _REGISTERED: Final = f"agentbudget/{DEFAULT_MODEL}"

@@ -38,7 +38,7 @@ class Header:
 
     ``whole`` is False while an update is under way, and ``chunks`` None until the first is complete. So whoever is
     killed in between leaves a mark, and the next update looks at everything. ``files`` are those of the last complete
-    update, by source.
+    update, by source; ``tokens`` are those of all chunks, and ``ns_per_token`` is how long one took to embed.
     """
 
     embedder: str
@@ -48,6 +48,8 @@ class Header:
     whole: bool = False
     chunks: int | None = None
     files: Mapping[str, FileState] = field(default_factory=dict[str, FileState], hash=False)
+    tokens: int = 0
+    ns_per_token: float | None = None
 
     @classmethod
     def load(cls, stored: storing.Header, location: str) -> Self:
@@ -70,17 +72,33 @@ class Header:
         """The inverse of `load`: plain JSON values."""
         return asdict(self)
 
-    def check(self, embedder: Embedder, location: str) -> None:
-        """Raises `IndexMismatch` if vectors or chunks made now would not fit those that are there."""
+    def is_stale(self, source: str) -> bool:
+        """Whether the file is no longer as it was when it was read, by its size and time of change; or is gone."""
+        state = self.files.get(source)
+        try:
+            status = (Path(self.folder) / source).stat()
+        except OSError:
+            return True
+        return state is None or (state.size, state.modified_ns) != (status.st_size, status.st_mtime_ns)
+
+    def mismatch(self, embedder: Embedder, location: str) -> str | None:
+        """Why vectors or chunks made now would not fit those that are there, and what to do; None if they would."""
         if self.embedder != embedder.fingerprint:
-            raise IndexMismatch(
+            return (
                 f"the index {location} was embedded by {self.embedder}, not by {embedder.fingerprint}; "
                 f"open it with that model, or {_REBUILD}"
             )
         if self.chunker != chunking.VERSION:
-            raise IndexMismatch(
-                f"the index {location} was cut by chunker {self.chunker}, this is {chunking.VERSION}; {_REBUILD}"
+            return (
+                f"the index {location} was cut by chunker {self.chunker}, this is {chunking.VERSION}; embed what it "
+                "cuts otherwise with update(folder, rebuild='changed')"
             )
+        return None
+
+    def check(self, embedder: Embedder, location: str) -> None:
+        """Raises `IndexMismatch` where there is a `mismatch`."""
+        if (reason := self.mismatch(embedder, location)) is not None:
+            raise IndexMismatch(reason)
 
     def check_format(self, location: str) -> None:
         """Raises `IndexMismatch` if the chunks are stored as an earlier version did it."""

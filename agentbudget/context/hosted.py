@@ -49,6 +49,11 @@ PUBLIC_ADDRESS: Final = "https://api.openai.com/v1"
 class HostedEmbedder(Protocol):
     """An `Embedder` that costs money by the token, and works only for whoever pays."""
 
+    @property
+    def price(self) -> Price:
+        """What a token costs."""
+        ...
+
     def paid_by(self, pay: Pay) -> Embedder:
         """The same embedder, its requests paid for by `pay`."""
         ...

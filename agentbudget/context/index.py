@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
@@ -17,10 +18,13 @@ from agentbudget.context.embed import Embedder
 from agentbudget.context.header import Header
 from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
 from agentbudget.context.metadata import Labels, Where, asked
-from agentbudget.context.report import IndexReport, OnProgress
+from agentbudget.context.report import IndexPlan, IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
-from agentbudget.context.update import Stopped, Update
+from agentbudget.context.update import Rebuild, Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
+from agentbudget.models import machine_price
+from agentbudget.models.base import Price
+from agentbudget.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,19 +50,37 @@ class Index(Protocol):
         self,
         folder: str | Path,
         *,
-        rebuild: bool = False,
+        rebuild: Rebuild = False,
         metadata: Labels | None = None,
+        processes: int = 1,
         progress: OnProgress | None = None,
         pay: Pay | None = None,
+        machine: Price | None = None,
     ) -> IndexReport:
         """Make the index mirror `folder`: embed new chunks, drop those that left, keep the rest.
 
         Chunks are recognised by a hash of their content, so an unchanged folder embeds nothing and an update that was
         cut short goes on where it stopped. ``metadata`` says what is known of files (see `open_index`) for this update;
-        changing it embeds nothing. ``progress`` is called from a worker thread, and what it raises ends the update;
-        ``rebuild`` starts afresh. ``pay`` pays for a hosted embedding model.
+        changing it embeds nothing. ``processes`` embed at once, on the cores that there are. ``progress`` is called
+        from a worker thread after each batch; what it raises ends the update. ``pay`` pays for a hosted model,
+        ``machine`` prices the seconds of one that runs here (None: as the environment says).
+
+        Another embedding model or version of the chunker is refused with what it would cost. ``rebuild`` asks for it:
+        True starts afresh, ``"changed"`` embeds what a new chunker cuts otherwise.
         Raises `DocumentsError`, `IndexMismatch` (another model, chunker or folder) or `IndexFault`.
         """
+        ...
+
+    async def plan(
+        self,
+        folder: str | Path,
+        *,
+        rebuild: Rebuild = False,
+        metadata: Labels | None = None,
+        progress: OnProgress | None = None,
+        machine: Price | None = None,
+    ) -> IndexPlan:
+        """What `update` would do, and what that would cost. Nothing is written and nobody is paid."""
         ...
 
     async def search(
@@ -105,6 +127,21 @@ def _says_something(question: str) -> bool:
         return False
 
 
+async def _stoppable(act: Callable[[Event], T]) -> T:
+    """Run `act` in a thread; if the caller is cancelled, it is told to stop and waited for."""
+    stop = Event()
+    work = asyncio.create_task(asyncio.to_thread(act, stop))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # The thread must have let go of the engine before the caller closes it.
+        stop.set()
+        await asyncio.wait([work])
+        if not work.cancelled() and not isinstance(work.exception(), Stopped | None):
+            work.result()
+        raise
+
+
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
@@ -117,6 +154,7 @@ class DocumentIndex:
         self._engine = Lock()
         self._updating = Lock()
         self._ready = False
+        self._header: Header | None = None
         self._version: str | None = None
         self._closed = False
 
@@ -129,23 +167,41 @@ class DocumentIndex:
         self,
         folder: str | Path,
         *,
-        rebuild: bool = False,
+        rebuild: Rebuild = False,
         metadata: Labels | None = None,
+        processes: int = 1,
         progress: OnProgress | None = None,
         pay: Pay | None = None,
+        machine: Price | None = None,
     ) -> IndexReport:
         """See `Index.update`."""
-        stop = Event()
-        work = asyncio.create_task(asyncio.to_thread(self._update, folder, rebuild, metadata, progress, stop, pay))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The thread must have let go of the engine before the caller closes it.
-            stop.set()
-            await asyncio.wait([work])
-            if not work.cancelled() and not isinstance(work.exception(), Stopped | None):
-                work.result()
-            raise
+        embedder = paid_for(self._embedder, pay)
+
+        def act(stop: Event) -> IndexReport:
+            with self._updating:
+                self._version = None
+                report = self._work(embedder, metadata, stop, progress, machine, processes).run(folder, rebuild=rebuild)
+                self._learn()
+            return report
+
+        return await _stoppable(act)
+
+    async def plan(
+        self,
+        folder: str | Path,
+        *,
+        rebuild: Rebuild = False,
+        metadata: Labels | None = None,
+        progress: OnProgress | None = None,
+        machine: Price | None = None,
+    ) -> IndexPlan:
+        """See `Index.plan`."""
+
+        def act(stop: Event) -> IndexPlan:
+            with self._updating:
+                return self._work(self._embedder, metadata, stop, progress, machine).plan(folder, rebuild=rebuild)
+
+        return await _stoppable(act)
 
     async def search(
         self,
@@ -186,28 +242,34 @@ class DocumentIndex:
     ) -> None:
         await self.aclose()
 
-    def _update(
+    def _work(
         self,
-        folder: str | Path,
-        rebuild: bool,
+        embedder: Embedder,
         metadata: Labels | None,
-        progress: OnProgress | None,
         stop: Event,
-        pay: Pay | None,
-    ) -> IndexReport:
-        update = Update(
+        progress: OnProgress | None,
+        machine: Price | None,
+        processes: int = 1,
+    ) -> Update:
+        if processes < 1:
+            raise Mistake(f"processes must be at least 1, not {processes}")
+        return Update(
             store=self._store,
-            embedder=paid_for(self._embedder, pay),
+            embedder=embedder,
             words=self._words,
             tenant=self._tenant,
             alone=self._alone,
             stop=stop,
             labels=self._labels if metadata is None else metadata,
             progress=progress,
+            machine=machine or machine_price(Settings.from_env()),
+            processes=processes,
         )
-        with self._updating:
-            self._version = None
-            return update.run(folder, rebuild=rebuild)
+
+    def _learn(self) -> None:
+        """Note what the index holds now: how its files were when it was made."""
+        stored = self._alone(self._store.header)
+        self._header = None if stored is None else Header.load(stored, self.location)
 
     def _read_version(self) -> str | None:
         stored = self._alone(self._store.header)
@@ -224,6 +286,7 @@ class DocumentIndex:
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit, where)
+        hits = [replace(hit, stale=stale) for hit, stale in zip(hits, self._stale(hits), strict=True)]
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
@@ -231,8 +294,8 @@ class DocumentIndex:
         """Before the first search: the index is whole, the model fits, and is loaded: no question pays for that."""
         if self._ready:
             return
-        stored = self._alone(self._store.header)
-        header = None if stored is None else Header.load(stored, self.location)
+        self._learn()
+        header = self._header
         if header is None or header.chunks is None:
             raise DocumentsError(
                 f"the index {self.location} is empty or its first update was cut short; run update(folder)"
@@ -247,6 +310,15 @@ class DocumentIndex:
         if not isinstance(embedder, HostedEmbedder):  # which has nothing to load, and would be paid for it
             embedder.embed_query("ready")
         self._ready = True
+
+    def _stale(self, hits: Sequence[Hit]) -> Iterator[bool]:
+        """For each hit, whether its file is no longer as it was read. Where the folder is elsewhere, nobody knows."""
+        header = self._header
+        if header is None or not Path(header.folder).is_dir():
+            return repeat(False, len(hits))
+        files = {hit.chunk.source for hit in hits}
+        stale = {source for source in files if header.is_stale(source)}
+        return (hit.chunk.source in stale for hit in hits)
 
     def _alone(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Use the engine while nobody else does."""

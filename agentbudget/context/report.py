@@ -57,7 +57,9 @@ class IndexReport:
     only their metadata changed), ``embedded`` and ``deleted``; ``skipped`` names files that could not be read and
     ``ignored`` counts those of other kinds.
 
-    ``tokens`` were embedded, in ``compute_ns`` nanoseconds of wall time; the whole update took ``seconds``.
+    ``tokens`` were embedded, in ``compute_ns`` nanoseconds of wall time, for ``usd_nano``; embedding all of the folder
+    again would have taken ``full_tokens`` and ``full_usd_nano``. The whole update took ``seconds``. Dollars are the
+    hosted model's for tokens, or this machine's for seconds; None where no speed is known yet to tell by.
     """
 
     documents: int
@@ -69,10 +71,46 @@ class IndexReport:
     skipped: tuple[Skipped, ...]
     ignored: int
     tokens: int
+    full_tokens: int
     compute_ns: int
+    usd_nano: int | None
+    full_usd_nano: int | None
     seconds: float
 
     @property
     def chunks(self) -> int:
         """Chunks in the index now."""
         return self.kept + self.embedded
+
+    @property
+    def saved_tokens(self) -> int:
+        """Tokens that a full re-index would have embedded, and this update did not."""
+        return self.full_tokens - self.tokens
+
+    @property
+    def saved_usd_nano(self) -> int | None:
+        """What that would have cost; None where it is not known."""
+        return None if self.usd_nano is None or self.full_usd_nano is None else self.full_usd_nano - self.usd_nano
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """What an update would do, counted in chunks as `IndexReport` does it, and what it would cost.
+
+    ``seconds`` of embedding are judged by the speed so far, by a few chunks where there is none; None for a model that
+    computes elsewhere.
+    """
+
+    documents: int
+    kept: int
+    moved: int
+    relabelled: int
+    embedded: int
+    deleted: int
+    skipped: tuple[Skipped, ...]
+    ignored: int
+    tokens: int
+    full_tokens: int
+    seconds: float | None
+    usd_nano: int
+    full_usd_nano: int

@@ -34,10 +34,14 @@ _MEAN_WORDS: Final = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only.
+
+    ``stale`` marks one whose file has changed since it was read.
+    """
 
     chunk: Chunk
     score: float
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -13,18 +13,30 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from agentbudget.context import chunk as chunking
 from agentbudget.context import store as storing
 from agentbudget.context.chunk import Chunk, Place
+from agentbudget.context.delta import Delta, Wanted, by_source, compare, unreadable
 from agentbudget.context.embed import Embedder
 from agentbudget.context.header import FileState, Header
 from agentbudget.context.hosted import HostedEmbedder
 from agentbudget.context.load import File, Scan, Skipped, nothing_readable, read, scan
 from agentbudget.context.metadata import Labels, Metadata, labelled
-from agentbudget.context.report import IndexReport, OnProgress, Progress, Work
+from agentbudget.context.pool import embed_in_order
+from agentbudget.context.report import IndexPlan, IndexReport, OnProgress, Progress, Work
 from agentbudget.context.store import Held, Point, Store, Words, point_id
+from agentbudget.errors import IndexMismatch
+from agentbudget.models.base import Price
+from agentbudget.money import NANO, format_usd
+from agentbudget.usage import Usage
 
 T = TypeVar("T")
 
 BATCH: Final = 32
 """Chunks embedded between two writes: about a second of work is lost if the process is killed."""
+
+SAMPLE: Final = 8
+"""Chunks by which the speed of a model is judged that has embedded nothing here yet."""
+
+Rebuild = bool | Literal["changed"]
+"""Whether an update starts afresh (True), or embeds what a new chunker cuts otherwise (``"changed"``)."""
 
 
 class Stopped(Exception):
@@ -37,22 +49,9 @@ class Alone(Protocol):
     def __call__(self, act: Callable[..., T], *args: Any) -> T: ...
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """What the folder asks for: point id → chunk, at every place where it stands; and the files that were read."""
-
-    chunks: dict[str, Chunk]
-    files: dict[str, FileState]
-    skipped: tuple[Skipped, ...]
-
-    @property
-    def documents(self) -> int:
-        return sum(state.unreadable is None for state in self.files.values())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One update of one store, in the thread that calls `run`."""
+    """One update of one store, in the thread that calls `run`; ``machine`` prices the seconds of this machine."""
 
     store: Store
     embedder: Embedder
@@ -62,33 +61,86 @@ class Update:
     stop: Event
     labels: Labels | None
     progress: OnProgress | None
+    machine: Price
+    processes: int = 1
 
-    def run(self, folder: str | Path, *, rebuild: bool) -> IndexReport:
+    def run(self, folder: str | Path, *, rebuild: Rebuild) -> IndexReport:
         """Read, compare, embed, drop. Nothing is touched before the folder has been read."""
         started = time.perf_counter()
         found = scan(folder)
-        header = None if rebuild else self._header(found.folder)
+        header = self._header(found, rebuild)
         if header is not None and self._unchanged(header, found):
             return self._kept_all(header, found, started)
-        wanted = self._read(found)
+        wanted, delta = self._compared(header, found)
         if header is None:
             self.alone(self.store.create, self.embedder.dim)
             header = Header(self.embedder.fingerprint, str(found.folder))
         self._write(replace(header, whole=False))
-        report = self._apply(wanted, found, started)
-        self._write(
-            replace(header, format=storing.FORMAT, whole=True, chunks=len(wanted.chunks), files=wanted.files),
+        work = self._apply(header, wanted, delta)
+        header = replace(
+            header,
+            format=storing.FORMAT,
+            chunker=chunking.VERSION,
+            whole=True,
+            chunks=len(wanted.places),
+            files=wanted.files,
+            tokens=delta.full_tokens,
+            ns_per_token=work.compute_ns / work.tokens if work.tokens else header.ns_per_token,
         )
-        return report
+        self._write(header)
+        return self._report(header, delta, found, work, started)
 
-    def _header(self, folder: Path) -> Header | None:
-        stored = self.alone(self.store.header)
+    def plan(self, folder: str | Path, *, rebuild: Rebuild) -> IndexPlan:
+        """What `run` would do and what that would cost. Nothing is written."""
+        found = scan(folder)
+        header = self._header(found, rebuild)
+        wanted, delta = self._compared(header, found)
+        ns_per_token = self._ns_per_token(header, [chunk for _, chunk in delta.new])
+        return IndexPlan(
+            documents=wanted.documents,
+            kept=delta.kept,
+            moved=delta.moved,
+            relabelled=delta.relabelled,
+            embedded=len(delta.new),
+            deleted=len(delta.gone),
+            skipped=(*found.skipped, *wanted.unreadable),
+            ignored=found.ignored,
+            tokens=delta.tokens,
+            full_tokens=delta.full_tokens,
+            seconds=None if ns_per_token is None else ns_per_token * delta.tokens / NANO,
+            usd_nano=self._usd_nano(delta.tokens, (ns_per_token or 0) * delta.tokens),
+            full_usd_nano=self._usd_nano(delta.full_tokens, (ns_per_token or 0) * delta.full_tokens),
+        )
+
+    # --- what is there, and what is wanted
+
+    def _header(self, found: Scan, rebuild: Rebuild) -> Header | None:
+        """What the index says of itself; None if it is to be made anew. Raises `IndexMismatch` with what that costs."""
+        stored = None if rebuild is True else self.alone(self.store.header)
         if stored is None:
             return None
         header = Header.load(stored, self.store.location)
-        header.check(self.embedder, self.store.location)
-        header.check_folder(folder, self.store.location)
+        header.check_folder(found.folder, self.store.location)
+        mismatch = header.mismatch(self.embedder, self.store.location)
+        same_model = header.embedder == self.embedder.fingerprint
+        if mismatch is not None and not (same_model and rebuild == "changed"):
+            raise self._priced(mismatch, replace(header, whole=False) if same_model else None, found)
         return header
+
+    def _priced(self, mismatch: str, header: Header | None, found: Scan) -> IndexMismatch:
+        """The error for an index that does not fit, with what it takes to make it fit."""
+        _, delta = self._compared(header, found)
+        ns_per_token = self._ns_per_token(header, [chunk for _, chunk in delta.new])
+        seconds = None if ns_per_token is None else ns_per_token * delta.tokens / NANO
+        usd_nano = self._usd_nano(delta.tokens, (ns_per_token or 0) * delta.tokens)
+        takes = "" if seconds is None else f", about {seconds:,.1f} s"
+        return IndexMismatch(
+            f"{mismatch}: {len(delta.new):,} chunks, {delta.tokens:,} tokens{takes}, {format_usd(usd_nano)}",
+            chunks=len(delta.new),
+            tokens=delta.tokens,
+            seconds=seconds,
+            usd_nano=usd_nano,
+        )
 
     def _write(self, header: Header) -> None:
         self.alone(self.store.write_header, header.dump())
@@ -96,6 +148,7 @@ class Update:
     def _unchanged(self, header: Header, found: Scan) -> bool:
         return (
             header.whole
+            and header.chunker == chunking.VERSION
             and len(header.files) == len(found.files)
             and all(self._same(header.files.get(file.source), file) for file in found.files)
             and self.alone(self.store.count) == header.chunks
@@ -109,118 +162,146 @@ class Update:
             and state.metadata == labelled(file.source, state.stated, file.modified_ns, self.labels)
         )
 
-    def _kept_all(self, header: Header, found: Scan, started: float) -> IndexReport:
-        wanted = _Wanted({}, dict(header.files), found.skipped)
-        return IndexReport(
-            documents=wanted.documents,
-            kept=header.chunks or 0,
-            moved=0,
-            relabelled=0,
-            embedded=0,
-            deleted=0,
-            skipped=(*found.skipped, *_unreadable(header.files)),
-            ignored=found.ignored,
-            tokens=0,
-            compute_ns=0,
-            seconds=time.perf_counter() - started,
-        )
+    def _compared(self, header: Header | None, found: Scan) -> tuple[Wanted, Delta]:
+        held = {} if header is None else self.alone(self.store.held)
+        wanted = self._wanted(header, held, found)
+        if not wanted.documents:
+            raise nothing_readable(found.folder, (*found.skipped, *wanted.unreadable))
+        return wanted, compare(wanted, held)
 
-    def _read(self, found: Scan) -> _Wanted:
-        chunks: dict[str, Chunk] = {}
-        files: dict[str, FileState] = {}
+    def _wanted(self, header: Header | None, held: Mapping[str, Held], found: Scan) -> Wanted:
+        """What the folder asks for. A file is read only if it is not as it was at the last complete update."""
+        wanted = Wanted()
+        whole = header is not None and header.whole and header.chunker == chunking.VERSION
+        known: Mapping[str, FileState] = header.files if header is not None and whole else {}
+        there = by_source(held) if known else {}
         for done, file in enumerate(found.files):
             self._tell("read", done, len(found.files))
-            files[file.source], read_here = self._read_file(file)
-            for chunk in read_here:
-                key = point_id(self.tenant, chunk.id)
-                first = chunks.setdefault(key, chunk)
-                if first is not chunk:
-                    chunks[key] = replace(first, also=(*first.also, *chunk.places))
-        wanted = _Wanted(chunks, files, (*found.skipped, *_unreadable(files)))
-        if not wanted.documents:
-            raise nothing_readable(found.folder, wanted.skipped)
+            state, places = known.get(file.source), there.get(file.source, [])
+            # Fewer chunks than it had: the engine lost some.
+            if state is not None and state.digest == file.digest and len(places) == state.chunks:
+                self._take(wanted, file, state, places)
+            else:
+                self._read(wanted, file)
         self._tell("read", len(found.files), len(found.files))
         return wanted
 
-    def _read_file(self, file: File) -> tuple[FileState, tuple[Chunk, ...]]:
+    def _take(self, wanted: Wanted, file: File, state: FileState, places: Sequence[tuple[Place, str]]) -> None:
+        """A file that is as it was: where its chunks stand is known, only what is said of it may be new."""
+        metadata = labelled(file.source, state.stated, file.modified_ns, self.labels)
+        wanted.files[file.source] = replace(state, size=file.size, modified_ns=file.modified_ns, metadata=metadata)
+        for place, key in places:
+            wanted.places.setdefault(key, []).append(replace(place, metadata=metadata))
+
+    def _read(self, wanted: Wanted, file: File) -> None:
         document = read(file)
         stated: Metadata = {} if isinstance(document, Skipped) else document.metadata
         metadata = labelled(file.source, stated, file.modified_ns, self.labels)
         state = FileState(file.digest, file.size, file.modified_ns, stated, metadata)
         if isinstance(document, Skipped):
-            return replace(state, unreadable=document.reason), ()
+            wanted.files[file.source] = replace(state, unreadable=document.reason)
+            return
         chunks = chunking.chunk(replace(document, metadata=metadata), self.embedder.count_tokens)
-        return replace(state, chunks=len(chunks)), chunks
+        wanted.files[file.source] = replace(state, chunks=len(chunks))
+        for chunk in chunks:
+            key = point_id(self.tenant, chunk.id)
+            wanted.chunks.setdefault(key, chunk)
+            wanted.places.setdefault(key, []).extend(chunk.places)
 
-    def _apply(self, wanted: _Wanted, found: Scan, started: float) -> IndexReport:
-        held = self.alone(self.store.held)
-        new = [(key, chunk) for key, chunk in wanted.chunks.items() if key not in held]
-        places = {key: chunk.places for key, chunk in wanted.chunks.items() if key in held}
-        changed = {key: standing for key, standing in places.items() if held[key].places != standing}
-        moved = sum(_spans(standing) != _spans(held[key].places) for key, standing in changed.items())
-        gone = [key for key in held if key not in wanted.chunks]
-        self._make_filterable(wanted, held)
-        work = self._embed(new)
-        if changed:
-            self.alone(self.store.move, changed)
-        if gone:
-            self.alone(self.store.delete, gone)
-        self.alone(self.store.tidy, len(new) + len(gone))
-        return IndexReport(
-            documents=wanted.documents,
-            kept=len(places),
-            moved=moved,
-            relabelled=len(changed) - moved,
-            embedded=len(new),
-            deleted=len(gone),
-            skipped=wanted.skipped,
-            ignored=found.ignored,
-            tokens=work.tokens,
-            compute_ns=work.compute_ns,
-            seconds=time.perf_counter() - started,
-        )
+    # --- what it takes
 
-    def _make_filterable(self, wanted: _Wanted, held: Mapping[str, Held]) -> None:
-        """Index the metadata keys that no chunk had so far."""
-        known = Counter(key for chunk in held.values() for place in chunk.places for key in place.metadata)
+    def _apply(self, header: Header, wanted: Wanted, delta: Delta) -> Work:
+        known = {key for state in header.files.values() for key in state.metadata}
         asked = {key for state in wanted.files.values() for key in state.metadata}
-        if new := sorted(asked - set(known)):
-            self.alone(self.store.filterable, new)
+        if new_keys := sorted(asked - known):
+            self.alone(self.store.filterable, new_keys)
+        work = self._embed(delta.new)
+        if delta.changed:
+            self.alone(self.store.move, delta.changed)
+        if delta.gone:
+            self.alone(self.store.delete, delta.gone)
+        self.alone(self.store.tidy, len(delta.new) + len(delta.gone))
+        return work
 
     def _embed(self, new: Sequence[tuple[str, Chunk]]) -> Work:
         """Embed and add in batches; returns what that was."""
         work = Work.of([chunk for _, chunk in new])
-        if new and not isinstance(self.embedder, HostedEmbedder):
-            self.embedder.embed(["ready"])  # loads the model: seconds that no chunk costs
-        for done in range(0, len(new), BATCH):
-            self._tell("embed", done, len(new), work)
-            batch = new[done : done + BATCH]
-            started = time.perf_counter_ns()
-            dense = self.embedder.embed([chunk.embedded for _, chunk in batch])
-            work = replace(
-                work,
-                done_tokens=work.done_tokens + sum(chunk.tokens for _, chunk in batch),
-                compute_ns=work.compute_ns + time.perf_counter_ns() - started,
-            )
-            points = [
-                Point(key, chunk, vector, self.words.document(chunk.embedded))
-                for (key, chunk), vector in zip(batch, dense, strict=True)
-            ]
-            self.alone(self.store.add, points)
-        if new:
-            self._tell("embed", len(new), len(new), work)
+        if not new:
+            return work
+        self._load()
+        batches = [new[first : first + BATCH] for first in range(0, len(new), BATCH)]
+        texts = [[chunk.embedded for _, chunk in batch] for batch in batches]
+        self._tell("embed", 0, len(new), work)
+        started, done = time.perf_counter_ns(), 0
+        with closing(embed_in_order(self.embedder, texts, processes=self.processes)) as coming:
+            for batch, dense in zip(batches, coming, strict=True):
+                done += len(batch)
+                work = replace(
+                    work,
+                    done_tokens=work.done_tokens + sum(chunk.tokens for _, chunk in batch),
+                    compute_ns=time.perf_counter_ns() - started,
+                )
+                points = [
+                    Point(key, chunk, vector, self.words.document(chunk.embedded))
+                    for (key, chunk), vector in zip(batch, dense, strict=True)
+                ]
+                self.alone(self.store.add, points)
+                self._tell("embed", done, len(new), work)
         return work
+
+    def _load(self) -> None:
+        """Load the model: seconds that no chunk costs. A hosted one has nothing to load; workers do it themselves."""
+        if not isinstance(self.embedder, HostedEmbedder) and self.processes == 1:
+            self.embedder.embed(["ready"])
+
+    def _ns_per_token(self, header: Header | None, new: Sequence[Chunk]) -> float | None:
+        """How long a token takes to embed here: as it did so far, else measured on a few chunks; None if elsewhere."""
+        if isinstance(self.embedder, HostedEmbedder):
+            return None
+        if header is not None and header.ns_per_token is not None:
+            return header.ns_per_token
+        sample = new[:SAMPLE]
+        if not sample:
+            return None
+        self.embedder.embed(["ready"])
+        started = time.perf_counter_ns()
+        self.embedder.embed([chunk.embedded for chunk in sample])
+        return (time.perf_counter_ns() - started) / max(1, sum(chunk.tokens for chunk in sample))
+
+    def _usd_nano(self, tokens: int, compute_ns: float) -> int:
+        if isinstance(self.embedder, HostedEmbedder):
+            return self.embedder.price.cost(Usage(input_tokens=tokens))
+        return self.machine.cost(Usage(compute_ns=round(compute_ns)))
+
+    # --- what is said of it
+
+    def _report(self, header: Header, delta: Delta, found: Scan, work: Work, started: float) -> IndexReport:
+        ns_per_token = header.ns_per_token
+        unknown = ns_per_token is None and not isinstance(self.embedder, HostedEmbedder)
+        full = None if unknown else self._usd_nano(header.tokens, (ns_per_token or 0) * header.tokens)
+        return IndexReport(
+            documents=sum(state.unreadable is None for state in header.files.values()),
+            kept=delta.kept,
+            moved=delta.moved,
+            relabelled=delta.relabelled,
+            embedded=len(delta.new),
+            deleted=len(delta.gone),
+            skipped=(*found.skipped, *unreadable(header.files)),
+            ignored=found.ignored,
+            tokens=work.tokens,
+            full_tokens=header.tokens,
+            compute_ns=work.compute_ns,
+            usd_nano=self._usd_nano(work.tokens, work.compute_ns),
+            full_usd_nano=full,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _kept_all(self, header: Header, found: Scan, started: float) -> IndexReport:
+        nothing = Delta((), {}, 0, header.chunks or 0, (), header.tokens)
+        return self._report(header, nothing, found, Work(0, 0, 0), started)
 
     def _tell(self, stage: Literal["read", "embed"], done: int, total: int, work: Work | None = None) -> None:
         if self.stop.is_set():
             raise Stopped
         if self.progress is not None:
             self.progress(Progress(stage, done, total, work))
-
-
-def _unreadable(files: Mapping[str, FileState]) -> tuple[Skipped, ...]:
-    return tuple(Skipped(source, state.unreadable) for source, state in files.items() if state.unreadable is not None)
-
-
-def _spans(places: Sequence[Place]) -> list[tuple[str, int, int]]:
-    return [(place.source, place.start, place.end) for place in places]

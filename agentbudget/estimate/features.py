@@ -86,6 +86,9 @@ def features(request: Request, drafts: Sequence[int] = ()) -> tuple[float, ...]:
     return (*(round(value, 3) for value in (*text, log1p(draft))), float(bool(drafts)), _kind(fixed, request))
 
 
+_ONE_OF: Final = [tuple(float(place == each) for each in range(KINDS)) for place in range(KINDS)]
+
+
 class Kinds:
     """Which fixed prompts a history has met: each of the first gets a feature of its own."""
 
@@ -98,7 +101,7 @@ class Kinds:
         place = self._places.setdefault(kind, min(len(self._places), KINDS - 1))
         if len(self._places) > 10 * KINDS:  # a fixed prompt that is never the same twice: it is none
             self._places.popitem()
-        return [*numbers, *(float(place == each) for each in range(KINDS))]
+        return [*numbers, *_ONE_OF[place]]
 
 
 def _parts(request: Request) -> tuple[Sequence[Message], Sequence[Message]]:

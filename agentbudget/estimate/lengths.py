@@ -43,14 +43,16 @@ class Lengths:
         self._bounds: dict[float, tuple[int, float, float]] = {}
         self._spread = (0, 1.0)
         self._learned = 0
+        self._foreseen: tuple[Sequence[float], int, float] = ((), -1, 0.0)
+        """The last prediction: the features, how many calls were known, and what came out."""
 
     def learn(self, features: Sequence[float], tokens: int) -> None:
         """An answer came to its own end after `tokens`."""
         self._judge(features, tokens, ended=True)
-        target, numbers = math.log1p(tokens), self._kinds.numbers(features)
+        target = math.log1p(tokens)
         if self._learned:
             self._pairs.append((self._predict(features), target))
-        self._ridge.learn(numbers, target)
+        self._ridge.learn(self._kinds.numbers(features), target)
         self._range = (min(self._range[0], target), max(self._range[1], target))
         self._learned += 1
 
@@ -78,21 +80,22 @@ class Lengths:
         """
         if self._learned < ENOUGH:
             return None
-        asked = self._levels.setdefault(level, Level(level)).now
-        recent = self._recent()
-        if few := rank_of(level, len(recent)) > len(recent):
+        if level not in self._levels:
+            self._levels[level] = Level(level)
+        count = self._count()
+        if few := rank_of(level, count) > count:
             tokens = math.expm1(self._range[1])
         else:
-            power, offset = self._bound(level, asked, recent)
+            power, offset = self._bound(level)
             tokens = math.expm1(power * self._predict(features) + offset)
         return math.ceil(tokens * 1.25 - ROUNDING) + 8 if few or roomy else math.ceil(tokens - ROUNDING)
 
-    def _bound(self, level: float, asked: float, recent: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    def _bound(self, level: float) -> tuple[float, float]:
         """The bound of a level, made anew when some more calls were learned from."""
         known = self._bounds.get(level)
-        if known is None or self._learned - known[0] > len(recent) // 25:
-            predicted, actual = zip(*recent, strict=True)
-            powers = POWERS if known is None else near(known[1])
+        if known is None or self._learned - known[0] > self._count() // 25:
+            predicted, actual = zip(*self._recent(), strict=True)
+            powers, asked = POWERS if known is None else near(known[1]), self._levels[level].now
             known = self._bounds[level] = (self._learned, *tightest_bound(predicted, actual, asked, powers=powers))
         return known[1:]
 
@@ -103,10 +106,23 @@ class Lengths:
                 level.observe(covered=ended and tokens <= bound)
 
     def _predict(self, features: Sequence[float]) -> float:
-        """What the regression expects, within what was seen: far from that it may expect anything."""
+        """What the regression expects, within what was seen: far from that it may expect anything.
+
+        The same is asked of a call several times: for its cap, for its likely length, and when it is learned from.
+        """
+        asked, learned, expected = self._foreseen
+        if asked is features and learned == self._learned:
+            return expected
         least, most = self._range
-        return max(least, min(self._ridge.predict(self._kinds.numbers(features)), most))
+        expected = max(least, min(self._ridge.predict(self._kinds.numbers(features)), most))
+        if isinstance(features, tuple):  # nobody changes it
+            self._foreseen = (features, self._learned, expected)
+        return expected
+
+    def _count(self) -> int:
+        """How many calls bounds are calibrated on."""
+        pairs = len(self._pairs)
+        return min(pairs, WINDOW, max(ENOUGH, 3 * pairs // 4))
 
     def _recent(self) -> list[tuple[float, float]]:
-        pairs = list(self._pairs)
-        return pairs[-min(WINDOW, max(ENOUGH, 3 * len(pairs) // 4)) :]
+        return list(self._pairs)[-self._count() :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentbudget.errors import UnknownModel
 from agentbudget.models.base import Model
@@ -14,17 +14,15 @@ class Ladder:
     """Models from cheapest to strongest. ``"local"`` names the first, ``"frontier"`` the last."""
 
     models: tuple[Model, ...]
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The models' names, cheapest first."""
 
     def __post_init__(self) -> None:
         if not self.models:
             raise UnknownModel("a ladder needs at least one model, such as 'llamacpp:qwen2.5-coder-0.5b'")
+        object.__setattr__(self, "names", tuple(model.name for model in self.models))
         if len(set(self.names)) < len(self.names):
             raise UnknownModel(f"a model stands on the ladder twice ({', '.join(self.names)}): name each once")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The models' names, cheapest first."""
-        return tuple(model.name for model in self.models)
 
     @property
     def cheapest(self) -> Model:

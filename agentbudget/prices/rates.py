@@ -83,11 +83,15 @@ class Rates:
         """Nano-dollars, rounded up."""
         return -(-self._count(usage) // self._per_nano)
 
-    def most(self, input_tokens: int, output_tokens: int, *, cache_1h: bool = True) -> Fraction:
-        """Nano-dollars if every token is charged at the dearest rate that it may be charged at."""
+    def plain(self, input_tokens: int, output_tokens: int) -> int:
+        """Nano-dollars, rounded up, of text without thought: nothing read from or written to a cache."""
+        return -(-(input_tokens * self._units[0] + output_tokens * self._units[1]) // self._per_nano)
+
+    def most(self, input_tokens: int, output_tokens: int, *, cache_1h: bool = True) -> int:
+        """Nano-dollars, rounded up, if every token is charged at the dearest rate that it may be charged at."""
         read, made, cached, written, kept, thought, seen = self._units
         dearest = max(read, cached, written, seen, kept if cache_1h else 0)
-        return Fraction(input_tokens * dearest + output_tokens * max(made, thought), self._per_nano)
+        return -(-(input_tokens * dearest + output_tokens * max(made, thought)) // self._per_nano)
 
     def _count(self, usage: Usage) -> int:
         """The cost in parts of a nano-dollar of which all rates are multiples: integers are 20 times as fast."""

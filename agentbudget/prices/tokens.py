@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil
 from typing import Any
 
 from agentbudget.errors import InvalidAmount
@@ -28,11 +27,16 @@ class TokenPrice:
     tiers: tuple[Rates, ...]
     source: str
     service: ServiceTier = "standard"
+    _terms: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         starts = [tier.above for tier in self.tiers]
         if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
             raise InvalidAmount(f"price tiers must start at 0 and ascend, not {starts}", value=starts)
+        terms: dict[str, Any] = {"source": self.source, "usd_per_mtok": [_stated(tier) for tier in self.tiers]}
+        if self.service != "standard":
+            terms["service"] = self.service
+        object.__setattr__(self, "_terms", terms)
 
     @classmethod
     def custom(
@@ -89,10 +93,7 @@ class TokenPrice:
 
         Stated are the rates that differ from what they are a part of, and the service tier if it is not the standard.
         """
-        terms: dict[str, Any] = {"source": self.source, "usd_per_mtok": [_stated(tier) for tier in self.tiers]}
-        if self.service != "standard":
-            terms["service"] = self.service
-        return terms
+        return self._terms.copy()
 
     def cost(self, usage: Usage) -> int:
         """What this usage costs, in nano-dollars, rounded up."""
@@ -100,7 +101,7 @@ class TokenPrice:
 
     def expected(self, *, input_tokens: int, output_tokens: int) -> int:
         """What a call of this size usually costs, in nano-dollars: nothing read from or written to a cache."""
-        return self.cost(Usage(input_tokens, output_tokens))
+        return self._tier(input_tokens).plain(input_tokens, output_tokens)
 
     def bound(self, *, input_tokens: int, output_tokens: int, cache_1h: bool = True) -> int:
         """The most that a call with at most these tokens may cost, in nano-dollars.
@@ -115,7 +116,7 @@ class TokenPrice:
             for tier, end in zip(self.tiers, ends, strict=True)
             if tier.above == 0 or tier.above < input_tokens
         )
-        return ceil(max(reachable))
+        return max(reachable)
 
     def compute_cap_s(self, usd_nano: int) -> float | None:
         """None: tokens are paid for, not seconds."""

@@ -18,7 +18,7 @@ from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.skills import Output
-from agentbudget.step.kept import asked_of, book_free, keep, paid_once
+from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
 from agentbudget.step.sizing import size_call
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ATTEMPTS: Final = 3
 
 BACKOFF_S: Final = 0.5
 
-Purpose = Literal["draft", "retry", "escalation"]
+Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 
 async def ask(
@@ -61,10 +61,13 @@ async def ask(
                 estimate = await size_call(step.engine, step.skill, model, request, whole=whole, drafts=drafts)
             attempt = Attempt(step, model, estimate, estimate.hold, purpose)
             try:
-                return await attempt.complete(output, asked), estimate.output_cap
+                answer = await attempt.complete(output, asked)
             except ModelError as error:
                 await pause(error, number)
                 step.funds.make_good(attempt.lost)
+            else:
+                await learn(step, asked, answer)
+                return answer, estimate.output_cap
     raise AssertionError("unreachable: the loop above returns or raises")
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from agentbudget.errors import Mistake, SkillError
+from agentbudget.history import Policy
 from agentbudget.models.base import Image, Message, Tool, ToolChoice
 from agentbudget.money import Budget
 from agentbudget.skills import Accept, Output, Skill
 from agentbudget.step.climb import climb, request_of
-from agentbudget.step.engine import Engine, Event, Scope
+from agentbudget.step.engine import Engine, Event, Scope, nobody
+from agentbudget.step.fitting import Fitted, fitted
 from agentbudget.step.funds import reserve_step
 from agentbudget.step.reply import Reply
 from agentbudget.step.retrieval import search
@@ -34,7 +36,7 @@ class Context:
     step: Step | None = None
     ticket: str | None = None
     subject: str | None = None
-    listener: Callable[[Event], None] = lambda _event: None
+    listener: Callable[[Event], None] = nobody
 
     @property
     def run_id(self) -> str:
@@ -156,6 +158,24 @@ class Context:
         request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
         request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
         return ReplyStream(step, step.engine.ladder.at(step.skill.tier), request)
+
+    async def fit(
+        self,
+        messages: Sequence[Message],
+        *,
+        tokens: int,
+        policy: Policy | None = None,
+        tools: Sequence[Tool] = (),
+        turns: int | None = None,
+    ) -> Fitted:
+        """`messages` within `tokens`, as the model of the skill's tier counts them with `tools`.
+
+        A conversation that fits stays whole. Of another, what is old becomes a line each (see `Policy`), then lines
+        that nothing speaks of are dropped. Old lines are summed up by the local model where that pays over `turns` more
+        calls (None: as many as there are messages); the summary is a call of this step. Raises `ContextTooLong` where
+        what must stay does not fit.
+        """
+        return await fitted(self._inside("ctx.fit"), messages, tokens, policy=policy, tools=tools, turns=turns)
 
     def _inside(self, what: str) -> Step:
         if self.step is None:

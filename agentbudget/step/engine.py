@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from agentbudget.cache import Answers
+from agentbudget.cache import AnswerCache, Answers
 from agentbudget.estimate import Estimator
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
@@ -31,6 +31,10 @@ class Event:
     step_id: str
     model: str = ""
     settled: Amount = ZERO
+
+
+def nobody(_event: Event) -> None:
+    """A listener that does not listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Scope:
 class Engine:
     """What steps run on: the ledger, the ladder of models, answers already paid for, the documents.
 
+    ``similar`` finds answers to questions that mean the same, for skills that want that (None: no skill gets any).
     ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
     ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
     """
@@ -70,6 +75,7 @@ class Engine:
     ladder: Ladder
     answers: Answers
     machine: Price
+    similar: AnswerCache | None = None
     index: Index | None = None
     documents: str = "documents"
     share_answers: bool = True

@@ -62,6 +62,7 @@ def paid_once(
         patience_s=asked.request.timeout_s,
         owner=step if streams else None,
         mine=(step, *step.above),
+        further=partial(_alike, step, asked),
     )
 
 
@@ -78,6 +79,20 @@ def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | No
     return found if time.time_ns() - found.created_ns <= ttl_s * 1e9 else None
 
 
+async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
+    """The answer to a question that means the same, where the skill wants that; from now on it is this run's own."""
+    found = None if step.engine.similar is None else await step.engine.similar.find(asked)
+    if found is not None:
+        _put(step, {asked.own: None}, found.completion, asked, found.cost_usd_nano)
+    return found
+
+
+async def learn(step: Step, asked: Asked, answer: Completion) -> None:
+    """Let those who find answers to similar questions know of one that was bought."""
+    if step.engine.similar is not None:
+        await step.engine.similar.bought(asked, answer)
+
+
 def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_nano: int) -> None:
     """A whole answer for whoever asks again; one cut at a cap only for this run, should it be resumed.
 
@@ -89,6 +104,10 @@ def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_
     keys: dict[str, float | None] = {asked.own: None}
     if whole and asked.shared is not None:
         keys[asked.shared] = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
+    _put(step, keys, answer, asked, cost_usd_nano)
+
+
+def _put(step: Step, keys: Mapping[str, float | None], answer: Completion, asked: Asked, cost_usd_nano: int) -> None:
     try:
         step.engine.answers.put_under(keys, answer, cost_usd_nano=cost_usd_nano, label=asked.label)
     except StoreError as error:

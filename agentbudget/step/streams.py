@@ -20,7 +20,7 @@ from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
 from agentbudget.step.calls import Attempt, call_meta, pause
-from agentbudget.step.kept import asked_of, book_free, paid_once
+from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
@@ -166,6 +166,7 @@ class ReplyStream:
                 attempt.failed(error)
                 raise
             attempt.answered(answer, _TEXT, asked)
+            await learn(self._step, asked, answer)
         self._conclude(answer, growth)
 
     def _forget_bound(self, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentbudget import telemetry
@@ -17,16 +18,18 @@ from agentbudget.ledger import Hold
 from agentbudget.money import ZERO, Amount
 from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
-from agentbudget.step.engine import Event, Phase
+from agentbudget.step.engine import Event, Phase, nobody
 from agentbudget.step.funds import Funds, reserve_step
 from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
 if TYPE_CHECKING:
     from agentbudget.estimate import CallEstimate
+    from agentbudget.models.base import Request
     from agentbudget.step.context import Context
     from agentbudget.step.streams import ReplyStream
 
+_encode = json.JSONEncoder(sort_keys=True).encode
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ class Step:
 
     def _identity(self, key: str | None) -> str:
         """Stable over a resume: where in the graph, which skill, which arguments."""
-        told = json.dumps([stable(self.arguments), key], sort_keys=True)
+        told = _encode([stable(self.arguments), key])
         place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
         return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
 
@@ -109,8 +112,12 @@ class Step:
         if self.skill.has_body:
             result = self.skill.function(self.context, **self.arguments)
             return await result
-        request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
-        return (await climb(self, request, self.skill.output, self.skill.accept)).value
+        return (await climb(self, self._request, self.skill.output, self.skill.accept)).value
+
+    @cached_property
+    def _request(self) -> Request:
+        """What a skill without a body asks."""
+        return request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
 
     async def _close_streams(self) -> None:
         """End what the skill left open of its streams: they are paid for within this step."""
@@ -127,8 +134,7 @@ class Step:
             if self.skill.has_body:
                 call = likely = size_body(self.engine, self.skill, model)
             else:
-                request = request_of(self.skill, self.skill.messages(self.arguments), self.skill.output, fixed=1)
-                estimate = await size_call(self.engine, self.skill, model, request)
+                estimate = await size_call(self.engine, self.skill, model, self._request)
                 self.estimates[model.name] = estimate
                 call, likely = estimate.bound, estimate.expected
             checks = checks_bound(self.engine, self.skill)
@@ -167,6 +173,8 @@ class Step:
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
         """Let the run's listener hear of what happens in this step."""
+        if self.outer.listener is nobody:
+            return
         event = Event(phase, self.skill.name, self.hold.id, model, settled)
         try:
             self.outer.listener(event)

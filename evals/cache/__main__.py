@@ -10,6 +10,8 @@ from typing import Final
 COMMANDS: Final = {
     "speed": "evals.cache.speed",
     "bound": "evals.cache.bound",
+    "qqp": "evals.cache.qqp",
+    "semantic-speed": "evals.cache.semantic_speed",
 }
 """Each names a module whose ``main(arguments)`` measures and prints."""
 

@@ -1,0 +1,178 @@
+"""What a question says apart from its wording: its words, numbers, names, negations and times, in several languages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Difference = Literal["number", "name", "negation", "time"]
+"""In what two questions differ that makes another answer right, however alike they look."""
+
+_WORD: Final = re.compile(r"\d+(?:[.,:/]\d+)*|\w+(?:[’']\w+)*", re.UNICODE)
+_UNSPACED: Final = re.compile(r"[぀-ヿ㐀-鿿豈-﫿]")
+"""Scripts that put no spaces between words: each character counts as a word."""
+
+_SENTENCE_END: Final = frozenset('.?!:\n"“”(«»;')
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NEGATIONS: Final = _set(
+    # English, German, French, Spanish, Italian, Portuguese, Dutch, Russian, Chinese and Japanese characters
+    "not no never none nobody nothing neither nor cannot without non unable except "
+    "nicht kein keine keinen keinem keiner nie niemals ohne nichts "
+    "ne pas jamais sans aucun aucune "
+    "nunca jamás sin ningún ninguna nadie nada tampoco "
+    "mai senza nessun nessuna nessuno não sem nenhum nenhuma "
+    "niet geen nooit zonder не нет никогда без 不 没 無 非 未"
+)
+
+TIMES: Final = _set(
+    "today yesterday tomorrow tonight now currently nowadays before after ago recently last next previous current "
+    "monday tuesday wednesday thursday friday saturday sunday "
+    "january february march april june july august september october november december "
+    "heute gestern morgen jetzt nach vor montag dienstag mittwoch donnerstag freitag samstag sonntag "
+    "januar februar märz mai juni juli oktober dezember "
+    "aujourd'hui hier demain maintenant avant après lundi mardi mercredi jeudi vendredi samedi dimanche "
+    "hoy ayer mañana ahora antes después lunes martes miércoles jueves viernes sábado domingo "
+    "oggi ieri domani adesso prima dopo hoje ontem amanhã agora depois vandaag gisteren "
+    "сегодня вчера завтра сейчас"
+)
+
+ASKING: Final = _set(
+    "what how why when who whom whose which where was wie warum wieso wann wer wen welche welcher welches wo "
+    "que quoi comment pourquoi quand qui quel quelle où qué cómo por cuándo quién cuál dónde "
+    "cosa come perché quando chi quale dove como quem qual onde wat hoe waarom wanneer wie waar "
+    "что как почему когда кто где"
+)
+
+_NUMERALS: Final = {
+    word: str(number)
+    for row in (
+        "zero one two three four five six seven eight nine ten eleven twelve",
+        "null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+        "_ _ deux trois quatre cinq _ sept huit neuf dix onze douze",
+        "cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce",
+    )
+    for number, word in enumerate(row.split())
+    if word != "_"
+} | {"hundred": "100", "thousand": "1000", "million": "1000000", "first": "1", "second": "2", "third": "3"}
+
+_COMMON_CAPITALS: Final = _set("i i'm i've i'd i'll ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A question as it is compared: ``words`` in order and casefolded; ``names`` are words written as names."""
+
+    text: str
+    words: tuple[str, ...]
+    bag: frozenset[str]
+    numbers: tuple[str, ...]
+    names: frozenset[str]
+    negations: int
+    times: frozenset[str]
+    asking: str
+
+
+def read(text: str) -> Reading:
+    """Read a question: Unicode-normalised (NFKC), so that what looks the same is the same."""
+    plain = unicodedata.normalize("NFKC", text).replace("’", "'").strip()
+    words: list[str] = []
+    numbers: list[str] = []
+    names: set[str] = set()
+    for word, begins in _words(plain):
+        folded = word.casefold()
+        number = _number(folded)
+        if number is not None:
+            numbers.append(number)
+        elif _is_name(word, begins=begins):
+            names.add(_stem(folded))
+        words.append(folded)
+    return Reading(
+        plain,
+        tuple(words),
+        frozenset(words),
+        tuple(sorted(numbers)),
+        frozenset(names),
+        sum(_negates(word) for word in words),
+        frozenset(word for word in words if word in TIMES),
+        next((word for word in words if word in ASKING), ""),
+    )
+
+
+def differences(asked: Reading, known: Reading) -> tuple[Difference, ...]:
+    """In what two questions differ that no likeness makes good.
+
+    A name counts only where the other question lacks the word in any case of letters.
+    """
+    found: list[Difference] = []
+    if asked.numbers != known.numbers:
+        found.append("number")
+    if _lacks(asked.names, known) or _lacks(known.names, asked):
+        found.append("name")
+    if asked.negations != known.negations:
+        found.append("negation")
+    if asked.times != known.times:
+        found.append("time")
+    return tuple(found)
+
+
+def _lacks(names: Iterable[str], other: Reading) -> bool:
+    stems = {_stem(word) for word in other.bag}
+    return any(name not in stems for name in names)
+
+
+def _words(text: str) -> Iterator[tuple[str, bool]]:
+    """The words as they are written, and whether each begins a sentence."""
+    for found in _WORD.finditer(text):
+        before = text[: found.start()].rstrip(" ")
+        begins = not before or before[-1] in _SENTENCE_END
+        word = found[0]
+        if _UNSPACED.search(word):
+            yield from ((character, True) for character in word)
+        else:
+            yield word, begins
+
+
+def _number(word: str) -> str | None:
+    """A number in one spelling; an ordinal's or a unit's letters are left off (2nd, 10kg)."""
+    if word in _NUMERALS:
+        return _NUMERALS[word]
+    digits = re.match(r"\d[\d.,:/]*", word)
+    return digits[0].replace(",", "") if digits else None
+
+
+def _is_name(word: str, *, begins: bool) -> bool:
+    """Whether a word is written as a name: a capital inside a sentence, or capitals inside a word (iPhone, NASA)."""
+    if not word[0].isalpha() or word.casefold() in _COMMON_CAPITALS:
+        return False
+    inside = any(letter.isupper() for letter in word[1:])
+    return inside or (word[0].isupper() and not begins)
+
+
+def _negates(word: str) -> bool:
+    return word in NEGATIONS or (word.endswith(("n't", "nt")) and word[:-2].rstrip("'n") in _AUXILIARIES)
+
+
+_AUXILIARIES: Final = _set("do does did is are was were ca wo would should could has have had must")
+
+
+def _stem(word: str) -> str:
+    """A word without a possessive or plural ending: enough to tell a name from its inflection."""
+    for ending in ("'s", "s'", "'"):
+        word = word.removesuffix(ending)
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word
+
+
+def rarity(counts: Counter[str], total: int, word: str) -> float:
+    """How much a word tells, from 0 to 1: its inverse frequency among the questions that are known."""
+    from math import log
+
+    return log((total + 1) / (counts[word] + 1)) / log(total + 2)

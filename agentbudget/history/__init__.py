@@ -1,0 +1,38 @@
+"""What a prompt is made of, and conversations in fewer tokens."""
+
+from __future__ import annotations
+
+from agentbudget.history.compact import (
+    Compacted,
+    Counter,
+    Entry,
+    Policy,
+    approximate,
+    candidates,
+    compact,
+    fit,
+    too_long,
+)
+from agentbudget.history.facts import facts, stands_in, words
+from agentbudget.history.prefix import kept_prefix
+from agentbudget.history.rules import Rule
+from agentbudget.history.worth import Worth, worth_of_summary
+
+__all__ = [
+    "Compacted",
+    "Counter",
+    "Entry",
+    "Policy",
+    "Rule",
+    "Worth",
+    "approximate",
+    "candidates",
+    "compact",
+    "facts",
+    "fit",
+    "kept_prefix",
+    "stands_in",
+    "too_long",
+    "words",
+    "worth_of_summary",
+]

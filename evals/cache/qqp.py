@@ -1,0 +1,131 @@
+"""How many requests a semantic cache answers at a bounded share of wrong hits: `python -m evals.cache qqp --data DIR`.
+
+Quora's question pairs in random order. The answer to a pair's first question is known, its second is asked; whether
+the known answer would do is the pair's label. A method reuses it, or has an answer bought and then learns the label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Final
+
+import numpy as np
+
+from agentbudget import settings
+from agentbudget.cache.semantic.features import Record
+from agentbudget.cache.semantic.learn import Fit, Trials, learn
+from agentbudget.cache.semantic.policy import AUDITED
+from agentbudget.cache.semantic.store import TRIALS
+from agentbudget.evals.tasks import find_data
+from evals.cache.qqp_data import HALVES, Half, Requests, pairs_of, requests_of, vectors_of
+from evals.cache.qqp_rivals import GPTCACHE, Played, fixed, hindsight, learned_threshold, vcache
+
+WRONG: Final = (0.01, 0.02, 0.05)
+
+
+def ours(requests: Requests, order: list[int], wrong: float, chance: random.Random) -> Played:
+    """The semantic cache: its features, its learning and its decisions, without files and vectors."""
+    played, fit, outcomes = Played(len(order)), Fit(), 0
+    told = requests.features[order]
+    records: dict[int, Record] = {}
+    verified, hit = np.zeros(len(order), np.bool_), np.zeros(len(order), np.bool_)
+    entries, same, tried = requests.entry[order], requests.same[order], ~requests.differ[order]
+    for place in np.flatnonzero(tried).tolist():
+        entry, right = int(entries[place]), bool(same[place])
+        record = records.get(entry, Record())
+        row = told[place]
+        if record.right or record.wrong:
+            row[-2:] = (
+                record.right / (record.right + record.wrong + 1),
+                record.wrong / (record.right + record.wrong + 1),
+            )
+        decision = fit.decide(fit.score(row.tolist()), record, (), audited=AUDITED, draw=chance.random())
+        if decision == "reuse":
+            hit[place] = True
+            continue
+        verified[place] = True
+        outcomes += 1
+        records[entry] = Record(record.right + right, record.wrong + (not right))
+        if outcomes >= fit.due_at:
+            past = np.flatnonzero(tried[: place + 1])[-TRIALS:]
+            trials = Trials(told[past], entries[past], verified[past], same[past], hit[past])
+            fit = learn(trials, wrong=wrong, verified=outcomes, last=fit)
+    played.hits, played.wrong = int(hit.sum()), int((hit & ~same).sum())
+    return played
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: one method at one bound, over all shuffles."""
+
+    name: str
+    bound: float | None
+    played: Sequence[Played]
+
+    def text(self) -> str:
+        """As Markdown."""
+        share = mean(played.hits / played.requests for played in self.played)
+        per_hit = sum(p.wrong for p in self.played) / max(1, sum(p.hits for p in self.played))
+        per_request = mean(played.wrong / played.requests for played in self.played)
+        worst = max(played.wrong_per_hit for played in self.played)
+        held = "" if self.bound is None else sum(p.wrong_per_hit <= self.bound for p in self.played)
+        bound = "" if self.bound is None else f"{self.bound:.0%}"
+        kept = "" if self.bound is None else f"{held} of {len(self.played)}"
+        return f"| {bound} | {self.name} | {share:.2%} | {per_hit:.2%} | {worst:.2%} | {per_request:.3%} | {kept} |"
+
+
+Online = Callable[[Requests, list[int], float, random.Random], Played]
+
+METHODS: Final[dict[str, Online]] = {
+    "semantic cache": ours,
+    "one cosine for all, learned": learned_threshold,
+    "vCache": vcache,
+    "vCache, pooled": lambda requests, order, wrong, chance: vcache(requests, order, wrong, chance, pooled=True),
+}
+
+
+def rows(requests: Requests, *, shuffles: int, methods: Sequence[str], bounds: Sequence[float] = WRONG) -> list[Row]:
+    """Every method at every bound; those that depend on the order, on `shuffles` of them."""
+    orders = [random.Random(seed).sample(range(len(requests)), len(requests)) for seed in range(shuffles)]
+    found: list[Row] = []
+    for bound in bounds:
+        for name in methods:
+            played = [METHODS[name](requests, order, bound, random.Random(n)) for n, order in enumerate(orders)]
+            found.append(Row(name, bound, played))
+        found.append(Row("one cosine for all, in hindsight", bound, [hindsight(requests, bound)]))
+    found.append(Row(f"GPTCache's default, cosine ≥ {GPTCACHE}", None, [fixed(requests, GPTCACHE)]))
+    found.append(Row("cosine ≥ 0.8", None, [fixed(requests, 0.8)]))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read, embed, play, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the folder of evaluation data (or AGENTBUDGET_DATA)")
+    parser.add_argument("--shuffles", type=int, default=100, help="orders of the stream [100]")
+    parser.add_argument("--half", choices=HALVES, default="report", help="which pairs [report]")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--vectors", type=Path, help="where vectors are kept [evals/qqp in the home folder]")
+    given = parser.parse_args(arguments)
+    data, folder = find_data(given.data), given.vectors or settings.home() / "evals" / "qqp"
+    both = {half: pairs_of(data, half) for half in HALVES}
+    texts = [text for pairs in both.values() for pair in pairs for text in (pair.text_a, pair.text_b)]
+    half: Half = given.half
+    requests = requests_of(both[half], vectors_of(texts, folder))
+    started = time.process_time()
+    print(f"{len(requests):,} requests ({half}), {requests.same.mean():.1%} with an answer that would do\n")
+    print("| bound | method | hits | wrong per hit | in the worst order | wrong per request | bound kept in |")
+    print("| --: | --- | --: | --: | --: | --: | --: |")
+    for row in rows(requests, shuffles=given.shuffles, methods=given.methods):
+        print(row.text(), flush=True)
+    print(f"\n{given.shuffles} orders, {time.process_time() - started:.0f} s of processor time")
+
+
+if __name__ == "__main__":
+    main()
