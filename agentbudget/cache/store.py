@@ -85,7 +85,7 @@ class Store:
     ) -> None:
         self.path = path
         self.limits = limits or Limits()
-        self._clock_ns = clock_ns
+        self.clock_ns = clock_ns
         self._lock = threading.Lock()
         self._touched: dict[int, int] = {}
         self._closed = False
@@ -114,7 +114,7 @@ class Store:
     def find(self, keys: Sequence[str]) -> list[Row]:
         """What stands under these keys, in their order, without what is past its time."""
         sql = schema.FIND_ONE if len(keys) == 1 else schema.FIND_TWO if len(keys) == 2 else schema.find(len(keys))
-        values = (*keys, self._clock_ns())
+        values = (*keys, self.clock_ns())
         with self._lock:
             try:
                 found = self._usable().execute(sql, values).fetchall()
@@ -145,7 +145,7 @@ class Store:
 
     def put_all(self, items: Sequence[Item], label: Label) -> None:
         """`put` for several at once."""
-        now = self._clock_ns()
+        now = self.clock_ns()
         with self._writing() as db:
             db.execute(schema.DROP_EXPIRED, (now,))
             self._write_touches(db)
@@ -174,7 +174,7 @@ class Store:
 
     def invalidate(self, which: Which) -> int:
         """Forget the entries that fit; returns how many. Raises `Mistake` where nothing is said of them."""
-        conditions, values = _conditions(which, self._clock_ns())
+        conditions, values = _conditions(which, self.clock_ns())
         if not conditions:
             raise Mistake(
                 "say what to forget: a kind, tenant, skill, model, document, chunk or age; or clear the cache"

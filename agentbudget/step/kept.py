@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -76,7 +75,8 @@ def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | No
     ttl_s = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
     if found is None or ttl_s is None or found.key == asked.own:
         return found
-    return found if time.time_ns() - found.created_ns <= ttl_s * 1e9 else None
+    age_ns = step.engine.answers.store.clock_ns() - found.created_ns
+    return found if age_ns <= ttl_s * 1e9 else None
 
 
 async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
