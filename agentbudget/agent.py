@@ -8,24 +8,22 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
 from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
-from agentbudget.ledger import LEASE_S, Hold, Ledger
+from agentbudget.indexing import update_within
+from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.memory import open_memories
 from agentbudget.models import machine_price, make_ladder
-from agentbudget.models.base import Meter, Price
 from agentbudget.models.ladder import Ladder
-from agentbudget.money import Amount, Budget
-from agentbudget.paying import paid
+from agentbudget.money import Budget
 from agentbudget.privacy import METADATA_KEY, DataClass, Label, Mark, Privacy
 from agentbudget.privacy.classes import checked, claimed
 from agentbudget.runs import DEFAULT_TENANT, RunRecord, Runs, new_run_id, require_ledger
@@ -34,7 +32,6 @@ from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
 from agentbudget.step.engine import nobody
-from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
     from agentbudget.context import Embedder, Index, IndexReport
     from agentbudget.context.report import OnProgress
     from agentbudget.models.base import Model
-
-INDEX_STEP_NS: Final = 30 * 10**9
-"""How far ahead of its work an index update holds money, in nanoseconds of this machine."""
 
 T = TypeVar("T")
 
@@ -155,6 +149,7 @@ class Agent:
                 answers=answers,
                 similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
+                memories=open_memories(self.settings.memories_location, embedder=self._embedder),
                 share_answers=self._share_answers,
                 privacy=self.privacy,
             )
@@ -182,6 +177,8 @@ class Agent:
             await engine.ladder.aclose()
             if engine.similar is not None:
                 engine.similar.close()
+            if engine.memories is not None:
+                await engine.memories.aclose()
             engine.answers.close()
             engine.ledger.close()
 
@@ -361,57 +358,20 @@ class Agent:
             self.settings, folder, embedder=self._embedder, privacy=self.privacy, tenant=self.tenant
         )
         try:
-            self._updated = await self._update(index, folder, scope, on_index)
+            self._updated = await update_within(
+                index,
+                folder,
+                ledger=self.engine.ledger,
+                accounts=scope.accounts(),
+                base=scope.run_id,
+                machine=self.engine.machine,
+                progress=on_index,
+            )
         except BaseException:
             await index.aclose()
             raise
         self._opened = self.engine.index = index
         self.engine.documents = folder.name or "documents"
-
-    async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
-        """Embed what changed, paid for by the second: the hold is extended while the work goes on."""
-        engine = self.engine
-        started = time.monotonic_ns()
-        ahead = engine.machine.cost(Usage(compute_ns=INDEX_STEP_NS))
-        hold_id = f"{scope.run_id}/index.{started}"
-        meta = {"kind": "index", "source": folder.name, "price": engine.machine.source}
-        with engine.ledger.reserve(hold_id, Amount(ahead), accounts=scope.accounts(), tag="index", meta=meta) as hold:
-
-            def pay(progress: Any) -> None:
-                spent = engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))
-                if spent + ahead // 2 > hold.amount.usd_nano:
-                    hold.extend(Amount(spent + ahead))
-                if on_index is not None:
-                    on_index(progress)
-
-            try:
-                report = await index.update(folder, progress=pay, pay=partial(_pay_embedding, engine, scope, hold_id))
-            except BaseException:
-                hold.settle(Amount(engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))))
-                raise
-            hold.settle(
-                Amount(engine.machine.cost(Usage(compute_ns=report.compute_ns))),
-                detail={
-                    "kept": report.kept,
-                    "embedded": report.embedded,
-                    "deleted": report.deleted,
-                    "tokens": report.tokens,
-                    "seconds": round(report.seconds, 3),
-                },
-            )
-            return report
-
-
-def _pay_embedding(
-    engine: Engine, scope: Scope, base: str, name: str, price: Price, most: Usage
-) -> AbstractContextManager[Meter]:
-    """Pay for one request to a hosted embedding model, beside the seconds that the index takes of this machine."""
-
-    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
-        hold_id = f"{base}/embed.{time.monotonic_ns()}"
-        return engine.ledger.reserve(hold_id, amount, accounts=scope.accounts(), tag="embedding", meta=meta)
-
-    return paid(reserve, name=name, price=price, most=most)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:

@@ -383,6 +383,8 @@ def _title(head: HoldRecord) -> str:
     kind, skill = text(head.meta, "kind"), text(head.meta, "skill")
     if kind in ("retrieval", "index"):
         return f"{kind} {_last_part(text(head.meta, 'source') or '')}".strip()
+    if kind == "memory":
+        return text(head.meta, "source") or kind
     return skill or kind or head.id
 
 

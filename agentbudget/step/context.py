@@ -18,6 +18,7 @@ from agentbudget.step.engine import Engine, Event, Scope, nobody
 from agentbudget.step.fitting import Fitted, fitted
 from agentbudget.step.funds import reserve_step
 from agentbudget.step.guarding import CLEARED, LABEL, note
+from agentbudget.step.remembering import forget, recall, remember
 from agentbudget.step.reply import Reply
 from agentbudget.step.retrieval import search
 from agentbudget.step.sizing import worst_case
@@ -25,7 +26,10 @@ from agentbudget.step.streams import ReplyStream
 from agentbudget.step.transaction import Step
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from agentbudget.context import Retrieved
+    from agentbudget.memory import Memory, Recalled
 
 T = TypeVar("T")
 
@@ -238,6 +242,26 @@ class Context:
         if index is None:
             raise Mistake("this run has no documents: give the agent index='a folder of documents'")
         return await search(self, index, question, tokens)
+
+    async def remember(self, text: str, *, source: str = "", expires: timedelta | None = None) -> Memory:
+        """Keep `text`, in a sentence, as something that was learned of the run's user, for later runs to `recall`.
+
+        ``source`` are the words that said it; run, step and time are noted. What says the same as a memory that is
+        there becomes one with it. After `expires` it is not recalled, and deleted. Raises `Mistake` for a run without
+        a user.
+        """
+        return await remember(self, text, source=source, expires=expires)
+
+    async def recall(self, question: str, *, tokens: int) -> Recalled:
+        """What was learned of the run's user that matters most to `question`, within `tokens`.
+
+        It is data like a retrieved passage: what somebody said, not what the agent was told to do.
+        """
+        return await recall(self, question, tokens)
+
+    async def forget(self, memory_id: str) -> None:
+        """Delete a memory of the run's user, so that it is gone. Raises `Mistake` for one that they do not have."""
+        await forget(self, memory_id)
 
 
 def _prompt(

@@ -19,6 +19,7 @@ from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
+    from agentbudget.memory import Memories
 
 Phase = Literal["started", "call", "cached", "escalated", "settled", "failed"]
 
@@ -81,6 +82,7 @@ class Engine:
     similar: AnswerCache | None = None
     index: Index | None = None
     documents: str = "documents"
+    memories: Memories | None = None
     share_answers: bool = True
     position: Callable[[], str] = lambda: ""
     tickets: dict[str, str] = field(default_factory=dict[str, str])

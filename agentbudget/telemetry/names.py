@@ -89,6 +89,13 @@ class Ours:
     DESTINATION: Final = "agentbudget.data_class.destination"
     FOUND: Final = "agentbudget.data_class.found"
 
+    HELD_USD: Final = "agentbudget.held.usd_nano"
+    HELD_TOKENS: Final = "agentbudget.held.tokens"
+    SETTLED_USD: Final = "agentbudget.settled.usd_nano"
+    SETTLED_TOKENS: Final = "agentbudget.settled.tokens"
+    REMAINING_USD: Final = "agentbudget.remaining.usd_nano"
+    REMAINING_TOKENS: Final = "agentbudget.remaining.tokens"
+
     COST: Final = "agentbudget.cost"
     TOKENS: Final = "agentbudget.tokens"
     RESERVATIONS: Final = "agentbudget.reservations"

@@ -71,8 +71,9 @@ def reservation(
         Ours.HOLD: hold_id,
         Ours.KIND: kind,
         Ours.ACCOUNTS: tuple(accounts) or ((f"hold:{within}",) if within else None),
+        Ours.HELD_USD: held.usd_nano,
+        Ours.HELD_TOKENS: held.tokens,
         **amount_values(Ours.ESTIMATED, estimated),
-        **amount_values(Ours.HELD, held),
     }
     return ReservationSpan(backend, f"reserve {kind}", values)
 
