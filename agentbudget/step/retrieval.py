@@ -9,10 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
+from agentbudget.errors import Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
 from agentbudget.paying import paid
+from agentbudget.privacy import METADATA_KEY, DataClass
+from agentbudget.privacy.classes import wider, within
 from agentbudget.settling import settled
 from agentbudget.step.guarding import require
 from agentbudget.step.identity import digest, unused_id
@@ -26,8 +29,10 @@ RETRIEVAL_CAP_NS: Final = 10 * 10**9
 """What a search may take of this machine, in nanoseconds: the hold of a retrieval."""
 
 
-async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retrieved:
-    """Search and pack within a hold of its own."""
+async def search(
+    ctx: Context, index: Index, question: str, tokens: int, *, at_most: DataClass | None = None
+) -> Retrieved:
+    """Search and pack within a hold of its own; only what is no narrower than `at_most`, if that is given."""
     from agentbudget.context import retrieve
 
     engine = ctx.engine
@@ -39,10 +44,14 @@ async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retr
     hold = _reserve(ctx, question, meta)
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
-        found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold))
+        where = None if at_most is None else {METADATA_KEY: wider(at_most)}
+        found = await retrieve(index, question, tokens=tokens, where=where, pay=partial(_pay, ctx, hold))
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
         label = found.label(engine.privacy)
+        if at_most is not None and not within(label.data_class, at_most):
+            raise Mistake(f"the index does not know yet that {label.told}: update it under the rules of this agent")
+        found = found.without_narrower(engine.privacy)
         ctx.saw(label)
         detail = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
         settled(hold, Amount(cost), {**detail, "data_class": label.data_class, "sources": list(label.sources)})
