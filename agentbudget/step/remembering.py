@@ -11,13 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
-from agentbudget.errors import Mistake
+from agentbudget.errors import DataRefused, Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
 from agentbudget.paying import paid
 from agentbudget.privacy.classes import outlives_its_run
-from agentbudget.privacy.policy import refusal
 from agentbudget.settling import settled
 from agentbudget.step.guarding import REFUSAL, note, require
 from agentbudget.step.identity import digest, unused_id
@@ -48,7 +47,13 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
     label = ctx.carries
     if not outlives_its_run(label.data_class):
         note(ctx, REFUSAL, label, model="memory")
-        raise refusal(["memory"], label, what="what is remembered")
+        raise DataRefused(
+            f"what is remembered is {label.told} and stays in its run: remember nothing of it, or only what you have "
+            "cleared of it (ctx.cleared)",
+            data_class=label.data_class,
+            sources=label.sources,
+            destinations=("memory",),
+        )
     learned = Source(ctx.run_id, None if ctx.step is None else ctx.step.base, now, source)
     with _booked(ctx, "remember", text) as work:
         kept = await memories.remember(
