@@ -76,6 +76,11 @@ class EdgeStore:
         """Nowhere: this engine is on this machine."""
         return None
 
+    @property
+    def exclusive(self) -> bool:
+        """True: its lock keeps others out."""
+        return True
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         if not self._header_path.exists():

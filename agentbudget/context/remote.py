@@ -67,6 +67,11 @@ class RemoteStore:
         served = self._location.startswith(("http://", "https://"))
         return Destination.at(self._location, self._location) if served else None
 
+    @property
+    def exclusive(self) -> bool:
+        """False: any host may update it."""
+        return False
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         with self._server():

@@ -88,6 +88,11 @@ class Store(Protocol):
         """The server that keeps the points; None if they stay on this machine."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to it while it is open."""
+        ...
+
     def header(self) -> Header | None:
         """What was last written with `write_header`; None if there is nothing yet."""
         ...

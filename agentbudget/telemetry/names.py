@@ -81,6 +81,8 @@ class Ours:
     COMPUTE_S: Final = "agentbudget.compute_s"
     CACHE_HIT: Final = "agentbudget.cache.hit"
     CACHE_SAVED: Final = "agentbudget.cache.saved.usd_nano"
+    CACHE_KIND: Final = "agentbudget.cache.kind"
+    CACHE_BECAUSE: Final = "agentbudget.cache.because"
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
@@ -100,6 +102,7 @@ class Ours:
     TOKENS: Final = "agentbudget.tokens"
     RESERVATIONS: Final = "agentbudget.reservations"
     CACHE_HITS: Final = "agentbudget.cache.hits"
+    CACHE_SAVINGS: Final = "agentbudget.cache.saved"
 
 
 TOKEN_BUCKETS: Final = tuple(4**i for i in range(14))
