@@ -154,6 +154,12 @@ class Memories:
             await self.forget_all(owner)
         return len(owners)
 
+    async def aclose(self) -> None:
+        """Let go of connections. What is used after that opens them again."""
+        stores = self.__dict__.pop("_stores", None)
+        if stores is not None:
+            stores.close()
+
     def _remember(self, owner: Owner, new: Memory, pay: Pay | None) -> Remembered:
         text, embedder = new.text, paid_for(self._embedder, pay)
         with self._opened(owner) as store:

@@ -108,7 +108,8 @@ class Privacy:
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**{**told, "private": tuple(told["private"]), "forwards": frozenset(told["forwards"])})
+        rules: dict[str, Any] = {**told, "private": tuple(told["private"]), "forwards": frozenset(told["forwards"])}
+        return cls(**rules)
 
     def check_names(self, names: Iterable[str]) -> None:
         """Raise `Mistake` if ``forwards`` names what is not among `names`: a slip of the pen there opens a door."""
