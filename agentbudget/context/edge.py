@@ -76,6 +76,11 @@ class EdgeStore:
         """True: its lock keeps others out."""
         return True
 
+    @property
+    def destination(self) -> None:
+        """Nowhere: this engine is on this machine."""
+        return None
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         if not self._header_path.exists():

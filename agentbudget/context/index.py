@@ -16,7 +16,7 @@ from typing import ParamSpec, Protocol, Self, TypeVar
 
 from agentbudget.context.embed import Embedder
 from agentbudget.context.header import Header
-from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
+from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
 from agentbudget.context.metadata import Labels, Where, asked
 from agentbudget.context.report import IndexPlan, IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
@@ -24,6 +24,7 @@ from agentbudget.context.update import Rebuild, Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
 from agentbudget.models import machine_price
 from agentbudget.models.base import Price
+from agentbudget.privacy import Destination, Privacy
 from agentbudget.settings import Settings
 
 P = ParamSpec("P")
@@ -44,6 +45,11 @@ class Index(Protocol):
     @property
     def location(self) -> str:
         """Where it is kept, for messages and spans; never with a key."""
+        ...
+
+    @property
+    def goes_to(self) -> tuple[Destination, ...]:
+        """Where passages and questions go outside this process: to a hosted embedder, to a server that keeps them."""
         ...
 
     async def update(
@@ -145,11 +151,20 @@ async def _stoppable(act: Callable[[Event], T]) -> T:
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
-    def __init__(self, store: Store, embedder: Embedder, *, tenant: str, metadata: Labels | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        *,
+        tenant: str,
+        metadata: Labels | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
         self._store = store
         self._embedder = embedder
         self._tenant = tenant
         self._labels = metadata
+        self._privacy = privacy or Privacy()
         self._words = Words()
         self._engine = Lock()
         self._updating = Lock()
@@ -162,6 +177,11 @@ class DocumentIndex:
     def location(self) -> str:
         """Where it is kept."""
         return self._store.location
+
+    @property
+    def goes_to(self) -> tuple[Destination, ...]:
+        """See `Index.goes_to`."""
+        return tuple(filter(None, (destination_of(self._embedder), self._store.destination)))
 
     async def update(
         self,
@@ -261,6 +281,7 @@ class DocumentIndex:
             alone=self._alone,
             stop=stop,
             labels=self._labels if metadata is None else metadata,
+            privacy=self._privacy,
             progress=progress,
             machine=machine or machine_price(Settings.from_env()),
             processes=processes,

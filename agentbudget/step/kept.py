@@ -14,6 +14,7 @@ from agentbudget.cache.flight import once
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import ZERO
+from agentbudget.privacy.classes import narrow, outlives_its_run
 from agentbudget.settling import answered, settled
 from agentbudget.skills import Output
 
@@ -26,12 +27,15 @@ _log = logging.getLogger(__name__)
 def asked_of(step: Step, model: Model, request: Request) -> Asked:
     """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
     skill, caching, tenant = step.skill, step.skill.caching, step.scope.tenant
-    everybody = isinstance(caching, Exact) and caching.across_tenants
+    data_class = step.context.carries.data_class
+    everybody = isinstance(caching, Exact) and caching.across_tenants and not narrow(data_class)
+    # An answer about confidential text must not come to a run that does not know that it carries such.
+    apart = f"#{data_class}" if narrow(data_class) else ""
     key = answer_key(
         request,
         model,
         tenant=None if everybody else tenant,
-        skill_version=skill.version,
+        skill_version=skill.version + apart,
         sample=step.sample if request.temperature else None,
     )
     label = Label(
@@ -42,8 +46,9 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
         model=model.name,
         sources=step.scope.reading.behind(step, request.messages),
     )
-    shared = key if step.engine.share_answers and isinstance(caching, Exact) else None
-    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared)
+    shares = step.engine.share_answers and isinstance(caching, Exact) and outlives_its_run(data_class)
+    shared = key if shares else None
+    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared, apart=apart)
 
 
 def paid_once(

@@ -16,6 +16,7 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.paying import paid
 from agentbudget.settling import settled
 from agentbudget.step.found import found_before, keep_found, search_key
+from agentbudget.step.guarding import require
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -50,14 +51,18 @@ async def _bought(ctx: Context, index: Index, question: str, tokens: int) -> tup
     from agentbudget.context import retrieve
 
     engine = ctx.engine
+    for destination in index.goes_to:
+        require(ctx, destination, what="the question")
     hold, embedded = _reserve(ctx, question, _cap(ctx)), list[Hold]()
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold, embedded))
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
-        settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
-        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
+        detail = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
+        told, shown = _seen(ctx, found)
+        settled(hold, Amount(cost), detail | told)
+        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=shown)
     return found, cost + sum((one.record.settled or ZERO).usd_nano for one in embedded)
 
 
@@ -67,10 +72,18 @@ def _free(ctx: Context, question: str, tokens: int, found: Retrieved, saved_usd_
     with hold, telemetry.retrieval(ctx.engine.documents, tokens=tokens) as span:
         detail = {"passages": len(found.passages), "tokens": found.tokens, "seconds": 0.0}
         kept = {"cached": True, "saved_usd_nano": saved_usd_nano, "cache": {"kind": "retrieval", "because": "exact"}}
-        settled(hold, ZERO, detail | kept)
-        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=0)
+        told, shown = _seen(ctx, found)
+        settled(hold, ZERO, detail | told | kept)
+        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=0, data_class=shown)
         span.cache_hit(saved_usd_nano=saved_usd_nano)
     return found
+
+
+def _seen(ctx: Context, found: Retrieved) -> tuple[dict[str, Any], str]:
+    """Note how confidential the passages are that this step has seen; what the journal keeps of it, and its name."""
+    label = found.label(ctx.engine.privacy)
+    ctx.saw(label)
+    return {"data_class": label.data_class, "sources": list(label.sources)}, label.data_class
 
 
 def _cap(ctx: Context) -> Amount:

@@ -86,6 +86,17 @@ class Ours:
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
+    DATA_CLASS: Final = "agentbudget.data_class"
+    DECISION: Final = "agentbudget.data_class.decision"
+    DESTINATION: Final = "agentbudget.data_class.destination"
+    FOUND: Final = "agentbudget.data_class.found"
+
+    HELD_USD: Final = "agentbudget.held.usd_nano"
+    HELD_TOKENS: Final = "agentbudget.held.tokens"
+    SETTLED_USD: Final = "agentbudget.settled.usd_nano"
+    SETTLED_TOKENS: Final = "agentbudget.settled.tokens"
+    REMAINING_USD: Final = "agentbudget.remaining.usd_nano"
+    REMAINING_TOKENS: Final = "agentbudget.remaining.tokens"
 
     COST: Final = "agentbudget.cost"
     TOKENS: Final = "agentbudget.tokens"
