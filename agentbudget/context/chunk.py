@@ -55,7 +55,8 @@ class Chunk:
     ``id`` is a hash of headings and text: the same wherever it stands, so that moving it costs nothing. ``text`` is
     characters ``start`` to ``end`` of the document's text; the later parts of a long table repeat its header.
     ``tokens`` counts `embedded`, by the embedding model's tokenizer. ``metadata`` is its file's. ``also`` names the
-    other places where the same content stands, in files of other metadata perhaps.
+    other places where the same content stands, in files of other metadata perhaps. ``stale`` marks what a search found
+    in a file that has changed since it was read.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Chunk:
     tokens: int
     metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     also: tuple[Place, ...] = ()
+    stale: bool = False
 
     @property
     def places(self) -> tuple[Place, ...]:
