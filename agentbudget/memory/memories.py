@@ -160,13 +160,8 @@ class Memories:
         if stores is not None:
             stores.close()
 
-<<<<<<< HEAD
     def _remember(self, owner: Owner, new: Memory, pay: Pay | None) -> Remembered:
         text, embedder = new.text, paid_for(self._embedder, pay)
-=======
-    def _remember(self, owner: Owner, text: str, source: Source, expires_ns: int | None, pay: Pay | None) -> Remembered:
-        embedder = paid_for(self._embedder, pay)
->>>>>>> exact
         with self._opened(owner) as store:
             self._drop_expired(store)
             started = time.perf_counter_ns()
