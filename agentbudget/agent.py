@@ -355,7 +355,7 @@ class Agent:
             return
         folder = Path(self._index)
         index = open_folder_index(
-            self.settings, folder, embedder=self._embedder, privacy=self.privacy, tenant=self.tenant
+            self.settings, folder, embedder=self._kept_embedder(), privacy=self.privacy, tenant=self.tenant
         )
         try:
             self._updated = await update_within(
@@ -372,6 +372,18 @@ class Agent:
             raise
         self._opened = self.engine.index = index
         self.engine.documents = folder.name or "documents"
+
+    def _kept_embedder(self) -> str | Embedder | None:
+        """What documents are embedded with; a hosted model is asked for no text twice, unless runs share nothing."""
+        if self._embedder is None or not self._share_answers:
+            return self._embedder
+        from agentbudget.cache.vectors import KeptEmbedder
+        from agentbudget.context import HostedEmbedder, make_embedder
+
+        known = make_embedder(self._embedder) if isinstance(self._embedder, str) else self._embedder
+        if not isinstance(known, HostedEmbedder):
+            return known
+        return KeptEmbedder(known, self.engine.answers.store, tenant=self.tenant)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:

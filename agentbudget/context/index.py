@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,6 +106,11 @@ class Index(Protocol):
         """Chunks in the index."""
         ...
 
+    async def version(self) -> str | None:
+        """A hash that changes with all that a search may find; None while that is not settled: before the first update,
+        and while one is under way."""
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` by the embedding model: close to other models' counts, but not theirs."""
         ...
@@ -163,6 +170,7 @@ class DocumentIndex:
         self._updating = Lock()
         self._ready = False
         self._header: Header | None = None
+        self._version: str | None = None
         self._closed = False
 
     @property
@@ -191,6 +199,7 @@ class DocumentIndex:
 
         def act(stop: Event) -> IndexReport:
             with self._updating:
+                self._version = None
                 report = self._work(embedder, metadata, stop, progress, machine, processes).run(folder, rebuild=rebuild)
                 self._learn()
             return report
@@ -232,6 +241,10 @@ class DocumentIndex:
     async def count(self) -> int:
         """See `Index.count`."""
         return await asyncio.to_thread(self._alone, self._store.count)
+
+    async def version(self) -> str | None:
+        """See `Index.version`."""
+        return self._version or await asyncio.to_thread(self._read_version)
 
     def count_tokens(self, text: str) -> int:
         """See `Index.count_tokens`."""
@@ -279,12 +292,25 @@ class DocumentIndex:
         stored = self._alone(self._store.header)
         self._header = None if stored is None else Header.load(stored, self.location)
 
+    def _read_version(self) -> str | None:
+        stored = self._alone(self._store.header)
+        if stored is None or not Header.load(stored, self.location).whole:
+            return None
+        told = json.dumps(stored, sort_keys=True).encode(errors="surrogatepass")
+        version = hashlib.blake2b(told, digest_size=16).hexdigest()
+        if self._store.exclusive and not self._updating.locked():
+            self._version = version
+        return version
+
     def _search(self, question: str, limit: int, where: Where | None, embedder: Embedder) -> Found:
         self._prepare(embedder)
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit, where)
-        hits = [replace(hit, stale=stale) for hit, stale in zip(hits, self._stale(hits), strict=True)]
+        hits = [
+            replace(hit, chunk=replace(hit.chunk, stale=stale)) if stale else hit
+            for hit, stale in zip(hits, self._stale(hits), strict=True)
+        ]
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 

@@ -80,6 +80,7 @@ class Instruments:
     tokens: Total
     reservations: Total
     cache_hits: Total
+    cache_savings: Total
 
     @classmethod
     def of(cls, provider: MeterProvider) -> Self:
@@ -103,7 +104,8 @@ class Instruments:
             cost=total(Ours.COST, "{USD}", "What calls cost", NANO),
             tokens=total(Ours.TOKENS, "{token}", "Tokens that calls used"),
             reservations=total(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
-            cache_hits=total(Ours.CACHE_HITS, "{hit}", "Answers that had been paid for already"),
+            cache_hits=total(Ours.CACHE_HITS, "{hit}", "What had been paid for already, by kind"),
+            cache_savings=total(Ours.CACHE_SAVINGS, "{USD}", "What that cost when it was paid for", NANO),
         )
 
 
@@ -167,6 +169,12 @@ class Backend:
         total.add(usage.input_tokens, series.input)
         total.add(usage.output_tokens, series.output)
 
+    def add_hit(self, saved_usd_nano: int, kind: str, series: CallSeries) -> None:
+        """A cache gave what such a call would have cost."""
+        labels = (*series.plain, (Ours.CACHE_KIND, kind))
+        self.instruments.cache_hits.add(1, labels)
+        self.instruments.cache_savings.add(saved_usd_nano, labels)
+
     def count_hold(self, outcome: Outcome, kind: object) -> None:
         """What became of a hold."""
         key = (self._step().get(Ours.SKILL, UNKNOWN), str(kind or UNKNOWN))
@@ -181,7 +189,9 @@ class Backend:
         tokens = ((*plain, (GenAI.TOKEN_TYPE, kind)) for kind in ("input", "output"))
         series = CallSeries(plain, *tokens)
         self.instruments.cost.add(0, series.plain)
-        self.instruments.cache_hits.add(0, series.plain)
+        hits = (*plain, (Ours.CACHE_KIND, "answer"))
+        self.instruments.cache_hits.add(0, hits)
+        self.instruments.cache_savings.add(0, hits)
         self.instruments.tokens.add(0, series.input)
         self.instruments.tokens.add(0, series.output)
         self._calls[key] = series

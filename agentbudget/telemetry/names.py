@@ -82,6 +82,8 @@ class Ours:
     PART: Final = "agentbudget.prompt"
     CACHE_HIT: Final = "agentbudget.cache.hit"
     CACHE_SAVED: Final = "agentbudget.cache.saved.usd_nano"
+    CACHE_KIND: Final = "agentbudget.cache.kind"
+    CACHE_BECAUSE: Final = "agentbudget.cache.because"
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
@@ -101,6 +103,7 @@ class Ours:
     TOKENS: Final = "agentbudget.tokens"
     RESERVATIONS: Final = "agentbudget.reservations"
     CACHE_HITS: Final = "agentbudget.cache.hits"
+    CACHE_SAVINGS: Final = "agentbudget.cache.saved"
 
 
 TOKEN_BUCKETS: Final = tuple(4**i for i in range(14))

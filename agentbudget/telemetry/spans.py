@@ -91,6 +91,21 @@ class Span:
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         """Record what is known only now."""
 
+    def _hit(
+        self, backend: Backend, series: CallSeries, saved_usd_nano: int | None, *, kind: str, because: str
+    ) -> None:
+        """A cache gave what this span would have paid for."""
+        self._set(
+            {
+                Ours.CACHE_HIT: True,
+                Ours.CACHE_KIND: kind,
+                Ours.CACHE_BECAUSE: because,
+                Ours.CACHE_SAVED: saved_usd_nano,
+                Ours.COST_NANO: 0,
+            }
+        )
+        backend.add_hit(saved_usd_nano or 0, kind, series)
+
     def _set(self, values: Values) -> None:
         if self._heard:
             self._later.update(values)
@@ -192,6 +207,11 @@ class RetrievalSpan(Span):
         if self._backend is not None and cost_usd_nano is not None:
             self._backend.instruments.cost.add(cost_usd_nano, self._backend.calls("retrieval").plain)
 
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "retrieval", because: str = "exact") -> None:
+        """The same was found before: nothing is searched."""
+        if self._backend is not None:
+            self._hit(self._backend, self._backend.calls("retrieval"), saved_usd_nano, kind=kind, because=because)
+
 
 class ModelCallSpan(Span):
     """``chat {model}``: one attempt at a model, or the answer that a cache gave in its place."""
@@ -243,13 +263,13 @@ class ModelCallSpan(Span):
         if self._backend is not None:
             self._backend.instruments.cost.add(usd_nano, self._counted(self._backend).plain)
 
-    def cache_hit(self, *, saved_usd_nano: int | None = None) -> None:
-        """The answer was paid for already: no model is asked, and no usage is reported."""
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "answer", because: str = "exact") -> None:
+        """The answer was paid for already: no model is asked, and no usage is reported. ``because`` is why it may be
+        given again."""
         if self._backend is None:
             return
         self._cached = True
-        self._set({Ours.CACHE_HIT: True, Ours.CACHE_SAVED: saved_usd_nano, Ours.COST_NANO: 0})
-        self._backend.instruments.cache_hits.add(1, self._counted(self._backend).plain)
+        self._hit(self._backend, self._counted(self._backend), saved_usd_nano, kind=kind, because=because)
 
     def _start(self, backend: Backend) -> None:
         super()._start(backend)
