@@ -12,7 +12,7 @@ import asyncio
 from pathlib import Path
 
 from agentbudget.evals.tasks import find_data
-from evals.retrieval import inside
+from evals.retrieval import answers, fit, inside, speed
 from evals.retrieval.corpora import TITLES
 
 
@@ -24,10 +24,25 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("results/retrieval"), help="indexes, vectors and answers")
     parser.add_argument("--sets", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--limit", type=int, help="only so many questions of a set")
+    parser.add_argument("--model", default="llamacpp:qwen2.5-coder-0.5b", help="who answers")
     given = parser.parse_args()
-    data = find_data(given.data)
-    for name in given.sets:
-        print(asyncio.run(inside.run(name, data, given.cache, given.limit)), end="\n\n", flush=True)
+    data: Path = find_data(given.data)
+    cache: Path = given.cache
+    if given.what == "inside":
+        for name in given.sets:
+            print(asyncio.run(inside.run(name, data, cache, given.limit)), end="\n\n", flush=True)
+    elif given.what == "answers":
+        print(
+            asyncio.run(
+                answers.run(
+                    data, cache, given.model, sets=[n for n in answers.SETS if n in given.sets], limit=given.limit or 60
+                )
+            )
+        )
+    elif given.what == "fit":
+        print(asyncio.run(fit.run(data, cache)))
+    else:
+        print(speed.run(data, cache))
 
 
 if __name__ == "__main__":
