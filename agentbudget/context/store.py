@@ -13,6 +13,7 @@ from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where, matches
 from agentbudget.errors import IndexFault
+from agentbudget.privacy import Destination
 
 if TYPE_CHECKING:
     from qdrant_edge import Bm25
@@ -34,14 +35,15 @@ _MEAN_WORDS: Final = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only.
-
-    ``stale`` marks one whose file has changed since it was read.
-    """
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
 
     chunk: Chunk
     score: float
-    stale: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the chunk's file has changed since it was read."""
+        return self.chunk.stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,16 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """Where it is, for messages."""
+        ...
+
+    @property
+    def destination(self) -> Destination | None:
+        """The server that keeps the points; None if they stay on this machine."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to it while it is open."""
         ...
 
     def header(self) -> Header | None:

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from agentbudget import settings
-from agentbudget.cache.semantic.features import Record
+from agentbudget.cache.semantic.features import Record, told_of
 from agentbudget.cache.semantic.learn import Fit, Trials, learn
 from agentbudget.cache.semantic.policy import AUDITED
 from agentbudget.cache.semantic.store import TRIALS
@@ -40,11 +40,7 @@ def ours(requests: Requests, order: list[int], wrong: float, chance: random.Rand
         entry, right = int(entries[place]), bool(same[place])
         record = records.get(entry, Record())
         row = told[place]
-        if record.right or record.wrong:
-            row[-2:] = (
-                record.right / (record.right + record.wrong + 1),
-                record.wrong / (record.right + record.wrong + 1),
-            )
+        row[-2:] = told_of(record)
         decision = fit.decide(fit.score(row.tolist()), record, (), audited=AUDITED, draw=chance.random())
         if decision == "reuse":
             hit[place] = True

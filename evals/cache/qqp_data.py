@@ -95,5 +95,6 @@ def vectors_of(
             draft = path.with_suffix(".part.npy")
             np.save(draft, np.asarray(embedder.embed(block), np.float32))
             draft.replace(path)
-        rows.append(np.load(path))
-    return dict(zip(ordered, np.concatenate(rows), strict=True))
+        rows.append(np.asarray(np.load(path), np.float32))
+    every: NDArray[np.float32] = np.concatenate(rows)
+    return {text: every[place] for place, text in enumerate(ordered)}

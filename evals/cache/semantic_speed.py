@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chance, words = np.random.default_rng(0), random.Random(0)
     vectors = chance.standard_normal((given.entries, DIMENSIONS), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    targets = chance.integers(0, given.entries, given.looks)
+    targets = words.choices(range(given.entries), k=given.looks)
     asked = vectors[targets] + 0.62 * _directions(chance, given.looks)
     questions = {f"{number} {_words(words)}": vector.tolist() for number, vector in enumerate(asked)}
     with tempfile.TemporaryDirectory() as folder, SemanticCache(Path(folder) / "s.db", Given(questions)) as cache:
@@ -86,10 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| a look-up | p50 ms | p90 ms | p99 ms |\n| --- | --: | --: | --: |")
     for name, values in (("by the clock", took), ("of the processor", used)):
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in np.percentile(values, [50, 90, 99]))} |")
-    print(f"the nearest was found in {found / given.looks:.1%} of them", end="; ")
-    print(
-        f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB, the vectors above included"
-    )
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"the nearest was found in {found / given.looks:.1%} of them; largest memory {memory_mb:,.0f} MB,")
+    print("the vectors that the questions were made of included")
 
 
 def _directions(chance: np.random.Generator, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

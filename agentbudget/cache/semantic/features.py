@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import log1p
 from typing import Final
 
 from agentbudget.cache.semantic.words import Reading
@@ -35,7 +36,7 @@ NAMES: Final = (
     "entry wrong",
 )
 
-PRIOR: Final = dict.fromkeys(NAMES, 0.0) | {"always": -18.0, "cosine": 20.0, "entry right": 1.0, "entry wrong": -3.0}
+PRIOR: Final = dict.fromkeys(NAMES, 0.0) | {"always": -18.0, "cosine": 20.0, "entry right": 1.0, "entry wrong": -2.0}
 """What is believed before any outcome is known: even odds at a cosine of 0.9, and that an entry stays as it was."""
 
 
@@ -53,7 +54,6 @@ def features(asked: Reading, known: Reading, cosine: float, record: Record) -> l
     more, fewer = max(len(new), len(gone)), min(len(new), len(gone))
     longest = sorted((_longest(new), _longest(gone)))
     count, other = len(asked.words), len(known.words)
-    judged = record.right + record.wrong
     return [
         1.0,
         cosine,
@@ -74,9 +74,13 @@ def features(asked: Reading, known: Reading, cosine: float, record: Record) -> l
         float(asked.words == known.words),
         (count + other) / 40,
         abs(count - other) / max(count, other, 1),
-        record.right / (judged + 1),
-        record.wrong / (judged + 1),
+        *told_of(record),
     ]
+
+
+def told_of(record: Record) -> tuple[float, float]:
+    """How often an entry's answer was right and wrong: the first times say most."""
+    return log1p(record.right), log1p(record.wrong)
 
 
 def _longest(words: Iterable[str]) -> int:

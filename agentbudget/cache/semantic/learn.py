@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from agentbudget.cache.semantic.bound import Bound, find_bound
 from agentbudget.cache.semantic.features import NAMES, PRIOR, Record
-from agentbudget.cache.semantic.fit import cross_scores, fit
+from agentbudget.cache.semantic.fit import cross_scores, fit, logistic
 from agentbudget.cache.semantic.words import Difference
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ def learn(trials: Trials, *, wrong: float, verified: int, last: Fit | None = Non
     scores = cross_scores(
         trials.features, trials.same, checked, trials.entries, prior=prior, strength=STRENGTH, start=weights
     )
-    bound = find_bound(scores, checked, trials.same, trials.hit, wrong=wrong)
+    bound = find_bound(scores, checked, trials.same, trials.hit, wrong=wrong, expected=logistic(-scores))
     return Fit(tuple(weights.tolist()), bound, verified)

@@ -37,8 +37,8 @@ _TABLES: Final = (
     ) STRICT""",
     """CREATE TABLE entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, key TEXT NOT NULL,
-        right INTEGER NOT NULL DEFAULT 0, wrong INTEGER NOT NULL DEFAULT 0, used_ns INTEGER NOT NULL, signs BLOB NOT NULL, question TEXT NOT NULL,
-        vector BLOB NOT NULL, UNIQUE (space, key)
+        right INTEGER NOT NULL DEFAULT 0, wrong INTEGER NOT NULL DEFAULT 0, used_ns INTEGER NOT NULL,
+        signs BLOB NOT NULL, question TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (space, key)
     ) STRICT""",
     """CREATE TABLE trials (
         id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, entry INTEGER NOT NULL, at_ns INTEGER NOT NULL,

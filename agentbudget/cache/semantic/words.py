@@ -55,14 +55,14 @@ ASKING: Final = _set(
 _NUMERALS: Final = {
     word: str(number)
     for row in (
-        "zero one two three four five six seven eight nine ten eleven twelve",
+        "zero _ two three four five six seven eight nine ten eleven twelve",
         "null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
         "_ _ deux trois quatre cinq _ sept huit neuf dix onze douze",
         "cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce",
     )
     for number, word in enumerate(row.split())
     if word != "_"
-} | {"hundred": "100", "thousand": "1000", "million": "1000000", "first": "1", "second": "2", "third": "3"}
+} | {"hundred": "100", "thousand": "1000", "million": "1000000"}
 
 _COMMON_CAPITALS: Final = _set("i i'm i've i'd i'll ok")
 
@@ -143,7 +143,7 @@ def _words(text: str) -> Iterator[tuple[str, bool]]:
 
 def _number(word: str) -> str | None:
     """A number in one spelling; an ordinal's or a unit's letters are left off (2nd, 10kg)."""
-    if word in _NUMERALS:
+    if word in _NUMERALS:  # "one" is not among them: it is seldom a number
         return _NUMERALS[word]
     digits = re.match(r"\d[\d.,:/]*", word)
     return digits[0].replace(",", "") if digits else None

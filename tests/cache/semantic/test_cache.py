@@ -228,7 +228,7 @@ def test_a_later_versions_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreUnavailable, match="s\\.db.*move the file away"):
+    with pytest.raises(StoreUnavailable, match=r"s\.db.*move the file away"):
         opened(tmp_path / "s.db")
 
 
