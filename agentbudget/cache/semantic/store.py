@@ -310,7 +310,7 @@ class SemanticStore:
     def keep_fit(self, space: int, wrong: float, fit: Fit) -> None:
         """Keep what was learned, unless another process has learned from more."""
         bound = fit.bound
-        told = {"threshold": bound.threshold, "wrong": bound.wrong, "upper": bound.upper, "verified": bound.verified}
+        told = {"threshold": bound.threshold, "wrong": bound.wrong, "risk": bound.risk, "verified": bound.verified}
         with self._writing():
             self._db.execute(
                 "INSERT INTO fits (space, wrong, learned_from, fit) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE "
