@@ -8,31 +8,30 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
 from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
-from agentbudget.ledger import LEASE_S, Hold, Ledger
+from agentbudget.indexing import update_within
+from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.memory import open_memories
 from agentbudget.models import machine_price, make_ladder
-from agentbudget.models.base import Meter, Price
 from agentbudget.models.ladder import Ladder
-from agentbudget.money import Amount, Budget
-from agentbudget.paying import paid
-from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
+from agentbudget.money import Budget
+from agentbudget.privacy import METADATA_KEY, DataClass, Label, Mark, Privacy
+from agentbudget.privacy.classes import checked, claimed
+from agentbudget.runs import DEFAULT_TENANT, RunRecord, Runs, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
 from agentbudget.step.engine import nobody
-from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from agentbudget.context import Embedder, Index, IndexReport
     from agentbudget.context.report import OnProgress
     from agentbudget.models.base import Model
-
-INDEX_STEP_NS: Final = 30 * 10**9
-"""How far ahead of its work an index update holds money, in nanoseconds of this machine."""
 
 T = TypeVar("T")
 
@@ -87,6 +83,8 @@ class Agent:
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
     ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
     checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
+    ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents of
+    others in the same home are not there for it.
 
     An agent holds models and files open: use it as ``async with``, or call `aclose`.
     """
@@ -104,7 +102,11 @@ class Agent:
         share_answers: bool = True,
         max_concurrency: int | None = 8,
         settings: Settings | None = None,
+        privacy: Privacy | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
+        if not tenant.strip():
+            raise Mistake("an agent's tenant must have a name; leave it out if there is only one")
         self.skills = tuple(skills)
         self.name = name
         self.settings = settings or Settings.from_env()
@@ -116,11 +118,13 @@ class Agent:
         self._graph = graph
         self._share_answers = share_answers
         self._max_concurrency = max_concurrency
+        self.privacy = privacy or Privacy()
+        self.tenant = tenant
         self._engine: Engine | None = None
         self._opened: Index | None = None
         self._updated: IndexReport | None = None
         self._opening = asyncio.Lock()
-        self.runs = Runs(self.settings.runs_dir)
+        self.runs = Runs(self.settings.runs_dir, tenant=tenant)
 
     @property
     def _documents(self) -> str | None:
@@ -145,8 +149,11 @@ class Agent:
                 answers=answers,
                 similar=SemanticAnswers(self.settings.semantic_path, answers),
                 machine=machine_price(self.settings),
+                memories=open_memories(self.settings.memories_location, embedder=self._embedder),
                 share_answers=self._share_answers,
+                privacy=self.privacy,
             )
+            self.privacy.check_names(self._engine.ladder.names)
         return self._engine
 
     @property
@@ -170,6 +177,8 @@ class Agent:
             await engine.ladder.aclose()
             if engine.similar is not None:
                 engine.similar.close()
+            if engine.memories is not None:
+                await engine.memories.aclose()
             engine.answers.close()
             engine.ledger.close()
 
@@ -191,13 +200,16 @@ class Agent:
         user: str | None = None,
         feature: str | None = None,
         run_id: str | None = None,
+        data_class: DataClass | None = None,
         listener: Listener | None = None,
         on_index: OnProgress | None = None,
     ) -> Run:
         """Carry out `task` within `budget`. ``user`` and ``feature`` are accounts that pay along.
 
-        Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), and what models and
-        stores raise; what was spent until then is booked: see `statement`.
+        ``data_class`` is that of the task itself (None: what the agent's privacy says of tasks).
+        Raises `BudgetExceeded` when a step does not fit what is left (nothing is sent for it), `DataRefused` when no
+        model may see what a step would send, and what models and stores raise; what was spent until then is booked:
+        see `statement`.
         """
         if not task.strip() or not _is_text(task):
             raise Mistake("the task is empty, or not text: say what the agent should do")
@@ -212,6 +224,8 @@ class Agent:
             docs=self._documents,
             ladder=list(self.ladder.names),
             ledger=self._ledger_apart,
+            tenant=self.tenant,
+            data_class=checked(data_class or self.privacy.task, argument="data_class"),
             started_ns=time.time_ns(),
         )
         record.limit(budget)
@@ -273,7 +287,8 @@ class Agent:
             finished = record.status == "done"
             record.status, record.error, record.ended_ns = "running", None, None
             self.runs.save(record)
-            scope = Scope(record.run_id, record.user, record.feature)
+            mark = Mark(_carried(engine.ledger, record))
+            scope = Scope(record.run_id, record.user, record.feature, tenant=self.tenant, mark=mark)
             engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
             engine.open_accounts(scope.accounts())
             beat = asyncio.create_task(_heartbeat(engine.ledger))
@@ -339,59 +354,34 @@ class Agent:
             self.engine.index = self._index
             return
         folder = Path(self._index)
-        index = open_folder_index(self.settings, folder, embedder=self._embedder)
+        index = open_folder_index(
+            self.settings, folder, embedder=self._kept_embedder(), privacy=self.privacy, tenant=self.tenant
+        )
         try:
-            self._updated = await self._update(index, folder, scope, on_index)
+            self._updated = await update_within(
+                index,
+                folder,
+                ledger=self.engine.ledger,
+                accounts=scope.accounts(),
+                base=scope.run_id,
+                machine=self.engine.machine,
+                progress=on_index,
+            )
         except BaseException:
             await index.aclose()
             raise
         self._opened = self.engine.index = index
         self.engine.documents = folder.name or "documents"
 
-    async def _update(self, index: Index, folder: Path, scope: Scope, on_index: OnProgress | None) -> IndexReport:
-        """Embed what changed, paid for by the second: the hold is extended while the work goes on."""
-        engine = self.engine
-        started = time.monotonic_ns()
-        ahead = engine.machine.cost(Usage(compute_ns=INDEX_STEP_NS))
-        hold_id = f"{scope.run_id}/index.{started}"
-        meta = {"kind": "index", "source": folder.name, "price": engine.machine.source}
-        with engine.ledger.reserve(hold_id, Amount(ahead), accounts=scope.accounts(), tag="index", meta=meta) as hold:
+    def _kept_embedder(self) -> str | Embedder | None:
+        """What documents are embedded with; a hosted model is asked for no text twice, unless runs share nothing."""
+        if self._embedder is None or not self._share_answers:
+            return self._embedder
+        from agentbudget.cache.vectors import KeptEmbedder, PricedEmbedder
+        from agentbudget.context import make_embedder
 
-            def pay(progress: Any) -> None:
-                spent = engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))
-                if spent + ahead // 2 > hold.amount.usd_nano:
-                    hold.extend(Amount(spent + ahead))
-                if on_index is not None:
-                    on_index(progress)
-
-            try:
-                report = await index.update(folder, progress=pay, pay=partial(_pay_embedding, engine, scope, hold_id))
-            except BaseException:
-                hold.settle(Amount(engine.machine.cost(Usage(compute_ns=time.monotonic_ns() - started))))
-                raise
-            hold.settle(
-                Amount(engine.machine.cost(Usage(compute_ns=report.compute_ns))),
-                detail={
-                    "kept": report.kept,
-                    "embedded": report.embedded,
-                    "deleted": report.deleted,
-                    "tokens": report.tokens,
-                    "seconds": round(report.seconds, 3),
-                },
-            )
-            return report
-
-
-def _pay_embedding(
-    engine: Engine, scope: Scope, base: str, name: str, price: Price, most: Usage
-) -> AbstractContextManager[Meter]:
-    """Pay for one request to a hosted embedding model, beside the seconds that the index takes of this machine."""
-
-    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
-        hold_id = f"{base}/embed.{time.monotonic_ns()}"
-        return engine.ledger.reserve(hold_id, amount, accounts=scope.accounts(), tag="embedding", meta=meta)
-
-    return paid(reserve, name=name, price=price, most=most)
+        known = make_embedder(self._embedder) if isinstance(self._embedder, str) else self._embedder
+        return KeptEmbedder(known, self.engine.answers.store) if isinstance(known, PricedEmbedder) else known
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
@@ -416,15 +406,35 @@ def open_answers(settings: Settings) -> Answers:
     return Answers(settings.cache_path, limits=None if megabytes is None else Limits(bytes=megabytes * 10**6))
 
 
-def open_folder_index(settings: Settings, folder: Path, *, embedder: str | Embedder | None = None) -> Index:
+def open_folder_index(
+    settings: Settings,
+    folder: Path,
+    *,
+    embedder: str | Embedder | None = None,
+    privacy: Privacy | None = None,
+    tenant: str = DEFAULT_TENANT,
+) -> Index:
     """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
     from agentbudget.context import open_index
 
     whole = folder.resolve()
     name = f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
     if settings.qdrant_url is not None:
-        return open_index(settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder)
-    return open_index(settings.indexes_dir / name, embedder=embedder)
+        return open_index(
+            settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder, privacy=privacy, tenant=tenant
+        )
+    return open_index(settings.indexes_dir / name, embedder=embedder, privacy=privacy, tenant=tenant)
+
+
+def _carried(ledger: Ledger, record: RunRecord) -> Label:
+    """What a run carries when it begins; one that goes on, what it had seen when it broke off."""
+    label = Label(checked(record.data_class, argument="data_class"), ("task",))
+    for hold in ledger.holds(prefix=f"{record.run_id}/"):
+        for told in (hold.meta, hold.detail):
+            if (said := told.get(METADATA_KEY)) is not None:
+                named = cast("Sequence[object]", told.get("sources") or ())
+                label = label.joined(Label(claimed(said), tuple(map(str, named))))
+    return label
 
 
 async def _heartbeat(ledger: Ledger) -> None:

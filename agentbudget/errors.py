@@ -5,6 +5,7 @@ A level of the tree answers one question: what would a caller catch?
     AgentBudgetError (RuntimeError)
     ├── BudgetExceeded            expected: what was asked does not fit what is left
     ├── AccountFrozen             somebody stopped this account; what is left plays no part
+    ├── DataRefused               expected: a text may not go where it would have to; nothing was sent
     ├── Mistake                   the call was wrong; mend the caller
     │   ├── InvalidAmount         (also ValueError)
     │   ├── InvalidArgument       (also ValueError)
@@ -51,7 +52,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from agentbudget.money import Amount
@@ -105,6 +106,30 @@ class AccountFrozen(AgentBudgetError):
     def __init__(self, message: str, *, account: str) -> None:
         super().__init__(message)
         self.account = account
+
+
+class DataRefused(AgentBudgetError):
+    """A text may not go where it would have to: refused before anything was sent or paid for.
+
+    ``data_class`` is its class and ``sources`` what asks for that (documents, skills); ``destinations`` are the names
+    of the models, or of what else it would have gone to. ``found`` counts what was found in it, by kind, never the
+    things themselves.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        data_class: str,
+        sources: tuple[str, ...] = (),
+        destinations: tuple[str, ...] = (),
+        found: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.data_class = data_class
+        self.sources = sources
+        self.destinations = destinations
+        self.found = dict(found or {})
 
 
 class Mistake(AgentBudgetError):

@@ -13,6 +13,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field, create_model
 
+from agentbudget.cache import Exact
 from agentbudget.errors import SkillError
 from agentbudget.skills import Skill
 from agentbudget.step import Context
@@ -146,4 +147,4 @@ def _planner(skills: Sequence[Skill[..., Any]]) -> Skill[..., Any]:
         list[Union[tuple(variants)]],  # noqa: UP007 # a union of types that exist only now
         Field(min_length=1, max_length=PLAN_LIMIT),
     ]
-    return Skill(plan, tier="frontier", max_output_tokens=400)
+    return Skill(plan, tier="frontier", max_output_tokens=400, cache=Exact(kind="plan"))

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +19,9 @@ from agentbudget.errors import Mistake, UnknownRun
 from agentbudget.money import Budget
 
 _ID: Final = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,99}")
+
+DEFAULT_TENANT: Final = "default"
+"""Whose a run is where nobody else is named."""
 
 RunStatus = Literal["running", "done", "over budget", "failed", "cancelled"]
 
@@ -40,6 +44,8 @@ class RunRecord(BaseModel):
     docs: str | None = None
     ladder: list[str] = []
     ledger: str | None = None
+    tenant: str = DEFAULT_TENANT
+    data_class: str = "internal"
     output: Any = None
     citations: list[dict[str, Any]] = []
     error: str | None = None
@@ -74,10 +80,11 @@ def new_run_id() -> str:
 
 
 class Runs:
-    """The runs of one home folder."""
+    """The runs of one home folder. With a ``tenant``, only that one's: others' are not there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tenant: str | None = None) -> None:
         self._folder = folder
+        self._tenant = tenant
 
     def save(self, record: RunRecord) -> None:
         """Write a run's file, whole or not at all."""
@@ -93,13 +100,28 @@ class Runs:
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            known = ", ".join(self.ids()[-3:]) or "none yet"
-            raise UnknownRun(f"no run {run_id!r}; the latest are: {known}") from None
+            raise self._unknown(run_id) from None
         except (OSError, ValidationError) as error:
             raise UnknownRun(f"the file of run {run_id!r} cannot be read: {error}") from None
         if record.run_id != run_id:
             raise UnknownRun(f"the file of run {run_id!r} is that of run {record.run_id!r}: rename it")
+        if self._tenant is not None and record.tenant != self._tenant:
+            raise self._unknown(run_id)
         return record
+
+    def _unknown(self, run_id: str) -> UnknownRun:
+        """The same whether there is none or it is another tenant's. Others' ids are not told."""
+        return UnknownRun(f"no run {run_id!r}; the latest are: {', '.join(self._latest(3)) or 'none yet'}")
+
+    def _latest(self, most: int) -> list[str]:
+        ours = (run_id for run_id in reversed(self.ids()) if self._tenant is None or self._is_ours(run_id))
+        return list(islice(ours, most))[::-1]
+
+    def _is_ours(self, run_id: str) -> bool:
+        try:
+            return RunRecord.model_validate_json(self._path(run_id).read_bytes()).tenant == self._tenant
+        except (OSError, ValidationError):
+            return False
 
     def has(self, run_id: str) -> bool:
         """Whether there is a run of this id."""

@@ -119,6 +119,11 @@ class Settings:
         """One folder per indexed documents folder."""
         return self.home / "indexes"
 
+    @property
+    def memories_location(self) -> str | Path:
+        """What was learned of users: a folder of the home, or the Qdrant server in use."""
+        return self.qdrant_url or self.home / "memories"
+
 
 def _whole(variable: str) -> int | None:
     """A variable as a whole number of at least 1; None where it is not set. Raises `InvalidAmount` and names it."""

@@ -27,10 +27,12 @@ from typing import (
 )
 
 from agentbudget.cache.policy import Cache, caching
-from agentbudget.errors import SkillError
+from agentbudget.errors import InvalidArgument, SkillError
 from agentbudget.holding import Hold, holding
 from agentbudget.models.base import JsonSchema, Message
 from agentbudget.money import Budget
+from agentbudget.privacy import DataClass
+from agentbudget.privacy.classes import checked as checked_class
 from agentbudget.verify import Check
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class Skill(Generic[P, R]):
         accept: Accept = (),
         temperature: float = 0.0,
         hold: Hold = "quantile",
+        data_class: DataClass | None = None,
         cache: Cache = "exact",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
@@ -124,6 +127,7 @@ class Skill(Generic[P, R]):
         self.accept = self.checks(accept)
         self.temperature = _temperature(temperature)
         self.holding = holding(hold)
+        self.data_class: DataClass | None = _data_class(data_class)
         self.caching = caching(cache)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
@@ -247,6 +251,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    data_class: DataClass | None = None,
     cache: Cache = "exact",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
@@ -261,6 +266,7 @@ def skill(
     accept: Accept = (),
     temperature: float = 0.0,
     hold: Hold = "quantile",
+    data_class: DataClass | None = None,
     cache: Cache = "exact",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
@@ -276,7 +282,8 @@ def skill(
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
     for a skill that streams, or a `Budget` that each call may hold at most. ``cache``: whether answers may be reused
-    (`agentbudget.cache`): ``"exact"``, ``"off"``, or a ``timedelta``, how old one may be.
+    (`agentbudget.cache`): ``"exact"``, ``"off"``, or a ``timedelta``, how old one may be. ``data_class``: that of what
+    the skill brings into the run (its arguments, its prompt, what it looks up), if narrower than what the run has seen.
     """
 
     def decorate(inner: SkillFunction[P, R]) -> Skill[P, R]:
@@ -290,6 +297,7 @@ def skill(
             accept=accept,
             temperature=temperature,
             hold=hold,
+            data_class=data_class,
             cache=cache,
         )
 
@@ -442,6 +450,13 @@ def _budget(value: Budget | None) -> Budget | None:
     if value is not None and not isinstance(value, Budget):
         raise SkillError(f"budget must be a Budget, not {value!r}: write budget=Budget(usd='0.05')")
     return value
+
+
+def _data_class(value: DataClass | None) -> DataClass | None:
+    try:
+        return None if value is None else checked_class(value, argument="data_class")
+    except InvalidArgument as error:
+        raise SkillError(str(error)) from None
 
 
 def _temperature(value: float) -> float:

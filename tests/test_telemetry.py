@@ -219,9 +219,19 @@ def test_an_answer_from_the_cache_reports_no_usage(captured: Capture) -> None:
         call.cache_hit(saved_usd_nano=83_000)
     attributes = captured.span("chat small").attributes
     holds(attributes, {Ours.CACHE_HIT: True, Ours.CACHE_SAVED: 83_000, Ours.COST_NANO: 0})
+    holds(attributes, {Ours.CACHE_KIND: "answer", Ours.CACHE_BECAUSE: "exact"})
     assert not {GenAI.INPUT_TOKENS, GenAI.OUTPUT_TOKENS} & attributes.keys()
-    assert captured.metric(Ours.CACHE_HITS, agentbudget__skill="answer") == 1
+    assert captured.metric(Ours.CACHE_HITS, agentbudget__skill="answer", agentbudget__cache__kind="answer") == 1
+    assert captured.metric(Ours.CACHE_SAVINGS, agentbudget__skill="answer") == pytest.approx(0.000083)
     assert captured.metric(GenAI.OPERATION_DURATION) is None
+
+
+def test_a_search_from_the_cache_is_a_hit_of_its_own_kind(captured: Capture) -> None:
+    with telemetry.retrieval("handbook", tokens=300) as search:
+        search.found(passages=2, tokens=280, cost_usd_nano=0)
+        search.cache_hit(saved_usd_nano=500)
+    holds(captured.span("retrieval handbook").attributes, {Ours.CACHE_KIND: "retrieval", Ours.CACHE_SAVED: 500})
+    assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="retrieval") == 1
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("settle", "settled"), ("presume", "presumed"), ("void", "voided")])
@@ -279,6 +289,7 @@ def test_no_metric_carries_a_user_a_run_or_a_hold(whole_run: Capture) -> None:
         Ours.MODEL,
         Ours.OUTCOME,
         Ours.KIND,
+        Ours.CACHE_KIND,
         GenAI.TOKEN_TYPE,
         GenAI.OPERATION,
         GenAI.PROVIDER,

@@ -5,7 +5,7 @@ from agentbudget.cache.flight import Flight, Flights
 from agentbudget.cache.key import answer_key, hashed
 from agentbudget.cache.label import KINDS, Kind, Label, Source, Which
 from agentbudget.cache.policy import Cache, Caching, Exact, Off, caching
-from agentbudget.cache.store import Kept, Limits, Row, Store
+from agentbudget.cache.store import Item, Kept, Limits, Row, Store
 
 __all__ = [
     "EXACT",
@@ -19,6 +19,7 @@ __all__ = [
     "Exact",
     "Flight",
     "Flights",
+    "Item",
     "Kept",
     "Kind",
     "Label",

@@ -50,7 +50,7 @@ class Asked:
     """What is asked of a model, and where its answer may stand.
 
     Under ``own`` as that of this run, should it be resumed, and under ``shared`` for whoever asks the same, if the
-    skill's ``caching`` lets it.
+    skill's ``caching`` lets it. ``apart`` keeps classes of data apart within a skill.
     """
 
     request: Request
@@ -59,6 +59,7 @@ class Asked:
     label: Label
     own: str
     shared: str | None = None
+    apart: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:

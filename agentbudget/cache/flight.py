@@ -12,12 +12,13 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
 try:
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 FIRST_LOOK_S: Final = 0.004
 SLOWEST_LOOK_S: Final = 0.05
 """How often one who waits for another process looks: the longer it took, the more seldom."""
+
+MOST_WAITS: Final = 2
+"""For so many payers in turn one waits whose payment brings nothing: then it pays beside others that do."""
 
 PLACES: Final = 1 << 62
 
@@ -132,6 +136,50 @@ class Flights:
         self._flying.clear()
         if self._file is not None:
             self._file.forget()
+
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def once(
+    flights: Flights,
+    key: str,
+    look: Callable[[], T | None],
+    *,
+    patience_s: float,
+    owner: object = None,
+    mine: Collection[object] = (),
+    further: Callable[[], Awaitable[T | None]] | None = None,
+) -> AsyncGenerator[T | None]:
+    """What `look` finds, or `further` for whoever would have to pay; else None: it pays, and others wait for its block.
+
+    One that pays and fails, or is cancelled, hands over to one that waits. Nobody waits longer than `patience_s`, for
+    more than `MOST_WAITS` whose payment brought nothing, or for one of `mine`: to wait for oneself takes for ever.
+    """
+    deadline, waits, look_s = time.monotonic() + patience_s, 0, FIRST_LOOK_S
+    while True:
+        flight = flights.claim(key, owner=owner)
+        try:
+            found = look()
+            left_s = deadline - time.monotonic()
+            if flight is not None or found is not None or waits == MOST_WAITS or left_s <= 0:
+                break
+        except BaseException:
+            if flight is not None:
+                flight.land()
+            raise
+        if flights.is_among(mine, key):
+            break
+        waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
+        look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
+    with flight or nullcontext():
+        if found is None and further is not None:
+            found = await further()
+        if found is None:
+            yield None
+            return
+    yield found
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -53,6 +53,14 @@ class Row(NamedTuple):
     created_ns: int
 
 
+class Item(NamedTuple):
+    """What is to be kept: a value, the keys to keep it under (for so many seconds each), and what it cost."""
+
+    keys: Mapping[str, float | None]
+    value: bytes
+    cost_usd_nano: int
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What the cache holds of one kind: entries, bytes, how often they were asked for again, what that saved."""
@@ -77,7 +85,7 @@ class Store:
     ) -> None:
         self.path = path
         self.limits = limits or Limits()
-        self._clock_ns = clock_ns
+        self.clock_ns = clock_ns
         self._lock = threading.Lock()
         self._touched: dict[int, int] = {}
         self._closed = False
@@ -106,7 +114,7 @@ class Store:
     def find(self, keys: Sequence[str]) -> list[Row]:
         """What stands under these keys, in their order, without what is past its time."""
         sql = schema.FIND_ONE if len(keys) == 1 else schema.FIND_TWO if len(keys) == 2 else schema.find(len(keys))
-        values = (*keys, self._clock_ns())
+        values = (*keys, self.clock_ns())
         with self._lock:
             try:
                 found = self._usable().execute(sql, values).fetchall()
@@ -133,32 +141,29 @@ class Store:
 
         What alone is larger than the bound is not kept: it would drive out everything else.
         """
-        now = self._clock_ns()
+        self.put_all([Item(keys, value, cost_usd_nano)], label)
+
+    def put_all(self, items: Sequence[Item], label: Label) -> None:
+        """`put` for several at once."""
+        now = self.clock_ns()
+        with self._writing() as db:
+            db.execute(schema.DROP_EXPIRED, (now,))
+            self._write_touches(db)
+            for item in items:
+                self._add(db, item, label, now)
+            self._make_room(db)
+
+    def _add(self, db: sqlite3.Connection, item: Item, label: Label, now: int) -> None:
+        keys, value, cost = item
         size = len(value) + sum(map(len, keys)) + sum(len(s.document) + len(s.chunk) for s in label.sources)
         if size > self.limits.bytes:
             return
-        with self._writing() as db:
-            _drop_keys(db, list(keys))
-            db.execute(schema.DROP_EXPIRED, (now,))
-            self._write_touches(db)
-            entry = db.execute(
-                schema.ADD,
-                (
-                    label.kind,
-                    label.tenant,
-                    label.skill,
-                    label.skill_version,
-                    label.model,
-                    value,
-                    cost_usd_nano,
-                    size,
-                    now,
-                ),
-            ).lastrowid
-            db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
-            if label.sources:
-                db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
-            self._make_room(db)
+        _drop_keys(db, list(keys))
+        whose = (label.kind, label.tenant, label.skill, label.skill_version, label.model)
+        entry = db.execute(schema.ADD, (*whose, value, cost, size, now)).lastrowid
+        db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
+        if label.sources:
+            db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
 
     def drop(self, keys: Sequence[str]) -> None:
         """Forget what stands under these keys."""
@@ -169,7 +174,7 @@ class Store:
 
     def invalidate(self, which: Which) -> int:
         """Forget the entries that fit; returns how many. Raises `Mistake` where nothing is said of them."""
-        conditions, values = _conditions(which, self._clock_ns())
+        conditions, values = _conditions(which, self.clock_ns())
         if not conditions:
             raise Mistake(
                 "say what to forget: a kind, tenant, skill, model, document, chunk or age; or clear the cache"

@@ -1,5 +1,5 @@
-"""The command line: agentbudget run | demo | resume | statement | index | models | prices | ledger | cache | budget |
-eval.
+"""The command line: agentbudget run | demo | resume | statement | index | memory | models | prices | ledger | cache |
+budget | eval.
 
 Heavy parts load inside the commands that need them, so that ``--help`` answers at once.
 """
@@ -18,6 +18,7 @@ from agentbudget.cli.cache import cache
 from agentbudget.cli.evals import evaluate
 from agentbudget.cli.index import index
 from agentbudget.cli.ledger import ledger
+from agentbudget.cli.memory import memory
 from agentbudget.cli.models import models
 from agentbudget.cli.prices import prices
 from agentbudget.cli.runs import demo, resume, run, statement
@@ -37,7 +38,7 @@ def cli() -> None:
     """Run agents within a budget, and see where every token went."""
 
 
-for command in (run, demo, resume, statement, index, evaluate, models, prices, ledger, cache, budget):
+for command in (run, demo, resume, statement, index, memory, evaluate, models, prices, ledger, cache, budget):
     cli.add_command(command)
 
 

@@ -241,7 +241,14 @@ def _because(entry: Entry) -> str:
             return f"presumed: {detail.get('error') or detail.get('reason') or 'outcome unknown'}"
         case _:
             said = (detail.get(word) for word in ("error", "reason", "because"))
-            return str(next(filter(None, said), detail.get("meta", {}).get("model", "")))
+            return str(next(filter(None, said), _of_meta(detail.get("meta", {}))))
+
+
+def _of_meta(meta: Mapping[str, Any]) -> str:
+    """What a hold is for: the model, and the class of what it is sent where that is narrower than usual."""
+    data_class = meta.get("data_class", "internal")
+    shown = "" if data_class in ("public", "internal") else str(data_class)
+    return " · ".join(filter(None, (str(meta.get("model", "")), shown)))
 
 
 def _given(detail: Mapping[str, Any]) -> list[tuple[str, int]]:

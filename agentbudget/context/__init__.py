@@ -11,7 +11,8 @@ from agentbudget.context.index import Found, Index
 from agentbudget.context.load import Scan, Skipped, scan
 from agentbudget.context.metadata import Labels
 from agentbudget.context.opening import make_embedder, open_index
-from agentbudget.context.pack import Passage
+from agentbudget.context.pack import LeftOut, More
+from agentbudget.context.passages import Passage
 from agentbudget.context.report import IndexPlan, IndexReport, Progress, Work
 from agentbudget.context.retrieve import Retrieved, retrieve
 from agentbudget.context.store import Hit
@@ -30,6 +31,8 @@ __all__ = [
     "IndexPlan",
     "IndexReport",
     "Labels",
+    "LeftOut",
+    "More",
     "OpenAIEmbedder",
     "Passage",
     "Pay",

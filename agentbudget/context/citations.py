@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from agentbudget.context.passages import Passage
 from agentbudget.context.retrieve import Retrieved
+from agentbudget.context.sentences import Span
 
 _MARK: Final = re.compile(r"\[\^?(\d{1,4}(?:\s*[,;–-]\s*\d{1,4})*)\]")
 _CODE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
@@ -16,7 +18,10 @@ _LONGEST_RANGE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A passage that an answer names: characters ``start`` to ``end`` of the text of ``source``."""
+    """A passage that an answer names: characters ``start`` to ``end`` of the text of ``source``.
+
+    ``spans`` are the characters that the model was shown, within those.
+    """
 
     number: int
     source: str
@@ -24,6 +29,7 @@ class Citation:
     start: int
     end: int
     chunk_id: str
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +49,21 @@ def cite(answer: str, retrieved: Retrieved) -> Cited:
     """The passages that the marks of `answer` mean: ``[1]``, ``[1, 3]`` and ``[1-3]``, but not in code."""
     passages = {passage.number: passage for passage in retrieved.passages}
     numbers = list(dict.fromkeys(_numbers(_CODE.sub(" ", answer))))
-    citations = tuple(
-        Citation(
-            number=number,
-            source=passages[number].chunk.source,
-            heading_path=passages[number].chunk.heading_path,
-            start=passages[number].chunk.start,
-            end=passages[number].chunk.end,
-            chunk_id=passages[number].chunk.id,
-        )
-        for number in numbers
-        if number in passages
-    )
+    citations = tuple(_citation(passages[number]) for number in numbers if number in passages)
     return Cited(citations, tuple(number for number in numbers if number not in passages))
+
+
+def _citation(passage: Passage) -> Citation:
+    chunk, spans = passage.chunk, passage.spans or ((passage.chunk.start, passage.chunk.end),)
+    return Citation(
+        number=passage.number,
+        source=chunk.source,
+        heading_path=chunk.heading_path,
+        start=spans[0][0],
+        end=spans[-1][1],
+        chunk_id=chunk.id,
+        spans=spans,
+    )
 
 
 def _numbers(text: str) -> Iterator[int]:

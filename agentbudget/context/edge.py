@@ -71,6 +71,16 @@ class EdgeStore:
         """The folder that was asked for."""
         return self._location
 
+    @property
+    def destination(self) -> None:
+        """Nowhere: this engine is on this machine."""
+        return None
+
+    @property
+    def exclusive(self) -> bool:
+        """True: its lock keeps others out."""
+        return True
+
     def header(self) -> Header | None:
         """See `Store.header`."""
         if not self._header_path.exists():

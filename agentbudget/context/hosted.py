@@ -18,6 +18,7 @@ from agentbudget.models.base import Meter, Price
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, key_from, timeouts
 from agentbudget.models.tokens import text_tokens
 from agentbudget.prices import price_of
+from agentbudget.privacy import Destination
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ class HostedEmbedder(Protocol):
     """An `Embedder` that costs money by the token, and works only for whoever pays."""
 
     @property
+    def name(self) -> str:
+        """As prices and rules name it: ``"openai:text-embedding-3-small"``."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where it is asked."""
+        ...
+
+    @property
     def price(self) -> Price:
         """What a token costs."""
         ...
@@ -62,6 +73,14 @@ class HostedEmbedder(Protocol):
 def paid_for(embedder: Embedder, pay: Pay | None) -> Embedder:
     """`embedder` as it may be used by somebody who pays with `pay`: one on this machine is paid for by its seconds."""
     return embedder.paid_by(pay) if pay is not None and isinstance(embedder, HostedEmbedder) else embedder
+
+
+def destination_of(embedder: Embedder) -> Destination | None:
+    """Where texts go to be embedded: whatever has an address is elsewhere. None if they stay in this process."""
+    address = getattr(embedder, "address", None)
+    if not isinstance(address, str):
+        return None
+    return Destination.at(str(getattr(embedder, "name", address)), address)
 
 
 class OpenAIEmbedder:

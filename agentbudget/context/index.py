@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from typing import ParamSpec, Protocol, Self, TypeVar
 
 from agentbudget.context.embed import Embedder
 from agentbudget.context.header import Header
-from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
+from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
 from agentbudget.context.metadata import Labels, Where, asked
 from agentbudget.context.report import IndexPlan, IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
@@ -22,6 +24,7 @@ from agentbudget.context.update import Rebuild, Stopped, Update
 from agentbudget.errors import DocumentsError, IndexFault, Mistake
 from agentbudget.models import machine_price
 from agentbudget.models.base import Price
+from agentbudget.privacy import Destination, Privacy
 from agentbudget.settings import Settings
 
 P = ParamSpec("P")
@@ -42,6 +45,11 @@ class Index(Protocol):
     @property
     def location(self) -> str:
         """Where it is kept, for messages and spans; never with a key."""
+        ...
+
+    @property
+    def goes_to(self) -> tuple[Destination, ...]:
+        """Where passages and questions go outside this process: to a hosted embedder, to a server that keeps them."""
         ...
 
     async def update(
@@ -98,6 +106,11 @@ class Index(Protocol):
         """Chunks in the index."""
         ...
 
+    async def version(self) -> str | None:
+        """A hash that changes with all that a search may find; None while that is not settled: before the first update,
+        and while one is under way."""
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` by the embedding model: close to other models' counts, but not theirs."""
         ...
@@ -138,22 +151,37 @@ async def _stoppable(act: Callable[[Event], T]) -> T:
 class DocumentIndex:
     """The one `Index`: everything but the engine, which is its `Store`."""
 
-    def __init__(self, store: Store, embedder: Embedder, *, tenant: str, metadata: Labels | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        *,
+        tenant: str,
+        metadata: Labels | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
         self._store = store
         self._embedder = embedder
         self._tenant = tenant
         self._labels = metadata
+        self._privacy = privacy or Privacy()
         self._words = Words()
         self._engine = Lock()
         self._updating = Lock()
         self._ready = False
         self._header: Header | None = None
+        self._version: str | None = None
         self._closed = False
 
     @property
     def location(self) -> str:
         """Where it is kept."""
         return self._store.location
+
+    @property
+    def goes_to(self) -> tuple[Destination, ...]:
+        """See `Index.goes_to`."""
+        return tuple(filter(None, (destination_of(self._embedder), self._store.destination)))
 
     async def update(
         self,
@@ -171,6 +199,7 @@ class DocumentIndex:
 
         def act(stop: Event) -> IndexReport:
             with self._updating:
+                self._version = None
                 report = self._work(embedder, metadata, stop, progress, machine, processes).run(folder, rebuild=rebuild)
                 self._learn()
             return report
@@ -213,6 +242,10 @@ class DocumentIndex:
         """See `Index.count`."""
         return await asyncio.to_thread(self._alone, self._store.count)
 
+    async def version(self) -> str | None:
+        """See `Index.version`."""
+        return self._version or await asyncio.to_thread(self._read_version)
+
     def count_tokens(self, text: str) -> int:
         """See `Index.count_tokens`."""
         return self._embedder.count_tokens(text)
@@ -248,6 +281,7 @@ class DocumentIndex:
             alone=self._alone,
             stop=stop,
             labels=self._labels if metadata is None else metadata,
+            privacy=self._privacy,
             progress=progress,
             machine=machine or machine_price(Settings.from_env()),
             processes=processes,
@@ -257,6 +291,16 @@ class DocumentIndex:
         """Note what the index holds now: how its files were when it was made."""
         stored = self._alone(self._store.header)
         self._header = None if stored is None else Header.load(stored, self.location)
+
+    def _read_version(self) -> str | None:
+        stored = self._alone(self._store.header)
+        if stored is None or not Header.load(stored, self.location).whole:
+            return None
+        told = json.dumps(stored, sort_keys=True).encode(errors="surrogatepass")
+        version = hashlib.blake2b(told, digest_size=16).hexdigest()
+        if self._store.exclusive and not self._updating.locked():
+            self._version = version
+        return version
 
     def _search(self, question: str, limit: int, where: Where | None, embedder: Embedder) -> Found:
         self._prepare(embedder)

@@ -1,156 +1,199 @@
-"""Put the best chunks into a token allowance, counted exactly, headers included."""
+"""Put the sentences worth most into a token allowance, counted exactly, headers included."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import Final
 
-from agentbudget.context import sentences
+from agentbudget.context.choose import Candidate, Purchase, candidates, purchases
 from agentbudget.context.chunk import Chunk
+from agentbudget.context.passages import BETWEEN, Kept, Passage, lay_out, shown
 from agentbudget.context.store import Hit
 
 CountTokens = Callable[[str], int]
 
-_BETWEEN: Final = "\n\n"
-_WORTHWHILE: Final = 24
-"""Tokens left below which no chunk is cut: its header alone would take half of them."""
+MORE_TOKENS: Final = 100
+"""How far ahead `More` looks."""
+
+WORTHLESS: Final = 0.002
+"""A sentence that is less likely than this to hold the answer is not worth its tokens, even where there is room."""
+
+_SPARE: Final = 1.5
+"""Sentences are ordered up to so many times the allowance: estimates of their tokens may be high."""
+
+_LOOK_AHEAD: Final = 12
+_TRIES: Final = 4
+"""What is left of an allowance is offered to so many later sentences, of which so many are counted."""
+
+_LEAST_START: Final = 0.25
+"""Where the best sentence does not fit, one at least so likely may stand in for it; less would be a scrap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """A chunk as it was given to the model. ``text`` is all of it, or its best sentences with ``…`` where some left."""
+class LeftOut:
+    """A chunk that was found, of which ``sentences`` were not packed, and the chance that the answer is in those."""
 
-    number: int
     chunk: Chunk
-    text: str
-    score: float
+    sentences: int
+    chance: float
 
-    @property
-    def whole(self) -> bool:
-        """Whether nothing of the chunk was left out."""
-        return self.text == self.chunk.text
 
-    def __str__(self) -> str:
-        return f"[{self.number}] {self.chunk.title}\n{self.text}"
+@dataclass(frozen=True, slots=True)
+class More:
+    """What about the next 100 tokens would bring: the ``gain`` in the chance to have the answer, and the text."""
+
+    tokens: int
+    gain: float
+    preview: str
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Passages that fit, the text made of them and its exact tokens; ``left_out`` candidates did not fit."""
+    """Passages that fit, the text made of them and its exact tokens.
+
+    ``chance`` is the estimated probability that they hold the answer; ``left_out`` the rest, likeliest first; ``more``
+    what comes next, None if there is nothing of worth. ``least_tokens`` is what the smallest start would have taken if
+    nothing fits, else None.
+    """
 
     passages: tuple[Passage, ...]
     text: str
     tokens: int
-    left_out: int
+    chance: float
+    left_out: tuple[LeftOut, ...]
+    more: More | None
+    least_tokens: int | None = None
 
 
 def pack(question: str, hits: Sequence[Hit], *, tokens: int, count_tokens: CountTokens) -> Packed:
-    """The best of `hits` (best first) within `tokens`. A chunk that does not fit gives its best sentences."""
-    packer = _Packer(question, tokens, count_tokens)
-    candidates = _distinct(hits)
-    for hit in candidates:
-        packer.offer(hit)
-    return Packed(tuple(packer.passages), packer.text, packer.used, len(candidates) - len(packer.passages))
+    """The sentences of `hits` (best first) that are worth most within `tokens`."""
+    return pack_candidates(candidates(question, hits), tokens=tokens, count_tokens=count_tokens)
 
 
-def _distinct(hits: Sequence[Hit]) -> list[Hit]:
-    """Without chunks that say the same under other headings."""
-    by_text: dict[str, Hit] = {}
-    for hit in hits:
-        by_text.setdefault(" ".join(hit.chunk.text.split()).casefold(), hit)
-    return list(by_text.values())
-
-
-class _Packer:
-    def __init__(self, question: str, tokens: int, count_tokens: CountTokens) -> None:
-        self._question = question
-        self._allowance = tokens
-        self._count = count_tokens
-        self._cut_one = False
-        self.passages: list[Passage] = []
-        self.text = ""
-        self.used = 0
-
-    def offer(self, hit: Hit) -> None:
-        """Take the chunk, or once the best sentences of one that does not fit: more would be scraps out of context."""
-        if self._take(hit, hit.chunk.text) or self._cut_one or self._allowance - self.used < _WORTHWHILE:
-            return
-        best = self._best_sentences(hit)
-        self._cut_one = bool(best) and self._take(hit, best)
-
-    def _take(self, hit: Hit, text: str) -> bool:
-        passage = Passage(len(self.passages) + 1, hit.chunk, text, hit.score)
-        longer, tokens = self._with(passage)
-        if tokens > self._allowance:
-            return False
-        self.passages.append(passage)
-        self.text, self.used = longer, tokens
-        return True
-
-    def _with(self, passage: Passage) -> tuple[str, int]:
-        # Counted as one text: tokens may join across the seam, so that a sum of parts would be wrong.
-        longer = f"{self.text}{_BETWEEN}{passage}" if self.text else str(passage)
-        return longer, self._count(longer)
-
-    def _best_sentences(self, hit: Hit) -> str:
-        """Sentences added by relevance while they fit, given in their own order."""
-        text = hit.chunk.text
-        spans = list(sentences.sentences(text))
-        chosen: list[int] = []
-        for number in _by_relevance(self._question, [text[start:end] for start, end in spans]):
-            attempt = sorted([*chosen, number])
-            passage = Passage(len(self.passages) + 1, hit.chunk, _joined(text, spans, attempt), hit.score)
-            if self._with(passage)[1] <= self._allowance:
-                chosen = attempt
-        return _joined(text, spans, chosen) if chosen else ""
-
-
-def _joined(text: str, spans: list[sentences.Span], chosen: list[int]) -> str:
-    """The chosen sentences with what stands between them; an ellipsis where some are left out."""
-    parts: list[str] = []
-    for place, number in enumerate(chosen):
-        start, end = spans[number]
-        if place:
-            between = text[spans[number - 1][1] : start]
-            gap = "\n…\n" if "\n" in between else " … "
-            parts.append(between if chosen[place - 1] == number - 1 else gap)
-        parts.append(text[start:end])
-    return "".join(parts)
-
-
-# --- which sentence answers: by the question's words, rarer ones counting more --------------------------------------
-
-_WORD: Final = re.compile(r"\w+")
-_FUNCTION_WORDS: Final = frozenset(
-    (
-        "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had",
-        "has", "have", "how", "i", "if", "in", "is", "it", "its", "me", "my", "not", "of", "on", "or", "that", "the",
-        "their", "there", "they", "this", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom",
-        "why", "will", "with", "you", "your",
+def pack_candidates(
+    found: Sequence[Candidate], *, tokens: int, count_tokens: CountTokens, least_chance: float = WORTHLESS
+) -> Packed:
+    """The sentences of `found` that are worth most within `tokens`; none that is less likely than `least_chance`."""
+    offered = _up_to(purchases(found), (tokens + MORE_TOKENS) * _SPARE, least_chance)
+    counter = _Counter(found, count_tokens)
+    bought, rest = _fit(offered, tokens, counter)
+    passages, text = counter.laid_out(bought)
+    return Packed(
+        passages=tuple(
+            replace(each, tokens=count_tokens(f"{BETWEEN if n else ''}{each}")) for n, each in enumerate(passages)
+        ),
+        text=text,
+        tokens=count_tokens(text) if passages else 0,
+        chance=_any(each.chance for each in bought),
+        left_out=_left_out(found, bought),
+        more=_more(found, bought, rest, counter),
+        least_tokens=counter(offered[:1]) if offered and not bought else None,
     )
-)  # fmt: skip
 
 
-def _by_relevance(question: str, candidates: list[str]) -> Iterator[int]:
-    """Numbers of the candidates that share a word with the question, best first."""
-    wanted = set(_stems(question))
-    words = [Counter(_stems(text)) for text in candidates]
-    spread = Counter(stem for counts in words for stem in counts)
-    scores = [_score(counts, wanted, spread, len(candidates)) for counts in words]
-    ranked = sorted(range(len(candidates)), key=lambda number: (-scores[number], number))
-    return (number for number in ranked if scores[number] > 0)
+def _up_to(offers: Iterable[Purchase], tokens: float, least_chance: float) -> list[Purchase]:
+    taken: list[Purchase] = []
+    total = 0.0
+    for offer in offers:
+        if taken and (total > tokens or offer.chance < least_chance):
+            break
+        taken.append(offer)
+        total += offer.tokens
+    return taken
 
 
-def _score(counts: Counter[str], wanted: set[str], spread: Counter[str], total: int) -> float:
-    """Shared words by rarity among the candidates, damped by the sentence's length."""
-    shared = sum(math.log(1 + total / spread[stem]) for stem in wanted if stem in counts)
-    return shared / math.log(8 + counts.total())
+class _Counter:
+    """Counts what is bought as one text: tokens may join across a seam, so that a sum of parts would be wrong."""
+
+    def __init__(self, found: Sequence[Candidate], count_tokens: CountTokens) -> None:
+        self._found = found
+        self._count = count_tokens
+
+    def __call__(self, bought: Sequence[Purchase]) -> int:
+        return self._count(self.laid_out(bought)[1]) if bought else 0
+
+    def laid_out(self, bought: Sequence[Purchase]) -> tuple[tuple[Passage, ...], str]:
+        """Passages in the reader's order, and their text."""
+        passages = lay_out(_for_reader(self._found, bought))
+        return passages, shown(passages)
 
 
-def _stems(text: str) -> Iterator[str]:
-    """Words cut to their first six letters, enough to meet a plural or a past tense; function words are dropped."""
-    return (word[:6] for word in _WORD.findall(text.casefold()) if word not in _FUNCTION_WORDS)
+def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[list[Purchase], list[Purchase]]:
+    """As many as fit from the front, then what else fits into the rest; and those that do not."""
+    number, used = _longest(offered, allowance, counter)
+    bought, rest = list(offered[:number]), list(offered[number:])
+    estimated = sum(each.tokens for each in bought)
+    scale = used / estimated if estimated else 1.0
+    least = 0.0 if bought else offered[0].chance * _LEAST_START if offered else 0.0
+    small = (each for each in rest[:_LOOK_AHEAD] if each.chance >= least and each.tokens * scale <= allowance - used)
+    for offer in islice(small, _TRIES):
+        longer = counter([*bought, offer])
+        if longer <= allowance:
+            bought.append(offer)
+            used = longer
+    return bought, [offer for offer in rest if offer not in bought]
+
+
+def _longest(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[int, int]:
+    """How many from the front fit, and their tokens: guessed from the estimates, put right by each count."""
+    sums = [0.0, *accumulate(each.tokens for each in offered)]
+    fits, used, too_many = 0, 0, len(offered) + 1
+    scale = 1.0
+    while too_many - fits > 1:
+        guess = max(n for n, total in enumerate(sums) if n == 0 or total * scale <= allowance)
+        number = min(max(guess, fits + 1), too_many - 1)
+        counted = counter(offered[:number])
+        scale = counted / sums[number]
+        if counted <= allowance:
+            fits, used = number, counted
+        else:
+            too_many = number
+    return fits, used
+
+
+def _for_reader(found: Sequence[Candidate], bought: Sequence[Purchase]) -> list[Kept]:
+    """The likeliest document first; the parts of one document together, in its own order."""
+    by_candidate: dict[int, list[Purchase]] = {}
+    for each in bought:
+        by_candidate.setdefault(each.candidate, []).append(each)
+    kept = [_kept(found[number], parts) for number, parts in by_candidate.items()]
+    best: dict[str, float] = {}
+    for keep in kept:
+        best[keep.chunk.source] = max(keep.chance, best.get(keep.chunk.source, 0.0))
+    return sorted(kept, key=lambda keep: (-best[keep.chunk.source], keep.chunk.source, keep.chunk.start))
+
+
+def _kept(candidate: Candidate, parts: Sequence[Purchase]) -> Kept:
+    numbers = sorted({number for part in parts for number in part.sentences})
+    spans = tuple((each.start, each.end) for each in (candidate.reading.sentences[number] for number in numbers))
+    return Kept(candidate.chunk, candidate.hit.score, spans, _any(part.chance for part in parts))
+
+
+def _left_out(found: Sequence[Candidate], bought: Sequence[Purchase]) -> tuple[LeftOut, ...]:
+    packed = {(each.candidate, number) for each in bought for number in each.sentences}
+    left: list[LeftOut] = []
+    for number, candidate in enumerate(found):
+        missing = [worth for n, worth in enumerate(candidate.chances) if (number, n) not in packed]
+        if missing:
+            left.append(LeftOut(candidate.chunk, len(missing), _any(missing)))
+    return tuple(sorted(left, key=lambda each: -each.chance))
+
+
+def _more(
+    found: Sequence[Candidate], bought: Sequence[Purchase], rest: Sequence[Purchase], counter: _Counter
+) -> More | None:
+    sums = accumulate(offer.tokens for offer in rest)
+    coming = [offer for offer, total in zip(rest, sums, strict=True) if total <= MORE_TOKENS] or list(islice(rest, 1))
+    if not coming:
+        return None
+    gain = _any(each.chance for each in (*bought, *coming)) - _any(each.chance for each in bought)
+    text = counter.laid_out(coming)[1]
+    return More(counter(coming), gain, text)
+
+
+def _any(chances: Iterable[float]) -> float:
+    """The chance that the answer is among them: mostly it stands in one sentence, so that chances add up."""
+    return min(1.0, math.fsum(chances))

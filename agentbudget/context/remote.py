@@ -27,6 +27,7 @@ from agentbudget.context.store import (
     placed,
 )
 from agentbudget.errors import IndexFault, IndexMismatch
+from agentbudget.privacy import Destination
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -59,6 +60,17 @@ class RemoteStore:
     def location(self) -> str:
         """The server's address and the collection."""
         return f"{self._location}/collections/{self._collection}"
+
+    @property
+    def destination(self) -> Destination | None:
+        """The server, by its address; None for the client's own engine, in memory."""
+        served = self._location.startswith(("http://", "https://"))
+        return Destination.at(self._location, self._location) if served else None
+
+    @property
+    def exclusive(self) -> bool:
+        """False: any host may update it."""
+        return False
 
     def header(self) -> Header | None:
         """See `Store.header`."""

@@ -1,33 +1,50 @@
-"""From a question to the passages that answer it, within a token allowance."""
+"""From a question to the context that is worth most within a token allowance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agentbudget.context.choose import Candidate, candidates
+from agentbudget.context.chunk import Chunk
+from agentbudget.context.classify import label_of
+from agentbudget.context.hops import BRANCHES, DOUBT, ENDS, MOST_HOPS, follow_up, less_likely, merged
 from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
-from agentbudget.context.pack import Passage, pack
+from agentbudget.context.pack import WORTHLESS, LeftOut, More, pack_candidates
+from agentbudget.context.passages import Passage
 from agentbudget.errors import Mistake
+from agentbudget.privacy import Label, Privacy
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
     """What was found for a question. ``str()`` is ``text``, ready for a prompt: each passage under its ``[n]`` mark.
 
-    ``tokens`` is exact by the counter that was given; ``left_out`` candidates did not fit; ``compute_ns`` is the wall
-    time of embedding the question and searching.
+    ``tokens`` is exact by the counter that was given. ``chance`` estimates how likely the answer is inside;
+    ``left_out`` says what is not, the likeliest first, and ``more`` what about 100 tokens more would bring.
+    ``compute_ns`` is the wall time of embedding the question, searching and packing.
     """
 
     question: str
     passages: tuple[Passage, ...]
     text: str
     tokens: int
-    left_out: int
     compute_ns: int
+    chance: float = 0.0
+    left_out: tuple[LeftOut, ...] = ()
+    more: More | None = None
 
     def __str__(self) -> str:
         return self.text
+
+    def label(self, privacy: Privacy) -> Label:
+        """The narrowest class of the passages, by these rules and by what the index knows, and whence it comes."""
+        label = Label()
+        for passage in self.passages:
+            label = label.joined(label_of(passage.chunk, privacy))
+        return label
 
 
 async def retrieve(
@@ -36,24 +53,88 @@ async def retrieve(
     *,
     tokens: int,
     count_tokens: Callable[[str], int] | None = None,
+    hops: int = 1,
     limit: int = 24,
+    where: Mapping[str, str | Sequence[str]] | None = None,
     pay: Pay | None = None,
 ) -> Retrieved:
-    """The best passages for `question` within `tokens`, as `count_tokens` counts: the model's that will read them.
+    """The sentences worth most for `question` within `tokens`, as `count_tokens` counts: the model's that reads them.
 
-    None counts with the embedding model, which is near but not exact for another. At most `limit` candidates are
-    considered; ``pay`` pays for a hosted embedding model. Nothing found is no error: ``passages`` is then empty. Raises
-    `Mistake` for an empty question or an allowance that not one sentence fits, `DocumentsError` for an empty index.
+    None counts with the embedding model, which is near but not exact for another. ``hops`` above 1 searches again for
+    what the best chunks leave open (who is the mother of the director of …): up to three more searches a hop. At most
+    `limit` chunks of a search are considered, of files whose metadata `where` matches; ``pay`` pays for a hosted
+    embedding model. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
+    allowance that not one good sentence fits, `DocumentsError` for an empty index.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")
-    count = count_tokens or index.count_tokens
-    found = await index.search(question, limit=limit, pay=pay)
-    packed = pack(question, found.hits, tokens=tokens, count_tokens=count)
-    if found.hits and not packed.passages:
-        first = Passage(1, found.hits[0].chunk, found.hits[0].chunk.text, found.hits[0].score)
-        raise Mistake(
-            f"an allowance of {tokens} tokens holds not one sentence of what was found; the best chunk, "
-            f"{first.chunk.title}, takes {count(str(first))}: give retrieve() at least that"
-        )
-    return Retrieved(question, packed.passages, packed.text, packed.tokens, packed.left_out, found.compute_ns)
+    if isinstance(hops, bool) or not isinstance(hops, int) or not 1 <= hops <= MOST_HOPS:
+        raise Mistake(f"hops must be between 1 and {MOST_HOPS}, not {hops!r}")
+    search = _Search(index, limit, where, pay)
+    found = await search.found(question, hops)
+    started = time.perf_counter_ns()
+    packed = pack_candidates(
+        found,
+        tokens=tokens,
+        count_tokens=count_tokens or index.count_tokens,
+        least_chance=WORTHLESS if hops == 1 else 0.0,
+    )
+    if packed.least_tokens is not None:
+        raise _too_small(tokens, found[0].chunk, packed.least_tokens)
+    return Retrieved(
+        question,
+        packed.passages,
+        packed.text,
+        packed.tokens,
+        search.compute_ns + time.perf_counter_ns() - started,
+        packed.chance,
+        packed.left_out,
+        packed.more,
+    )
+
+
+@dataclass(slots=True)
+class _Search:
+    """Searches, and the wall time that they took: reading what was found included."""
+
+    index: Index
+    limit: int
+    where: Mapping[str, str | Sequence[str]] | None
+    pay: Pay | None
+    compute_ns: int = 0
+
+    async def found(self, question: str, hops: int) -> list[Candidate]:
+        """What `question` finds, and what the open ends of that find, likelier first within each search."""
+        groups = [await self._ask(question)]
+        ends = [(question, candidate) for candidate in groups[0][:BRANCHES]]
+        for hop in range(1, hops):
+            ends = [
+                end for question, candidate in ends for end in await self._further(question, candidate, hop, groups)
+            ]
+            ends = sorted(ends, key=lambda end: -max(end[1].chances))[:BRANCHES]
+        return merged(groups) if hops > 1 else groups[0]
+
+    async def _further(
+        self, question: str, candidate: Candidate, hop: int, groups: list[list[Candidate]]
+    ) -> list[tuple[str, Candidate]]:
+        """Ask what `candidate` leaves open; the best of what that finds are the next ends."""
+        asked = follow_up(question, candidate)
+        if asked is None:
+            return []
+        found = [each for each in await self._ask(asked) if each.chunk.id != candidate.chunk.id]
+        groups.append(less_likely(found, DOUBT**hop))
+        return [(asked, each) for each in groups[-1][:ENDS] if each.chances]
+
+    async def _ask(self, question: str) -> list[Candidate]:
+        answer = await self.index.search(question, limit=self.limit, where=self.where, pay=self.pay)
+        started = time.perf_counter_ns()
+        read = candidates(question, answer.hits)
+        self.compute_ns += answer.compute_ns + time.perf_counter_ns() - started
+        return read
+
+
+def _too_small(tokens: int, best: Chunk, least_tokens: int) -> Mistake:
+    return Mistake(
+        f"an allowance of {tokens} tokens holds not one sentence of what was found; the best, under its title, takes "
+        f"{least_tokens} (from {best.title}): give retrieve() at least that"
+    )

@@ -13,6 +13,7 @@ from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where, matches
 from agentbudget.errors import IndexFault
+from agentbudget.privacy import Destination
 
 if TYPE_CHECKING:
     from qdrant_edge import Bm25
@@ -80,6 +81,16 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """Where it is, for messages."""
+        ...
+
+    @property
+    def destination(self) -> Destination | None:
+        """The server that keeps the points; None if they stay on this machine."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to it while it is open."""
         ...
 
     def header(self) -> Header | None:

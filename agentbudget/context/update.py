@@ -13,10 +13,12 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from agentbudget.context import chunk as chunking
 from agentbudget.context import store as storing
 from agentbudget.context.chunk import Chunk, Place
+from agentbudget.context.classify import classified, is_current, looked_through
 from agentbudget.context.delta import Delta, Wanted, by_source, compare, unreadable
+from agentbudget.context.document import Document
 from agentbudget.context.embed import Embedder
 from agentbudget.context.header import FileState, Header
-from agentbudget.context.hosted import HostedEmbedder
+from agentbudget.context.hosted import HostedEmbedder, destination_of
 from agentbudget.context.load import File, Scan, Skipped, nothing_readable, read, scan
 from agentbudget.context.metadata import Labels, Metadata, labelled
 from agentbudget.context.pool import embed_in_order
@@ -25,6 +27,8 @@ from agentbudget.context.store import Held, Point, Store, Words, point_id
 from agentbudget.errors import IndexMismatch
 from agentbudget.models.base import Price
 from agentbudget.money import NANO, format_usd
+from agentbudget.privacy import METADATA_KEY, Label, Privacy
+from agentbudget.privacy.classes import claimed
 from agentbudget.usage import Usage
 
 T = TypeVar("T")
@@ -60,6 +64,7 @@ class Update:
     alone: Alone
     stop: Event
     labels: Labels | None
+    privacy: Privacy
     progress: OnProgress | None
     machine: Price
     processes: int = 1
@@ -72,6 +77,7 @@ class Update:
         if header is not None and self._unchanged(header, found):
             return self._kept_all(header, found, started)
         wanted, delta = self._compared(header, found)
+        self._require_allowed(wanted)
         if header is None:
             self.alone(self.store.create, self.embedder.dim)
             header = Header(self.embedder.fingerprint, str(found.folder))
@@ -159,8 +165,23 @@ class Update:
         return (
             state is not None
             and (state.digest, state.size, state.modified_ns) == (file.digest, file.size, file.modified_ns)
-            and state.metadata == labelled(file.source, state.stated, file.modified_ns, self.labels)
+            and is_current(state.stated, self.privacy)
+            and state.metadata == self._labelled(file, state.stated)
         )
+
+    def _labelled(self, file: File, stated: Metadata) -> dict[str, str]:
+        """All that is known of a file, its data class too."""
+        known = labelled(file.source, stated, file.modified_ns, self.labels)
+        return classified(file.source, stated, known, self.privacy)
+
+    def _require_allowed(self, wanted: Wanted) -> None:
+        """Raise `DataRefused`, before anything is sent, if a file may not go where it would be embedded or kept."""
+        label = Label()
+        for source, state in wanted.files.items():
+            if state.unreadable is None:
+                label = label.joined(Label(claimed(state.metadata[METADATA_KEY]), (source,)))
+        for destination in filter(None, (destination_of(self.embedder), self.store.destination)):
+            self.privacy.require(destination, label, what="a document")
 
     def _compared(self, header: Header | None, found: Scan) -> tuple[Wanted, Delta]:
         held = {} if header is None else self.alone(self.store.held)
@@ -179,7 +200,8 @@ class Update:
             self._tell("read", done, len(found.files))
             state, places = known.get(file.source), there.get(file.source, [])
             # Fewer chunks than it had: the engine lost some.
-            if state is not None and state.digest == file.digest and len(places) == state.chunks:
+            same = state is not None and state.digest == file.digest and is_current(state.stated, self.privacy)
+            if state is not None and same and len(places) == state.chunks:
                 self._take(wanted, file, state, places)
             else:
                 self._read(wanted, file)
@@ -188,15 +210,17 @@ class Update:
 
     def _take(self, wanted: Wanted, file: File, state: FileState, places: Sequence[tuple[Place, str]]) -> None:
         """A file that is as it was: where its chunks stand is known, only what is said of it may be new."""
-        metadata = labelled(file.source, state.stated, file.modified_ns, self.labels)
+        metadata = self._labelled(file, state.stated)
         wanted.files[file.source] = replace(state, size=file.size, modified_ns=file.modified_ns, metadata=metadata)
         for place, key in places:
             wanted.places.setdefault(key, []).append(replace(place, metadata=metadata))
 
     def _read(self, wanted: Wanted, file: File) -> None:
         document = read(file)
+        if isinstance(document, Document):
+            document = looked_through(document, self.privacy)
         stated: Metadata = {} if isinstance(document, Skipped) else document.metadata
-        metadata = labelled(file.source, stated, file.modified_ns, self.labels)
+        metadata = self._labelled(file, stated)
         state = FileState(file.digest, file.size, file.modified_ns, stated, metadata)
         if isinstance(document, Skipped):
             wanted.files[file.source] = replace(state, unreadable=document.reason)

@@ -34,7 +34,9 @@ def admit_on(
             )
         usd, tokens, calls = limits
         h_usd, h_tokens, h_calls = held
-        h_usd, h_tokens, h_calls = h_usd + m_usd, h_tokens + m_tokens, h_calls + m_calls
+        h_usd += m_usd
+        h_tokens += m_tokens
+        h_calls += m_calls
         if (
             (usd is not None and h_usd + posted[0] > usd)
             or (tokens is not None and h_tokens + posted[1] > tokens)
@@ -43,7 +45,7 @@ def admit_on(
             require_room(name, more, limit=limits, used=plus(held, posted))
         for limit in windows:
             _admit_in_window(tx, name, limit, more, now_ns, reserved_ns)
-        if h_usd > MAX or h_tokens > MAX or h_calls > MAX:
+        if h_usd + h_tokens + h_calls > MAX:
             shift(held, more)
         accounts.append(new_tuple(Account, (name, parent, limits, windows, posted, (h_usd, h_tokens, h_calls), None)))
     return accounts
@@ -55,15 +57,22 @@ def weigh(tx: Transaction, names: Sequence[str], held: Units, posted: Units, cre
     Raises `InvalidAmount` if a balance is more than any store can hold.
     """
     h_usd, h_tokens, h_calls = held
+    p_usd, p_tokens, p_calls = posted
+    weighed: list[Account] = []
     for name in names:
         _, parent, limits, windows, was_posted, was_held, frozen = tx.account(name) or required(tx, name)
-        now_held = (was_held[0] + h_usd, was_held[1] + h_tokens, was_held[2] + h_calls)
-        if now_held[0] > MAX or now_held[1] > MAX or now_held[2] > MAX:
+        usd, tokens, calls = was_held
+        now_held = usd, tokens, calls = usd + h_usd, tokens + h_tokens, calls + h_calls
+        if usd + tokens + calls > MAX:  # then one of them may be: `shift` tells
             shift(was_held, held)
-        now_posted = was_posted if posted is NOTHING else shift(was_posted, posted)
-        tx.put_account(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
+        usd, tokens, calls = was_posted
+        now_posted = usd, tokens, calls = usd + p_usd, tokens + p_tokens, calls + p_calls
+        if usd + tokens + calls > MAX:
+            shift(was_posted, posted)
+        weighed.append(new_tuple(Account, (name, parent, limits, windows, now_posted, now_held, frozen)))
         for window, _ in windows:
             tx.shift(name, window.text, window.start(created_ns), held, posted)
+    tx.put_balances(weighed)
 
 
 def weigh_within(tx: Transaction, above: HoldRecord, held: Units, posted: Units, opened: int = 0) -> None:

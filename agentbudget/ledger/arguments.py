@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-from agentbudget.errors import InvalidAmount, InvalidArgument
+from agentbudget.errors import InvalidArgument
+from agentbudget.ledger.records import units
 from agentbudget.ledger.store import check_text
 from agentbudget.money import Amount
 
@@ -46,9 +47,8 @@ def check_detail(argument: str, value: object) -> None:
 
 
 def check_amount(value: object) -> None:
-    """Raise `InvalidAmount` unless `value` is an amount: a bare number does not say of what."""
-    if not isinstance(value, Amount):
-        raise InvalidAmount(f"{value!r} is no Amount: write Amount.of(usd='0.02', tokens=1000)", value=value)
+    """Raise `InvalidAmount` unless `value` is an amount."""
+    units(cast(Amount, value))
 
 
 def check_seconds(argument: str, value: object) -> None:

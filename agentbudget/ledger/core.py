@@ -311,19 +311,18 @@ class Ledger:
         `Hold.record`. Raises `BudgetExceeded` if it does not fit, `AccountFrozen`, `HoldConflict` if the id means
         something else, `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
         """
-        if bool(accounts) == (within is not None):
+        if (within is None) == (not accounts):
             raise InvalidArgument(
                 "a hold weighs either on accounts or within another hold: give one of the two",
                 argument="accounts",
                 value=accounts,
             )
         check_text("hold_id", hold_id)
-        check_amount(amount)
+        more = units(amount)
         if tag:
             check_text("tag", tag)
         if meta is not None:
             check_detail("meta", meta)
-        more = (amount.usd_nano, amount.tokens, amount.calls)
         lineage: tuple[str, ...] = ()
         held: Sequence[Account] = ()
         above: HoldRecord | None = None
@@ -349,8 +348,8 @@ class Ledger:
             if leased:
                 tx.put_lease(self.owner, now + self._lease_ns)
             if above is None:
+                tx.put_balances(held)
                 for account in held:
-                    tx.put_account(account)
                     for window, _ in account[3]:
                         tx.shift(account[0], window.text, window.start(now), more, NOTHING)
             else:
@@ -496,18 +495,16 @@ class Ledger:
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
         `HoldClosed`.
         """
-        check_amount(cost)
+        own = units(cost)
+        said = EMPTY if detail is None else _said(detail)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
+            now = self._clock() if self._clock is not None else tx.now_ns()
             if record.state == "open":
-                return lives.close(
-                    tx, record, "settled", units(cost), at_ns=self._now(tx), presumed=presumed, detail=_said(detail)
-                )
+                return lives.close(tx, record, "settled", own, at_ns=now, detail=said, presumed=presumed)
             repeat = record.settled == cost + record.spent
             if record.presumed and not (presumed and repeat):
-                return lives.correct(
-                    tx, record, units(cost), at_ns=self._now(tx), presumed=presumed, detail=_said(detail)
-                )
+                return lives.correct(tx, record, own, at_ns=now, detail=said, presumed=presumed)
             if repeat:
                 return record
             raise HoldClosed(
@@ -628,7 +625,7 @@ class Ledger:
 
         if accounts:
             check_accounts(accounts)
-        check_amount(block)
+        first = units(block)
         check_text("name", name, most=100)
         check_seconds("renew_s", renew_s)
         if tend_s is not None:
@@ -639,8 +636,8 @@ class Ledger:
                 argument="block",
                 value=block,
             )
-        cap = limits(most) if most is not None else _times(units(block), 64)
-        terms = Terms(units(block), cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
+        cap = limits(most) if most is not None else _times(first, 64)
+        terms = Terms(first, cap, renew_ns=int(renew_s * NS), heartbeat_ns=self._lease_ns // 3)
         books = Books(lambda store: Ledger(store, clock=self._clock), None if journal is None else Path(journal))
         try:
             blocks = Blocks(self, accounts, terms, books=books, name=name, tick=self._clock or steady_ns)

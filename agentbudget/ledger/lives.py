@@ -103,17 +103,18 @@ def close(
     presumed: bool = False,
 ) -> HoldRecord:
     """The open hold as it ends: `cost` and what was spent within it are posted, the rest is free."""
-    if record.children:
+    if record[13]:  # children: what closes nearly every hold is spared the names of its fields
         record = close_within(tx, record, at_ns=at_ns)
-    spent = record.spent_units
-    total = cost if spent == NOTHING else shift(cost, spent)
+    spent = record[12]
+    total = cost if spent is NOTHING or spent == NOTHING else shift(cost, spent)
     if presumed:
         detail = {**detail, "presumed": True}
     after = closed(record, state, total, tx.next_seq(), at_ns, detail, presumed=presumed)
-    book(tx, _KINDS[state], record, minus(record.amount_units), total, at_ns=at_ns, detail=detail, opened=-1)
+    usd, tokens, calls = record[4]
+    book(tx, _KINDS[state], record, (-usd, -tokens, -calls), total, at_ns=at_ns, detail=detail, opened=-1)
     tx.put_hold(after)
-    if after.parent is not None:
-        _cover(tx, after.parent, at_ns=at_ns)
+    if record[2] is not None:
+        _cover(tx, record[2], at_ns=at_ns)
     return after
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
@@ -151,6 +151,13 @@ class MemoryTransaction:
         self._undo.append((rows, name, rows.get(name, _GONE)))
         rows[name] = account
 
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        undo, rows = self._undo, self._accounts
+        for account in accounts:
+            name = account[0]
+            undo.append((rows, name, rows[name]))
+            rows[name] = account
+
     def used(self, account: str, window: str, since_ns: int) -> Units:
         total = NOTHING
         for _, held, posted in self.period(account, window, since_ns):
@@ -194,8 +201,8 @@ class MemoryTransaction:
         hold_id, rows = hold[1], self._holds
         self._undo.append((rows, hold_id, rows.get(hold_id, _GONE)))
         rows[hold_id] = hold
-        if hold.state == "settled" and hold.tag:
-            self._tagged[hold.tag][hold.id] = None
+        if hold[8] and hold[5] == "settled":
+            self._tagged[hold[8]][hold_id] = None
 
     def _found(self, ids: dict[str, None]) -> list[HoldRecord]:
         return [hold for hold_id in ids if (hold := self._holds.get(hold_id)) is not None]

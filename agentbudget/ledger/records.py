@@ -56,7 +56,9 @@ new_tuple: Final = cast(_New, tuple.__new__)
 
 
 def units(amount: Amount) -> Units:
-    """An amount as a triple."""
+    """An amount as a triple. Raises `InvalidAmount` for a bare number, which does not say of what."""
+    if not isinstance(amount, Amount):
+        raise InvalidAmount(f"{amount!r} is no Amount: write Amount.of(usd='0.02', tokens=1000)", value=amount)
     return (amount.usd_nano, amount.tokens, amount.calls)
 
 
@@ -164,9 +166,6 @@ class WindowBalance(NamedTuple):
         return left(self.limits, plus(self.posted_units, self.held_units))
 
 
-_NOTHING_YET: Final = (NOTHING, NOTHING, 0, None, False, None, None, EMPTY)
-
-
 class HoldRecord(NamedTuple):
     """An amount set aside, and how its life went.
 
@@ -244,15 +243,26 @@ def opened(
     at_ns: int,
 ) -> HoldRecord:
     """A hold as it begins."""
-    begun = (number, hold_id, parent, accounts, amount, "open", False, owner, tag, meta, at_ns)
-    return new_tuple(HoldRecord, begun + _NOTHING_YET)
+    # fmt: off
+    return new_tuple(HoldRecord, (
+        number, hold_id, parent, accounts, amount, "open", False, owner, tag, meta, at_ns,
+        NOTHING, NOTHING, 0, None, False, None, None, EMPTY,
+    ))
+    # fmt: on
 
 
 def closed(
     hold: HoldRecord, state: HoldState, total: Units, number: int, at_ns: int, detail: Detail, *, presumed: bool = False
 ) -> HoldRecord:
     """A hold as it ends, by entry `number`."""
-    return new_tuple(HoldRecord, (*hold[:5], state, *hold[6:14], total, presumed, number, at_ns, detail))
+    # fmt: off
+    (first, hold_id, parent, accounts, amount, _, sent, owner, tag, meta, began_ns,
+     reserved, spent, children, _, _, _, _, _) = hold
+    return new_tuple(HoldRecord, (
+        first, hold_id, parent, accounts, amount, state, sent, owner, tag, meta, began_ns,
+        reserved, spent, children, total, presumed, number, at_ns, detail,
+    ))
+    # fmt: on
 
 
 class Entry(NamedTuple):

@@ -175,8 +175,7 @@ class SqlTransaction:
         self._accounts.clear()
         self._holds.clear()
 
-    def now_ns(self) -> int:
-        return time.time_ns()
+    now_ns = staticmethod(time.time_ns)
 
     # --- accounts
 
@@ -194,12 +193,13 @@ class SqlTransaction:
         return [read_account(row) for row in self._execute(sql, (prefix, prefix + LAST))]
 
     def put_account(self, account: Account) -> None:
-        before = self._accounts.get(account.name)
-        if before is not None and before[:4] == account[:4] and before.frozen == account.frozen:
-            self._execute(PUT_BALANCE, (*account.posted_units, *account.held_units, account.name))
-        else:
-            self._execute(PUT_ACCOUNT, account_row(account))
+        self._execute(PUT_ACCOUNT, account_row(account))
         self._accounts[account.name] = account
+
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        for account in accounts:
+            self._execute(PUT_BALANCE, (*account.posted_units, *account.held_units, account.name))
+            self._accounts[account.name] = account
 
     # --- windows
 

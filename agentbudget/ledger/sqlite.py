@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager, suppress
-from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +29,8 @@ from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
-from agentbudget.ledger.sql import Cursor, Execute, Row
-from agentbudget.ledger.tail import ADD_LINE, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
+from agentbudget.ledger.tail import CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -315,6 +314,7 @@ class _Writer(_Connection):
         super().connect()
         self._connected().execute("PRAGMA busy_timeout = 0")  # whoever waits, waits in `_begin`
         self._write = self._connected().cursor().execute
+        self._tables = _Tables(self._connected(), self._path)
 
     def known(self, account: str) -> Account | None:
         """The account as the last transaction left it, if it still is in mind."""
@@ -434,10 +434,10 @@ class _Writer(_Connection):
         done = False
         try:
             if kind is None:
-                if self._locked or not self._tx.light:
-                    self._finish()
-                else:
+                if self._tx.light and not self._locked:
                     self._write_line()
+                else:
+                    self._finish()
                 done = True
             elif not self._locked and isinstance(error, AgentBudgetError) and self._is_late():
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
@@ -460,11 +460,11 @@ class _Writer(_Connection):
     def _write_line(self) -> None:
         """Write the one entry, unless its number or the new hold's id is taken."""
         tx = self._tx
-        claim, line = tx.claim, tx.lines[0]
+        claim, line, write = tx.claim, tx.lines[0], self._write
         try:
             if claim is None:
-                self._write(ADD_LINE, line)
-            elif self._write(CLAIM, (*line, claim)).rowcount != 1:
+                write(ADD_ENTRY, line[:13])
+            elif write(CLAIM, (*line, claim)).rowcount != 1:
                 raise self._overtaken()
         except sqlite3.IntegrityError:
             raise self._overtaken() from None
@@ -534,10 +534,6 @@ class _Writer(_Connection):
     def is_current(self) -> bool:
         """Whether the file is this version's: then nobody who writes keeps it from being opened."""
         return self._tables.version() == VERSION
-
-    @cached_property
-    def _tables(self) -> _Tables:
-        return _Tables(self._connected(), self._path)
 
     @contextmanager
     def exclusively(self) -> Generator[_Tables]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from hashlib import blake2b
@@ -34,6 +34,10 @@ class Transaction(Protocol):
         ...
 
     def put_account(self, account: Account) -> None: ...
+
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        """Keep what accounts that are there have posted and held; nothing else of them changed."""
+        ...
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
         """What is held and posted by holds that were reserved in periods of `window` from `since_ns` on."""

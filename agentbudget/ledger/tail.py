@@ -7,7 +7,7 @@ whoever wrote it, and by whoever reads it from the journal. Whoever makes it too
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -44,11 +44,15 @@ from agentbudget.ledger.sql import (
     read_hold,
 )
 from agentbudget.ledger.store import GENESIS, canonical, targets_text
+from agentbudget.ledger.tally import Tally
 
 LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "reduce", "settle", "void"})
 """The entries that may be written before the tables follow: `replay` knows what each of them changed."""
 LONGEST: Final = 128
 """Entries in a tail before the tables follow."""
+
+TALLIES: Final = 1_000
+"""Windows whose sums are kept in mind; one that rolls has up to a thousand periods."""
 
 LINE_COLUMNS: Final = f"{ENTRY_COLUMNS}, owner"
 """What stands in the journal: the entry, and for a new hold the number of its owner, which no hash covers."""
@@ -107,8 +111,8 @@ class TailTransaction(SqlTransaction):
         """The id of a new hold that may be taken."""
         self.sure = True
         """Whether nobody else writes meanwhile, so that what is read is so."""
-        self.heavy = False
-        """Whether the tables have to follow at once."""
+        self.light = False
+        """Whether what was done is one entry that the tables may follow later."""
         self.changed = False
         """Whether it is in the middle of a change: if that is broken off, all is to be forgotten."""
         self._owner: int | None = None
@@ -119,6 +123,8 @@ class TailTransaction(SqlTransaction):
         """Those that changed since; whether more than a balance did."""
         self._new_holds: dict[str, HoldRecord] = {}
         self._new_periods: dict[tuple[str, str], dict[int, tuple[Units, Units]]] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        """Of the windows that were asked for: as of the last entry that is known."""
 
     # --- where it stands
 
@@ -126,6 +132,7 @@ class TailTransaction(SqlTransaction):
         self.applied = -1
         super().forget()
         self._clear()
+        self._tallies.clear()
         self.start()
 
     def _clear(self) -> None:
@@ -137,12 +144,7 @@ class TailTransaction(SqlTransaction):
         """Nothing is changed yet."""
         self.lines.clear()
         self.claim = self._owner = None
-        self.heavy = self.changed = False
-
-    @property
-    def light(self) -> bool:
-        """Whether what was done is one entry that the tables may follow later."""
-        return not self.heavy and len(self.lines) == 1 and self._seq - self.applied < LONGEST
+        self.light = self.changed = False
 
     def learn(self, head: Row) -> None:
         """Learn what others wrote. ``head`` is what `HEAD` gives; all that is read here is of the same moment."""
@@ -203,7 +205,7 @@ class TailTransaction(SqlTransaction):
         if found is not None:
             self._numbers[owner] = found[0]
             return found[0]
-        self.changed = self.heavy = True
+        self.changed = True
         self._execute("INSERT INTO owners (name) VALUES (?)", (owner,))
         (number,) = self._execute(_NUMBER, (owner,)).fetchone() or (0,)
         return number  # not kept in mind: this transaction may come to nothing
@@ -229,7 +231,7 @@ class TailTransaction(SqlTransaction):
         self.applied = self._seq
         self._clear()
         self.start()
-        if not self.fresh:
+        if not self.fresh or len(self._tallies) > TALLIES:
             self.forget()
 
     @property
@@ -255,20 +257,24 @@ class TailTransaction(SqlTransaction):
 
     def put_account(self, account: Account) -> None:
         self.changed = True
-        name = account[0]
-        before = self._accounts.get(name)
-        if before is None or before[2:4] != account[2:4] or before[6] != account[6]:
-            self._new_accounts[name] = self.heavy = True
-        elif name not in self._new_accounts:
-            self._new_accounts[name] = False
-        self._accounts[name] = account
+        self._new_accounts[account.name] = True
+        self._accounts[account.name] = account
+
+    def put_balances(self, accounts: Sequence[Account]) -> None:
+        self.changed = True
+        for account in accounts:
+            name = account[0]
+            self._accounts[name] = account
+            if name not in self._new_accounts:
+                self._new_accounts[name] = False
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
-        total = super().used(account, window, since_ns)
-        for start, (held, posted) in self._new_periods.get((account, window), {}).items():
-            if start >= since_ns:
-                total = plus(total, plus(held, posted))
-        return total
+        tally = self._tallies.get((account, window))
+        used = None if tally is None else tally.used(since_ns)
+        if used is None:
+            tally = self._tallies[account, window] = Tally(since_ns, self.period(account, window, since_ns))
+            used = tally.used(since_ns) or NOTHING
+        return used
 
     def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
         found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns)}
@@ -280,14 +286,18 @@ class TailTransaction(SqlTransaction):
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
         self.changed = True
+        tally = self._tallies.get((account, window))
+        if tally is not None:
+            tally.add(start_ns, held, posted)
         periods = self._new_periods.setdefault((account, window), {})
         before = periods.get(start_ns)
         periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
 
     def forget_periods(self, account: str, window: str) -> None:
-        self.heavy = self.changed = True
+        self.changed = True
         super().forget_periods(account, window)
         self._new_periods.pop((account, window), None)
+        self._tallies.pop((account, window), None)
 
     # --- holds
 
@@ -357,11 +367,11 @@ class TailTransaction(SqlTransaction):
         p0, p1, p2 = posted
         line = f"{seq}|{at_ns}|{kind}|{subject}|{target}|{h0},{h1},{h2}|{p0},{p1},{p2}|{text}"
         digest = blake2b(self._hash + line.encode(), digest_size=16).digest()
-        self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, digest, self._owner))
+        self.light = kind in LIGHT and seq - self.applied < LONGEST and not self.lines
+        octets = bytearray(digest)  # `sqlite3` looks for adapters of bytes at every statement, and of these it does not
+        self.lines.append((seq, at_ns, kind, subject, target, h0, h1, h2, p0, p1, p2, text, octets, self._owner))
         self._owner = None
         self._seq, self._hash = seq, digest
-        if kind not in LIGHT:
-            self.heavy = True
         return seq
 
     def entry(self, seq: int) -> Entry | None:
@@ -374,10 +384,16 @@ class TailTransaction(SqlTransaction):
 
 def hold_row(hold: HoldRecord) -> Row:
     """A hold as its table has it, in the order of `HOLD_FIELDS`."""
-    number, hold_id, parent, _, amount, state, sent, owner, tag, _, _, reserved, spent, children = hold[:14]
-    settled = hold[14] or (None, None, None)
-    begun = (number, hold_id, parent, *amount, state, sent, owner, tag or None)
-    return (*begun, *reserved, *spent, children, *settled, hold[15], hold[16])
+    # fmt: off
+    (number, hold_id, parent, _, (usd, tokens, calls), state, sent, owner, tag, _, _, (r_usd, r_tokens, r_calls),
+     (s_usd, s_tokens, s_calls), children, settled, presumed, end, _, _) = hold
+    usd_settled, tokens_settled, calls_settled = settled or (None, None, None)
+    return (
+        number, hold_id, parent, usd, tokens, calls, state, int(sent), owner, tag or None,
+        r_usd, r_tokens, r_calls, s_usd, s_tokens, s_calls, children,
+        usd_settled, tokens_settled, calls_settled, int(presumed), end,
+    )
+    # fmt: on
 
 
 _ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}

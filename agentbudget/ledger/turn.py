@@ -89,6 +89,8 @@ class Turn:
         words = self._waiting.tolist()
         left = words[_UNTIL] - now
         pause = left if 0 < left <= SLICE_NS else 0
+        if min(filter(None, words[:_UNTIL:2]), default=since) >= since:
+            return pause  # nobody came before
         for place in range(0, _WORDS, 2):
             if 0 < words[place] < since and now - words[place + 1] < GONE_NS:
                 pause += SLICE_NS

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,6 +24,12 @@ _LONGEST_S: Final = 999_999_999
 _KINDS: Final = ("hour", "day", "month")
 
 Kind = Literal["hour", "day", "month", "rolling"]
+
+_GRAIN_S: Final = 30
+"""Since 1970 hours have begun at a full half minute in every zone, so that a calendar is asked once for each."""
+_GRAIN_NS: Final = _GRAIN_S * NS
+_AHEAD_S: Final[dict[Kind, int]] = {"hour": 3600, "day": 36 * 3600, "month": 40 * 86_400}
+"""From the beginning of a period to a moment in the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Window:
         if self.kind == "rolling":
             step = self.seconds * NS // STEPS
             return at_ns // step * step
-        return _calendar_start(self, at_ns // NS) * NS
+        return _calendar_start(self.kind, self._tz, at_ns // _GRAIN_NS * _GRAIN_S) * NS
 
     def since(self, now_ns: int) -> int:
         """The first `start` that counts at this moment."""
@@ -94,20 +100,16 @@ class Window:
         """When what was reserved in the period from `start_ns` on counts no more."""
         if self.kind == "rolling":
             return start_ns + self.seconds * NS + self.seconds * NS // STEPS
-        return _calendar_end(self, start_ns // NS) * NS
+        later = start_ns // NS + _AHEAD_S[self.kind]
+        return (later if self.kind == "hour" else _calendar_start(self.kind, self._tz, later)) * NS
 
 
-def _calendar_start(window: Window, at_s: int) -> int:
-    moment = datetime.fromtimestamp(at_s, window._tz)  # pyright: ignore[reportPrivateUsage] # of this module
+@lru_cache(maxsize=4096)
+def _calendar_start(kind: Kind, zone: tzinfo, at_s: int) -> int:
+    moment = datetime.fromtimestamp(at_s, zone)
     start = moment.replace(minute=0, second=0, microsecond=0)
-    if window.kind != "hour":
+    if kind != "hour":
         start = start.replace(hour=0, fold=0)
-    if window.kind == "month":
+    if kind == "month":
         start = start.replace(day=1)
     return int(start.timestamp())
-
-
-def _calendar_end(window: Window, start_s: int) -> int:
-    ahead = {"hour": timedelta(hours=1), "day": timedelta(hours=36), "month": timedelta(days=40)}[window.kind]
-    later = start_s + int(ahead.total_seconds())
-    return later if window.kind == "hour" else _calendar_start(window, later)

@@ -127,7 +127,8 @@ class Meter:
     the most that has been used so far whenever that has grown, and ends (finish ``"cut"``) when it may not.
 
     ``usage`` is the truth as the provider (or the local engine) counts it. ``presumed`` is a bound for what a stream
-    used that ended without the provider's word: what arrived, and what may have been under way.
+    used that ended without the provider's word: what arrived, and what may have been under way. ``saved_usd_nano`` is
+    what a cache spared that gave the answer in the provider's place.
     """
 
     on_leaving: Callable[[], None] | None = None
@@ -135,6 +136,7 @@ class Meter:
     usage: Usage | None = field(default=None)
     presumed: Usage | None = field(default=None)
     gate: Callable[[Usage], bool] | None = None
+    saved_usd_nano: int | None = None
 
     def leaving(self) -> None:
         """The request is about to leave: from here on it may be billed."""

@@ -21,6 +21,7 @@ from agentbudget.statement.fold import (
     Line,
     LineStatus,
     Point,
+    Refusal,
     Rejection,
     SkillCost,
     TierModel,
@@ -182,7 +183,7 @@ def _fields(value: Line | Totals | SkillCost | TierModel | Reuse) -> dict[str, A
 def _json(value: object) -> object:
     if isinstance(value, Amount | Estimate):
         return {"usd": _usd(value.usd_nano)} | asdict(value)
-    if isinstance(value, Rejection):
+    if isinstance(value, Rejection | Refusal):
         return asdict(value)
     if isinstance(value, tuple):
         return [_json(item) for item in cast("tuple[object, ...]", value)]
@@ -208,6 +209,7 @@ _COLUMNS = (
     "saved_usd",
     "seconds",
     "depth",
+    "data_class",
     "about",
     "id",
 )
@@ -238,6 +240,7 @@ def _row(line: Line) -> tuple[object, ...]:
         usd(line.saved_usd_nano),
         line.seconds,
         line.depth,
+        line.data_class,
         line.about,
         line.id,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +11,7 @@ from typing import Final, Literal, cast
 
 from agentbudget.ledger import Detail, HoldRecord
 from agentbudget.money import ZERO, Amount, nano_to_usd
+from agentbudget.privacy.classes import METADATA_KEY, claimed, strictest
 
 LineStatus = Literal[
     "ok",
@@ -52,6 +53,14 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A model (or another destination) that must not see what a step carried: why is the class and its sources."""
+
+    destination: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One step (or a retrieval or index update that stands alone), with all that happened within it.
 
@@ -60,7 +69,9 @@ class Line:
     ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None if the ledger does not say;
     ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are what our
     own cache gave, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
-    parts of what was booked. ``rejected`` are the answers that did not pass, in order.
+    parts of what was booked. ``rejected`` are the answers that did not pass, in order. ``data_class`` is the class of
+    what the step carried, None where the ledger does not say; ``refused`` are the models that were kept from it, and
+    ``found`` counts what its prompts held of secrets and personal data on their way off the machine, by kind.
     """
 
     id: str
@@ -89,6 +100,9 @@ class Line:
     presumed: Amount
     overrun: Amount
     error: str | None
+    data_class: str | None = None
+    refused: tuple[Refusal, ...] = ()
+    found: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +181,7 @@ class Holds:
 
     def lines(self) -> tuple[Line, ...]:
         """A line a step, in the order in which the steps began, each followed by the steps within it."""
-        return tuple(self._lines(self._within[None], depth=0))
+        return tuple(self._lines((one for one in self._within[None] if not is_note(one)), depth=0))
 
     def _lines(self, heads: Iterable[HoldRecord], *, depth: int) -> Iterable[Line]:
         for head in sorted(heads, key=self._began):
@@ -229,6 +243,9 @@ class Holds:
             presumed=total(booked(part) for part in parts if part.presumed),
             overrun=overrun.at_least(head.overrun),
             error=text(head.detail, "error"),
+            data_class=_data_class(own),
+            refused=tuple(_refusal(part) for part in own if is_refusal(part)),
+            found=_found(own),
         )
 
     # --- the run
@@ -337,6 +354,16 @@ def is_call(record: HoldRecord) -> bool:
     return record.meta.get("kind") == "call"
 
 
+def is_refusal(record: HoldRecord) -> bool:
+    """True for an entry that says who must not see something."""
+    return record.meta.get("kind") == "refusal"
+
+
+def is_note(record: HoldRecord) -> bool:
+    """True for what is in the journal for its own sake, and holds nothing."""
+    return record.meta.get("kind") in ("refusal", "label", "cleared")
+
+
 def asked_a_model(call: HoldRecord) -> bool:
     """False for a call that was never sent, or that a cache or an earlier attempt answered."""
     return call.state != "voided" and not flag(call.detail, "cached") and not flag(call.detail, "replayed")
@@ -356,6 +383,8 @@ def _title(head: HoldRecord) -> str:
     kind, skill = text(head.meta, "kind"), text(head.meta, "skill")
     if kind in ("retrieval", "index"):
         return f"{kind} {_last_part(text(head.meta, 'source') or '')}".strip()
+    if kind == "memory":
+        return text(head.meta, "source") or kind
     return skill or kind or head.id
 
 
@@ -386,6 +415,26 @@ def _escalated(head: HoldRecord, own: Sequence[HoldRecord]) -> bool:
     if isinstance(said, bool):
         return said
     return any(text(call.meta, "purpose") == "escalation" for call in own if is_call(call))
+
+
+def _refusal(note: HoldRecord) -> Refusal:
+    return Refusal(text(note.meta, "model"), text(note.detail, "reason") or text(note.meta, "data_class") or "")
+
+
+def _data_class(own: Iterable[HoldRecord]) -> str | None:
+    """The narrowest class that any part of a step says, be it as it began or as it ended."""
+    said = (text(told, METADATA_KEY) for part in own for told in (part.meta, part.detail))
+    known = [one for one in said if one is not None]
+    return strictest(map(claimed, known)) if known else None
+
+
+def _found(own: Iterable[HoldRecord]) -> tuple[tuple[str, int], ...]:
+    """What was found in prompts on their way out, by kind."""
+    counts: Counter[str] = Counter()
+    for part in own:
+        told = mapping(part.meta, "found")
+        counts.update({kind: count for kind in told if (count := whole(told, kind))})
+    return tuple(sorted(counts.items()))
 
 
 def _rejected(head: HoldRecord) -> tuple[Rejection, ...]:

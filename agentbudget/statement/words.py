@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.money import NANO, Amount, Budget, format_usd, nano_to_usd
-from agentbudget.statement.fold import Line, Rejection, TierModel, Totals
+from agentbudget.privacy import CLASSES
+from agentbudget.statement.fold import Line, Refusal, Rejection, TierModel, Totals
 from agentbudget.statement.reuse import Reuse, by_kind
 
 if TYPE_CHECKING:
@@ -89,6 +91,9 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         ("Overrun", f"{_some(totals.overrun)} above what was held, booked in full" if totals.overrun else None),
         *_few("Asked", [_about(line) for line in statement.lines if line.about and line.kind == "step"]),
         *_few("Rejected", [_against(rejection, line) for line in statement.lines for rejection in line.rejected]),
+        ("Data", _data_classes(statement.lines)),
+        *_few("Kept here", unique_of(_kept_here(line, one) for line in statement.lines for one in line.refused)),
+        *_few("Found", [_found(line) for line in statement.lines if line.found]),
         *(("Failed", f"{line.skill}: {cut(line.error, ERROR_LENGTH)}") for line in statement.lines if line.error),
         *((model.tier.capitalize(), _priced(model)) for model in statement.ladder),
     )
@@ -236,6 +241,27 @@ def _against(rejection: Rejection, line: Line) -> str:
     """Whose answer was not accepted, and why."""
     whose = line.skill if rejection.model is None else f"{line.skill} of {rejection.model}"
     return f"{whose}: {cut(rejection.reason, ERROR_LENGTH)}"
+
+
+def _data_classes(lines: Sequence[Line]) -> str | None:
+    """How many steps carried what; not worth a line where all of it is internal."""
+    counts = Counter(line.data_class for line in lines if line.data_class is not None)
+    if not any(name in ("confidential", "restricted") for name in counts):
+        return None
+    return " · ".join(f"{name}: {plural(counts[name], 'step')}" for name in CLASSES if counts[name])
+
+
+def _kept_here(line: Line, refusal: Refusal) -> str:
+    return f"{line.skill}: {cut(refusal.reason, ERROR_LENGTH)}"
+
+
+def _found(line: Line) -> str:
+    return f"{line.skill}: " + ", ".join(f"{count} {kind}" for kind, count in line.found)
+
+
+def unique_of(values: Iterable[str]) -> list[str]:
+    """The values in order of first appearance."""
+    return list(dict.fromkeys(values))
 
 
 def _priced(model: TierModel) -> str:

@@ -18,6 +18,7 @@ from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.skills import Output
+from agentbudget.step.guarding import Way
 from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
 from agentbudget.step.sizing import size_call
 
@@ -34,19 +35,19 @@ Purpose = Literal["draft", "retry", "escalation", "summary"]
 
 async def ask(
     step: Step,
-    model: Model,
+    way: Way,
     request: Request,
     output: Output,
     purpose: Purpose,
     *,
-    kept_under: Request,
     trust_history: bool,
     drafts: Sequence[int] = (),
 ) -> tuple[Completion, int]:
-    """One answer of one model, kept as that to the request `kept_under`, and the output cap that it was given.
+    """One answer of one model, kept as that to the request of `way`, and the output cap that it was given.
 
     `drafts` are the output tokens of what weaker models said to the same.
     """
+    model, kept_under = way.model, way.request
     asked = asked_of(step, model, kept_under)
     async with paid_once(step, asked, request.max_output_tokens) as found:
         if found is not None:
@@ -59,7 +60,7 @@ async def ask(
             if estimate is None:
                 whole = not trust_history
                 estimate = await size_call(step.engine, step.skill, model, request, whole=whole, drafts=drafts)
-            attempt = Attempt(step, model, estimate, estimate.hold, purpose)
+            attempt = Attempt(step, way, estimate, estimate.hold, purpose)
             try:
                 answer = await attempt.complete(output, asked)
             except ModelError as error:
@@ -81,12 +82,12 @@ async def pause(error: ModelError, attempt: int) -> None:
 class Attempt:
     """One billable request: its hold, its meter and its span. However it ends, it is booked as far as it is known."""
 
-    def __init__(
-        self, step: Step, model: Model, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft"
-    ) -> None:
-        self.model = model
+    def __init__(self, step: Step, way: Way, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft") -> None:
+        self.model = model = way.model
         self.estimate = estimate
         meta = call_meta(step, model, purpose, estimate)
+        if way.found:
+            meta["found"] = dict(way.found)
         self.hold = step.funds.reserve(step.next_call_id(), held, tag(step.skill.name, model.name), meta)
         self.meter = Meter(on_leaving=self.hold.mark_sent)
         self.span = telemetry.model_call(
@@ -96,6 +97,7 @@ class Attempt:
             rung=step.engine.ladder.rung(model),
             input_tokens_estimated=estimate.input.tokens,
             max_output_tokens=estimate.output_cap,
+            data_class=meta["data_class"],
         )
         self._step = step
         self._started = time.perf_counter()
@@ -162,6 +164,7 @@ def call_meta(step: Step, model: Model, purpose: Purpose, estimate: CallEstimate
         "rung": step.engine.ladder.rung(model),
         "purpose": purpose,
         "price": model.price.source,
+        "data_class": step.context.carries.data_class,
     }
     if estimate is not None:
         meta["estimated"] = estimate.told

@@ -12,6 +12,7 @@ from agentbudget.route import Move, Progress, next_move
 from agentbudget.settling import amount_of
 from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Output, Skill, positive
 from agentbudget.step.calls import Purpose, ask
+from agentbudget.step.guarding import ways
 from agentbudget.step.reply import Reply
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
@@ -62,18 +63,17 @@ class _Tried:
 
 async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyCheck, ...]) -> Reply[Any]:
     """Try the rungs from the skill's tier upward until an answer is accepted."""
-    rungs = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
+    rungs = ways(step, request)
     drafts: list[int] = []  # how long the answers of weaker models were tells how long a stronger one's will be
-    rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), request, Usage()
+    rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), rungs[0].request, Usage()
     while True:
+        way = rungs[rung]
         try:
-            answer, cap = await ask(
-                step, rungs[rung], asked, output, purpose, kept_under=request, trust_history=retries == 0, drafts=drafts
-            )
+            answer, cap = await ask(step, way, asked, output, purpose, trust_history=retries == 0, drafts=drafts)
         except InvalidOutput as error:  # the model saw for itself that it is no answer
-            tried = _spoilt(rungs[rung], error)
+            tried = _spoilt(way.model, error)
         else:
-            tried = await _judged(step, rungs[rung], answer, output, checks, ours=_is_ours(answer, cap, request))
+            tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
         if not tried.verdict.ok:
             step.rejected.append({"model": tried.model.name, "reason": tried.verdict.reason})
         used += tried.answer.usage
@@ -83,12 +83,12 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 return _conclude(step, tried, output, used)
             case "retry":
                 retries, purpose = retries + 1, "retry"
-                asked = request if tried.readable or tried.ours else _with_complaint(request, tried)
+                asked = way.request if tried.readable or tried.ours else _with_complaint(way.request, tried)
             case "escalate":
                 drafts.append(tried.answer.usage.output_tokens)
-                rung, retries, purpose, asked = rung + 1, 0, "escalation", request
+                rung, retries, purpose, asked = rung + 1, 0, "escalation", rungs[rung + 1].request
                 step.escalated = True
-                step.tell("escalated", model=rungs[rung].name)
+                step.tell("escalated", model=rungs[rung].model.name)
             case _:
                 assert_never(move)
 

@@ -10,11 +10,15 @@ from agentbudget.errors import Mistake, SkillError
 from agentbudget.history import Policy
 from agentbudget.models.base import Image, Message, Tool, ToolChoice
 from agentbudget.money import Budget
+from agentbudget.privacy import DataClass, Label, Mark
+from agentbudget.privacy.classes import checked
 from agentbudget.skills import Accept, Output, Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Engine, Event, Scope, nobody
 from agentbudget.step.fitting import Fitted, fitted
 from agentbudget.step.funds import reserve_step
+from agentbudget.step.guarding import CLEARED, LABEL, note
+from agentbudget.step.remembering import forget, recall, remember
 from agentbudget.step.reply import Reply
 from agentbudget.step.retrieval import search
 from agentbudget.step.sizing import worst_case
@@ -22,7 +26,10 @@ from agentbudget.step.streams import ReplyStream
 from agentbudget.step.transaction import Step
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from agentbudget.context import Retrieved
+    from agentbudget.memory import Memory, Recalled
 
 T = TypeVar("T")
 
@@ -37,6 +44,44 @@ class Context:
     ticket: str | None = None
     subject: str | None = None
     listener: Callable[[Event], None] = nobody
+    lineage: Mark | None = None
+
+    @property
+    def carries(self) -> Label:
+        """The class of what may be in the hands of whoever works with this context, and where it comes from.
+
+        A run carries the narrowest class that it has seen, whatever became of the text: what a model said of a
+        confidential passage is confidential.
+        """
+        label = (self.lineage or self.scope.mark).label
+        if self.step is not None and self.step.skill.data_class is not None:
+            label = label.joined(Label(self.step.skill.data_class, (f"skill {self.step.skill.name}",)))
+        return label
+
+    def saw(self, label: Label) -> None:
+        """Take note that a text of this label is in the run from here on."""
+        self.scope.mark.rise(label)
+        if self.lineage is not None:
+            self.lineage.rise(label)
+
+    def mark(self, data_class: DataClass, source: str) -> None:
+        """Say the class of something that you bring into the run: a tool's result, a row of a database.
+
+        It holds for the rest of the run, and is an entry of the journal. It never widens what the run carries.
+        """
+        label = Label(checked(data_class, argument="data_class"), (source,))
+        note(self, LABEL, label)
+        self.saw(label)
+
+    def cleared(self, data_class: DataClass, *, reason: str) -> Context:
+        """A context that carries no more than this class, since you have made sure of it: an entry of the journal.
+
+        For what code has checked or reduced, such as a count. What is retrieved in it later narrows it again, and the
+        rest of the run stays as it was.
+        """
+        label = Label(checked(data_class, argument="data_class"), (f"cleared: {reason}",))
+        note(self, CLEARED, label, was=self.carries.told)
+        return replace(self, lineage=Mark(label))
 
     @property
     def run_id(self) -> str:
@@ -91,6 +136,7 @@ class Context:
         turns: Sequence[Message] = (),
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        data_class: DataClass | None = None,
     ) -> Reply[str]: ...
     @overload
     async def complete(
@@ -103,6 +149,7 @@ class Context:
         max_output_tokens: int | None = None,
         images: Sequence[Image] = (),
         turns: Sequence[Message] = (),
+        data_class: DataClass | None = None,
     ) -> Reply[T]: ...
     async def complete(
         self,
@@ -116,16 +163,20 @@ class Context:
         turns: Sequence[Message] = (),
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        data_class: DataClass | None = None,
     ) -> Reply[Any]:
         """Ask the skill's models, cheapest first; climb while an answer does not pass `accept` and may.
 
         `system` defaults to the skill's docstring; `output` is enforced by grammar or structured output. ``images`` go
         with the prompt, ``turns`` follow it: what was said since, such as `Reply.message` and the results of ``tools``
         that it asked for. A model that asks for tools gives `Reply.calls`; that is no answer, and is not checked.
-        Raises `BudgetExceeded` before sending what does not fit, `InvalidOutput` if no model could give `output`,
-        `SkillError` for a check or a cap that cannot be one.
+        ``data_class`` is that of what the prompt brings, if the run does not know (see `mark`).
+        Raises `BudgetExceeded` before sending what does not fit, `DataRefused` where no model may see it,
+        `InvalidOutput` if no model could give `output`, `SkillError` for a check or a cap that cannot be one.
         """
         step, shape = self._inside("ctx.complete"), Output(output)
+        if data_class is not None:
+            self.mark(data_class, f"skill {step.skill.name}")
         messages = _prompt(step.skill, prompt, system, shape, images, turns)
         request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
         request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
@@ -141,6 +192,7 @@ class Context:
         turns: Sequence[Message] = (),
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
+        data_class: DataClass | None = None,
     ) -> ReplyStream:
         """Ask the model of the skill's tier, and get the answer as it arrives, on a hold that grows with it::
 
@@ -154,10 +206,12 @@ class Context:
         breaks off raises `OutcomeUnknown` after the pieces that arrived.
         """
         step, shape = self._inside("ctx.stream"), Output(str)
+        if data_class is not None:
+            self.mark(data_class, f"skill {step.skill.name}")
         messages = _prompt(step.skill, prompt, system, shape, images, turns)
         request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
         request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
-        return ReplyStream(step, step.engine.ladder.at(step.skill.tier), request)
+        return ReplyStream(step, request)
 
     async def fit(
         self,
@@ -188,6 +242,26 @@ class Context:
         if index is None:
             raise Mistake("this run has no documents: give the agent index='a folder of documents'")
         return await search(self, index, question, tokens)
+
+    async def remember(self, text: str, *, source: str = "", expires: timedelta | None = None) -> Memory:
+        """Keep `text`, in a sentence, as something that was learned of the run's user, for later runs to `recall`.
+
+        ``source`` are the words that said it; run, step and time are noted. What says the same as a memory that is
+        there becomes one with it. After `expires` it is not recalled, and deleted. Raises `Mistake` for a run without
+        a user.
+        """
+        return await remember(self, text, source=source, expires=expires)
+
+    async def recall(self, question: str, *, tokens: int) -> Recalled:
+        """What was learned of the run's user that matters most to `question`, within `tokens`.
+
+        It is data like a retrieved passage: what somebody said, not what the agent was told to do.
+        """
+        return await recall(self, question, tokens)
+
+    async def forget(self, memory_id: str) -> None:
+        """Delete a memory of the run's user, so that it is gone. Raises `Mistake` for one that they do not have."""
+        await forget(self, memory_id)
 
 
 def _prompt(

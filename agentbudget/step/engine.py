@@ -13,11 +13,13 @@ from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
+from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
 from agentbudget.step.reading import Reading
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
+    from agentbudget.memory import Memories
 
 Phase = Literal["started", "call", "cached", "escalated", "settled", "failed"]
 
@@ -41,7 +43,7 @@ def nobody(_event: Event) -> None:
 class Scope:
     """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
 
-    ``reading`` is what the run has read of its documents.
+    ``mark`` is the class of the narrowest text that the run has seen, ``reading`` what it has read of its documents.
     """
 
     run_id: str
@@ -50,6 +52,7 @@ class Scope:
     tenant: str = "default"
     started_ns: int = field(default_factory=time.time_ns)
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
+    mark: Mark = field(default_factory=Mark, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""
@@ -68,7 +71,8 @@ class Engine:
 
     ``similar`` finds answers to questions that mean the same, for skills that want that (None: no skill gets any).
     ``documents`` names the index in statements and spans; ``machine`` prices the seconds of what is no model call.
-    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume.
+    ``tickets`` leads from a landing ticket to the hold that stands for it since a resume. ``privacy`` says what may
+    go where.
     """
 
     ledger: Ledger
@@ -78,10 +82,12 @@ class Engine:
     similar: AnswerCache | None = None
     index: Index | None = None
     documents: str = "documents"
+    memories: Memories | None = None
     share_answers: bool = True
     position: Callable[[], str] = lambda: ""
     tickets: dict[str, str] = field(default_factory=dict[str, str])
     used_tickets: set[str] = field(default_factory=set[str])
+    privacy: Privacy = field(default_factory=Privacy)
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 

@@ -12,6 +12,7 @@ from agentbudget.history.summary import LINES_AT_ONCE, MAX_TOKENS, asked, summed
 from agentbudget.models.base import Message, Model, Request, Tool
 from agentbudget.skills import Output
 from agentbudget.step.calls import ask
+from agentbudget.step.guarding import Way, ways
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -48,15 +49,21 @@ async def fitted(
     """The gentlest way to bring `messages` within `tokens`. Raises `ContextTooLong` if none does."""
     if tokens < 1:
         raise Mistake(f"an allowance of {tokens} tokens holds nothing; give fit() a few hundred")
-    model = step.engine.ladder.at(step.skill.tier)
     least = 0
     for found in candidates(messages, policy):
-        shorter, worth = await _summarised(step, model, found, len(messages) if turns is None else turns)
-        count = await model.count_input(Request(shorter, 1, tools=tuple(tools)))
+        reader = _reader(step, found.messages, tools)
+        shorter, worth = await _summarised(step, reader.model, found, len(messages) if turns is None else turns)
+        reader = _reader(step, shorter, tools)
+        count = await reader.model.count_input(reader.request)
         if count.tokens <= tokens:
             return Fitted(shorter, count.tokens, count.exact, found, worth)
         least = count.tokens
     raise too_long(least, tokens)
+
+
+def _reader(step: Step, messages: Sequence[Message], tools: Sequence[Tool]) -> Way:
+    """The model that will read the conversation, and that may: a server that counts reads what it counts."""
+    return ways(step, Request(tuple(messages), 1, tools=tuple(tools)), escalate=False)[0]
 
 
 async def _summarised(
@@ -69,7 +76,9 @@ async def _summarised(
     lines = found.lines[: len(found.lines) // LINES_AT_ONCE * LINES_AT_ONCE]
     if not lines or not step.engine.share_answers:  # which is where a later turn would find it
         return found.messages, None
-    writer = step.engine.ladder.at("local")
+    request = asked(lines)
+    way = ways(step, request, tier="local")[0]
+    writer = way.model
     old = approximate(Message("user", "\n".join(lines)))
     all_lines = approximate(Message("user", "\n".join(found.lines)))
     standing = [entry.message for entry in found.entries if entry.of is None or entry.of >= found.cut]
@@ -84,8 +93,7 @@ async def _summarised(
     )
     if not worth.pays:
         return found.messages, worth
-    request = asked(lines)
-    answer, _ = await ask(step, writer, request, Output(str), "summary", kept_under=request, trust_history=False)
+    answer, _ = await ask(step, way, way.request, Output(str), "summary", trust_history=False)
     return summed_up(found, lines, answer.text), worth
 
 

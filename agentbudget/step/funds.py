@@ -11,6 +11,7 @@ from agentbudget import telemetry
 from agentbudget.errors import BudgetExceeded, HoldConflict
 from agentbudget.ledger import Hold, Ledger, limits, require_room, units
 from agentbudget.money import Amount
+from agentbudget.privacy import Label
 from agentbudget.step.identity import unused_id
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def reserve_step(
         "tier": skill.tier,
         "estimated": {"usd_nano": expected.usd_nano, "tokens": expected.tokens},
     }
+    label = ctx.carries if skill.data_class is None else ctx.carries.joined(Label(skill.data_class))
+    meta["data_class"] = label.data_class
     if ctx.subject is not None:
         meta["about"] = ctx.subject
     if landing:

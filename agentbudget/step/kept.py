@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from agentbudget import telemetry
 from agentbudget.cache import Asked, CachedAnswer, Exact, Label, answer_key
-from agentbudget.cache.flight import FIRST_LOOK_S, SLOWEST_LOOK_S
+from agentbudget.cache.flight import once
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import ZERO
+from agentbudget.privacy.classes import narrow, outlives_its_run
 from agentbudget.settling import answered, settled
 from agentbudget.skills import Output
 
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_WAITS: Final = 2
-"""For so many payers in turn one waits whose answers cannot be had: then it pays beside others that do."""
-
 
 def asked_of(step: Step, model: Model, request: Request) -> Asked:
     """Where this answer may stand already: as this run's own, and, if that is wanted, shared between runs."""
     skill, caching, tenant = step.skill, step.skill.caching, step.scope.tenant
-    everybody = isinstance(caching, Exact) and caching.across_tenants
+    data_class = step.context.carries.data_class
+    everybody = isinstance(caching, Exact) and caching.across_tenants and not narrow(data_class)
+    # An answer about confidential text must not come to a run that does not know that it carries such.
+    apart = f"#{data_class}" if narrow(data_class) else ""
     key = answer_key(
         request,
         model,
         tenant=None if everybody else tenant,
-        skill_version=skill.version,
+        skill_version=skill.version + apart,
         sample=step.sample if request.temperature else None,
     )
     label = Label(
@@ -45,41 +46,28 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
         model=model.name,
         sources=step.scope.reading.behind(step, request.messages),
     )
-    shared = key if step.engine.share_answers and isinstance(caching, Exact) else None
-    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared)
+    shares = step.engine.share_answers and isinstance(caching, Exact) and outlives_its_run(data_class)
+    shared = key if shares else None
+    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared, apart=apart)
 
 
-@asynccontextmanager
-async def paid_once(
+def paid_once(
     step: Step, asked: Asked, max_output_tokens: int, *, streams: bool = False
-) -> AsyncGenerator[CachedAnswer | None]:
+) -> AbstractAsyncContextManager[CachedAnswer | None]:
     """An answer that was paid for; or None for whoever has to pay now, and others wait until its block ends.
 
-    While one waits nothing is held for the call. One that pays and fails, or is cancelled, hands over to one that
-    waits. Nobody waits longer than a call may take, nor for itself, as a skill would that asks the same while it reads
-    a stream.
+    While one waits nothing is held for the call, and nobody waits longer than a call may take. A skill that asks the
+    same while it reads a stream does not wait for itself.
     """
-    flights, key = step.engine.answers.flights, asked.shared or asked.own
-    deadline, waits, look_s = time.monotonic() + asked.request.timeout_s, 0, FIRST_LOOK_S
-    while True:
-        flight = flights.claim(key, owner=step if streams else None)
-        found = _kept(step, asked, max_output_tokens)
-        left_s = deadline - time.monotonic()
-        if flight is not None or found is not None or waits == MOST_WAITS or left_s <= 0:
-            break
-        if flights.is_among([step, *step.above], key):
-            break
-        waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
-        look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
-    try:
-        if found is None:
-            found = await _alike(step, asked)
-        if flight is not None and found is not None:
-            flight.land()
-        yield found
-    finally:
-        if flight is not None:
-            flight.land()
+    return once(
+        step.engine.answers.flights,
+        asked.shared or asked.own,
+        partial(_kept, step, asked, max_output_tokens),
+        patience_s=asked.request.timeout_s,
+        owner=step if streams else None,
+        mine=(step, *step.above),
+        further=partial(_alike, step, asked),
+    )
 
 
 def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | None:
@@ -92,7 +80,8 @@ def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | No
     ttl_s = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
     if found is None or ttl_s is None or found.key == asked.own:
         return found
-    return found if time.time_ns() - found.created_ns <= ttl_s * 1e9 else None
+    age_ns = step.engine.answers.store.clock_ns() - found.created_ns
+    return found if age_ns <= ttl_s * 1e9 else None
 
 
 async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
@@ -144,6 +133,6 @@ def book_free(step: Step, asked: Asked, found: CachedAnswer, meta: Mapping[str, 
         "cache": {"kind": asked.label.kind, "because": found.trust.because, **found.trust.facts},
     }
     with telemetry.model_call(asked.model.provider, asked.model.name, purpose=meta["purpose"]) as span:
-        span.cache_hit(saved_usd_nano=found.cost_usd_nano)
+        span.cache_hit(saved_usd_nano=found.cost_usd_nano, kind=asked.label.kind, because=found.trust.because)
         settled(hold, ZERO, detail)
     step.tell("cached", model=asked.model.name)

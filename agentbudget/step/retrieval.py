@@ -9,16 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
+from agentbudget.cache.flight import once
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
-from agentbudget.money import Amount
+from agentbudget.money import ZERO, Amount
 from agentbudget.paying import paid
 from agentbudget.settling import settled
+from agentbudget.step.found import found_before, keep_found, search_key
+from agentbudget.step.guarding import require
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from agentbudget.context import Index, Retrieved
+    from agentbudget.privacy import Label
     from agentbudget.step.context import Context
 
 RETRIEVAL_CAP_NS: Final = 10 * 10**9
@@ -26,28 +30,78 @@ RETRIEVAL_CAP_NS: Final = 10 * 10**9
 
 
 async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retrieved:
-    """Search and pack within a hold of its own."""
-    from agentbudget.context import retrieve
-
-    engine = ctx.engine
-    meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
-    if ctx.subject is not None:
-        meta["about"] = ctx.subject
-    hold = _reserve(ctx, question, meta)
-    started = time.perf_counter()
-    with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
-        found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold))
-        cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
-        seconds = round(time.perf_counter() - started, 4)
-        settled(hold, Amount(cost), {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds})
-        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost)
+    """Search and pack within a hold of its own; what was found before in the same documents costs nothing."""
+    key = await search_key(ctx, index, question=question, tokens=tokens)
+    if key is None:
+        found, _ = await _bought(ctx, index, question, tokens)
+    else:
+        flights = ctx.engine.answers.flights
+        async with once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
+            if before is not None:
+                found = _free(ctx, question, tokens, *before)
+            else:
+                found, cost = await _bought(ctx, index, question, tokens)
+                if await search_key(ctx, index, question=question, tokens=tokens) == key:  # else they changed meanwhile
+                    keep_found(ctx, key, found, cost_usd_nano=cost)
     ctx.scope.reading.add(found.passages, ctx.step)
     return found
 
 
-def _pay(ctx: Context, hold: Hold, name: str, price: Price, most: Usage) -> AbstractContextManager[Meter]:
+async def _bought(ctx: Context, index: Index, question: str, tokens: int) -> tuple[Retrieved, int]:
+    """What is found, and what it cost in nano-dollars, an API that embedded the question included."""
+    from agentbudget.context import retrieve
+
+    engine = ctx.engine
+    for destination in index.goes_to:
+        require(ctx, destination, what="the question")
+    hold, embedded = _reserve(ctx, question, _cap(ctx)), list[Hold]()
+    started = time.perf_counter()
+    with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
+        found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold, embedded))
+        cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
+        seconds = round(time.perf_counter() - started, 4)
+        label = found.label(engine.privacy)
+        ctx.saw(label)
+        settled(hold, Amount(cost), _detail(found, label, seconds=seconds))
+        told = label.data_class
+        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
+    return found, cost + sum((one.record.settled or ZERO).usd_nano for one in embedded)
+
+
+def _free(ctx: Context, question: str, tokens: int, found: Retrieved, saved_usd_nano: int) -> Retrieved:
+    """An entry for a search that costs nothing, with what it saved."""
+    hold = _reserve(ctx, question, ZERO)
+    with hold, telemetry.retrieval(ctx.engine.documents, tokens=tokens) as span:
+        label = found.label(ctx.engine.privacy)
+        ctx.saw(label)
+        kept = {"cached": True, "saved_usd_nano": saved_usd_nano, "cache": {"kind": "retrieval", "because": "exact"}}
+        settled(hold, ZERO, _detail(found, label, seconds=0.0) | kept)
+        told = label.data_class
+        span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=0, data_class=told)
+        span.cache_hit(saved_usd_nano=saved_usd_nano)
+    return found
+
+
+def _detail(found: Retrieved, label: Label, *, seconds: float) -> dict[str, object]:
+    """What the ledger keeps of a search: how much was found, and of which class."""
+    size = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
+    return {**size, "data_class": label.data_class, "sources": list(label.sources)}
+
+
+def _cap(ctx: Context) -> Amount:
+    return Amount(ctx.engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
+
+
+def _pay(
+    ctx: Context, hold: Hold, embedded: list[Hold], name: str, price: Price, most: Usage
+) -> AbstractContextManager[Meter]:
     """Pay for embedding the question by an API, beside the seconds of this machine."""
-    return paid(partial(_reserve_embedding, ctx, hold), name=name, price=price, most=most)
+
+    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
+        embedded.append(_reserve_embedding(ctx, hold, amount, meta))
+        return embedded[-1]
+
+    return paid(reserve, name=name, price=price, most=most)
 
 
 def _reserve_embedding(ctx: Context, hold: Hold, amount: Amount, meta: Mapping[str, Any]) -> Hold:
@@ -57,9 +111,11 @@ def _reserve_embedding(ctx: Context, hold: Hold, amount: Amount, meta: Mapping[s
     return ctx.engine.ledger.reserve(hold_id, amount, accounts=ctx.scope.accounts(), tag="embedding", meta=meta)
 
 
-def _reserve(ctx: Context, question: str, meta: Mapping[str, Any]) -> Hold:
+def _reserve(ctx: Context, question: str, cap: Amount) -> Hold:
     engine = ctx.engine
-    cap = Amount(engine.machine.cost(Usage(compute_ns=RETRIEVAL_CAP_NS)))
+    meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
+    if ctx.subject is not None:
+        meta["about"] = ctx.subject
     base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
     hold_id = unused_id(engine.ledger, f"{base}/retrieve.{digest(repr(question))}")
     if ctx.step is not None:

@@ -20,6 +20,7 @@ from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
 from agentbudget.step.calls import Attempt, call_meta, pause
+from agentbudget.step.guarding import Way, ways
 from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
@@ -40,11 +41,11 @@ class ReplyStream:
     without, at the latest where the step ends.
     """
 
-    def __init__(self, step: Step, model: Model, request: Request) -> None:
+    def __init__(self, step: Step, request: Request) -> None:
         self.text = ""
         self._step = step
-        self._model = model
-        self._request = request
+        self._asked = request
+        self._found: Way | None = None
         self._reply: Reply[str] | None = None
         self._pieces = self._run()
         step.streams.append(self)
@@ -80,8 +81,19 @@ class ReplyStream:
         """Leave the stream, if it has not ended: the provider's is closed, and what was used is booked."""
         await self._pieces.aclose()
 
+    @property
+    def _way(self) -> Way:
+        """The model that is asked, found when the stream begins: what the step carries then decides."""
+        if self._found is None:
+            (self._found,) = ways(self._step, self._asked, escalate=False)
+        return self._found
+
+    @property
+    def _model(self) -> Model:
+        return self._way.model
+
     async def _run(self) -> AsyncGenerator[str, None]:
-        step, model, request = self._step, self._model, self._request
+        step, model, request = self._step, self._model, self._way.request
         asked = asked_of(step, model, request)
         async with paid_once(step, asked, request.max_output_tokens, streams=True) as found:
             async with aclosing(self._bought(asked) if found is None else self._replayed(asked, found)) as pieces:
@@ -113,16 +125,16 @@ class ReplyStream:
     async def _begin(self) -> tuple[Attempt, Growth]:
         """Reserve what the stream begins on."""
         step, model = self._step, self._model
-        estimate, tokens = await size_stream(step.engine, step.skill, model, self._request)
+        estimate, tokens = await size_stream(step.engine, step.skill, model, self._way.request)
         bound = partial(_bound, step, model, estimate)
         try:
-            attempt = Attempt(step, model, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens))
         except BudgetExceeded:
             least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
             if least == tokens:
                 raise
             tokens = least
-            attempt = Attempt(step, model, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens))
         growth = Growth(
             attempt.hold.amount,
             tokens=tokens,

@@ -20,6 +20,7 @@ from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Event, Phase, nobody
 from agentbudget.step.funds import Funds, reserve_step
+from agentbudget.step.guarding import open_rungs, open_ways
 from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
@@ -51,6 +52,7 @@ class Step:
         self.escalated = False
         self.accepted = True
         self.rejected: list[dict[str, str]] = []
+        self.refused: set[str] = set()
         self.streams: list[ReplyStream] = []
         self.estimates: dict[str, CallEstimate] = {}
         self._numbers = itertools.count(1)
@@ -90,6 +92,7 @@ class Step:
             expected, bound = await self._estimate()
             above = self.parent.funds if self.parent else None
             self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
+            self.context.saw(self.context.carries)
             self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             started = time.perf_counter()
             status, error = "failed", None
@@ -130,13 +133,7 @@ class Step:
     async def _estimate(self) -> tuple[Amount, Amount]:
         """What the step should cost, and the most: a call on each rung that it may climb, checks included."""
         expected, bound = ZERO, ZERO
-        for number, model in enumerate(self.engine.ladder.climb(self.skill.tier, self.skill.escalate)):
-            if self.skill.has_body:
-                call = likely = size_body(self.engine, self.skill, model)
-            else:
-                estimate = await size_call(self.engine, self.skill, model, self._request)
-                self.estimates[model.name] = estimate
-                call, likely = estimate.bound, estimate.expected
+        for number, (call, likely) in enumerate(await self._sized()):
             checks = checks_bound(self.engine, self.skill)
             bound = bound + call + checks
             if number == 0:
@@ -144,6 +141,18 @@ class Step:
         if self.skill.budget is not None:
             bound = capped(bound, self.skill.budget)
         return expected, bound
+
+    async def _sized(self) -> list[tuple[Amount, Amount]]:
+        """A call on each rung that the step may climb: the most, and what it should cost."""
+        if self.skill.has_body:
+            sizes = (size_body(self.engine, self.skill, model) for model in open_rungs(self))
+            return [(size, size) for size in sizes]
+        found: list[tuple[Amount, Amount]] = []
+        for way in open_ways(self, self._request):
+            estimate = await size_call(self.engine, self.skill, way.model, way.request)
+            self.estimates[way.model.name] = estimate
+            found.append((estimate.bound, estimate.expected))
+        return found
 
     def _reserve(self, expected: Amount, bound: Amount) -> Hold:
         ticket = self.outer.ticket

@@ -11,7 +11,7 @@ Prompts, answers and error messages are never exported: no function here takes s
 from agentbudget.telemetry.capture import Capture, CapturedSpan, capture
 from agentbudget.telemetry.export import setup, shutdown
 from agentbudget.telemetry.names import SCHEMA_URL, SCOPE, SEMCONV_VERSION, GenAI, Ours
-from agentbudget.telemetry.phases import model_call, reservation, retrieval, run, settlement, step
+from agentbudget.telemetry.phases import data_class, model_call, reservation, retrieval, run, settlement, step
 from agentbudget.telemetry.spans import (
     ModelCallSpan,
     ReservationSpan,
@@ -38,6 +38,7 @@ __all__ = [
     "Span",
     "StepSpan",
     "capture",
+    "data_class",
     "model_call",
     "reservation",
     "retrieval",

@@ -21,25 +21,31 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("granted", "refused", "settled", "presumed", "voided")
+_FAULT: Final[Outcome] = "error"
 UNKNOWN: Final = "unknown"
 STEP_KEY: Final = "agentbudget.step"
 """Under which OpenTelemetry's context keeps the labels of the step around."""
 
 
-class _Total:
+Series = tuple[tuple[str, str], ...]
+"""The labels of one series of a counter, in their order."""
+
+
+class Total:
     """A sum for each series, which the SDK reads when it collects: a fraction of the price of its own counters."""
 
     def __init__(self, scale: int = 1) -> None:
         self._scale = scale
-        self._sums: dict[tuple[tuple[str, str], ...], int] = {}
+        self._sums: dict[Series, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, value: int, series: Mapping[str, str]) -> None:
-        key = tuple(series.items())
+    def add(self, value: int, series: Series) -> None:
+        """Add to one series; 0 makes it known, or a rate over time would miss its first increment."""
         with self._lock:
-            self._sums[key] = self._sums.get(key, 0) + value
+            self._sums[series] = self._sums.get(series, 0) + value
 
     def observe(self, _options: CallbackOptions) -> list[Observation]:
+        """What the SDK asks for when it collects."""
         from opentelemetry.metrics import Observation
 
         with self._lock:
@@ -49,20 +55,39 @@ class _Total:
 
 
 @dataclass(frozen=True, slots=True)
-class _Instruments:
+class CallSeries:
+    """The series of one skill's calls of one model: made, and started at 0, when the first begins."""
+
+    plain: Series
+    input: Series
+    output: Series
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLabels:
+    """What the conventions' histograms are labelled with: duration, and tokens of either type. Never to be changed."""
+
+    plain: Mapping[str, str]
+    input: Mapping[str, str]
+    output: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
     token_usage: Histogram
     duration: Histogram
-    cost: _Total
-    tokens: _Total
-    reservations: _Total
-    cache_hits: _Total
+    cost: Total
+    tokens: Total
+    reservations: Total
+    cache_hits: Total
+    cache_savings: Total
 
     @classmethod
     def of(cls, provider: MeterProvider) -> Self:
         meter = provider.get_meter(SCOPE, _version(), SCHEMA_URL)
 
-        def total(name: str, unit: str, description: str, scale: int = 1) -> _Total:
-            made = _Total(scale)
+        def total(name: str, unit: str, description: str, scale: int = 1) -> Total:
+            made = Total(scale)
             meter.create_observable_counter(name, [made.observe], unit, description)
             return made
 
@@ -79,7 +104,8 @@ class _Instruments:
             cost=total(Ours.COST, "{USD}", "What calls cost", NANO),
             tokens=total(Ours.TOKENS, "{token}", "Tokens that calls used"),
             reservations=total(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
-            cache_hits=total(Ours.CACHE_HITS, "{hit}", "Answers that had been paid for already"),
+            cache_hits=total(Ours.CACHE_HITS, "{hit}", "What had been paid for already, by kind"),
+            cache_savings=total(Ours.CACHE_SAVINGS, "{USD}", "What that cost when it was paid for", NANO),
         )
 
 
@@ -101,55 +127,81 @@ class _Api:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A tracer, the instruments, and the series that were announced."""
+    """A tracer, the instruments, and the series that were begun: labels are made once, not with every call."""
 
     api: _Api
     tracer: Tracer
-    instruments: _Instruments
-    announced: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    instruments: Instruments
+    _calls: dict[tuple[str, str, str], CallSeries] = field(default_factory=dict[tuple[str, str, str], CallSeries])
+    _holds: dict[tuple[str, str], Mapping[str, Series]] = field(
+        default_factory=dict[tuple[str, str], Mapping[str, Series]]
+    )
+    _clients: dict[tuple[str, ...], ClientLabels] = field(default_factory=dict[tuple[str, ...], ClientLabels])
 
     @classmethod
     def of(cls, tracers: TracerProvider, meters: MeterProvider) -> Self:
+        """What these providers offer."""
         tracer = tracers.get_tracer(SCOPE, _version(), schema_url=SCHEMA_URL)
-        return cls(_Api.load(), tracer, _Instruments.of(meters))
+        return cls(_Api.load(), tracer, Instruments.of(meters))
 
-    def labels(self, model: str) -> dict[str, str]:
-        """The labels of our counters: never a user, a run or a hold."""
-        step = cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
-        return {Ours.SKILL: UNKNOWN, Ours.TIER: UNKNOWN, Ours.MODEL: model, **step}
+    def calls(self, model: str) -> CallSeries:
+        """The counters' series of calls of `model` in the step around: never a user, a run or a hold."""
+        step = self._step()
+        key = (step.get(Ours.SKILL, UNKNOWN), step.get(Ours.TIER, UNKNOWN), model)
+        return self._calls.get(key) or self._begin_calls(key)
 
-    def announce(self, series: Mapping[str, str]) -> None:
-        """Start the counters of a series at 0, or a rate over time would miss the first increment."""
-        if self._is_new(*series.values()):
-            self.instruments.cost.add(0, series)
-            self.instruments.cache_hits.add(0, series)
-            for kind in ("input", "output"):
-                self.instruments.tokens.add(0, {**series, GenAI.TOKEN_TYPE: kind})
+    def clients(self, operation: str, provider: str, model: str, answered_by: str | None) -> ClientLabels:
+        """The histograms' labels of a call."""
+        key = (operation, provider, model) if answered_by is None else (operation, provider, model, answered_by)
+        known = self._clients.get(key)
+        if known is None:
+            names = (GenAI.OPERATION, GenAI.PROVIDER, GenAI.REQUEST_MODEL, GenAI.RESPONSE_MODEL)
+            plain: dict[str, str] = dict(zip(names, key, strict=False))
+            tokens = ({**plain, GenAI.TOKEN_TYPE: kind} for kind in ("input", "output"))
+            known = self._clients[key] = ClientLabels(plain, *tokens)
+        return known
 
-    def _is_new(self, *series: str) -> bool:
-        with self.lock:
-            if series in self.announced:
-                return False
-            self.announced.add(series)
-            return True
+    def count_tokens(self, usage: Usage, client: ClientLabels, series: CallSeries) -> None:
+        """What an attempt used."""
+        told, total = self.instruments.token_usage, self.instruments.tokens
+        told.record(usage.input_tokens, client.input)
+        told.record(usage.output_tokens, client.output)
+        total.add(usage.input_tokens, series.input)
+        total.add(usage.output_tokens, series.output)
 
-    def add_cost(self, usd_nano: int, series: Mapping[str, str]) -> None:
-        self.announce(series)
-        self.instruments.cost.add(usd_nano, series)
-
-    def add_tokens(self, usage: Usage, client: Mapping[str, str], series: Mapping[str, str]) -> None:
-        for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            self.instruments.token_usage.record(tokens, {**client, GenAI.TOKEN_TYPE: kind})
-            self.instruments.tokens.add(tokens, {**series, GenAI.TOKEN_TYPE: kind})
+    def add_hits(self, hits: int, saved_usd_nano: int, kind: str, series: CallSeries) -> None:
+        """Hits of a cache of what is of this kind, and what they saved."""
+        labels = (*series.plain, (Ours.CACHE_KIND, kind))
+        self.instruments.cache_hits.add(hits, labels)
+        self.instruments.cache_savings.add(saved_usd_nano, labels)
 
     def count_hold(self, outcome: Outcome, kind: object) -> None:
-        step = cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
-        labels = {Ours.SKILL: step.get(Ours.SKILL, UNKNOWN), Ours.KIND: str(kind or UNKNOWN)}
-        if self._is_new(*labels.values()):
-            for each in _OUTCOMES:
-                self.instruments.reservations.add(0, {**labels, Ours.OUTCOME: each})
-        self.instruments.reservations.add(1, {**labels, Ours.OUTCOME: outcome})
+        """What became of a hold."""
+        key = (self._step().get(Ours.SKILL, UNKNOWN), str(kind or UNKNOWN))
+        series = self._holds.get(key) or self._begin_holds(key)
+        self.instruments.reservations.add(1, series[outcome])
+
+    def _step(self) -> Mapping[str, str]:
+        return cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
+
+    def _begin_calls(self, key: tuple[str, str, str]) -> CallSeries:
+        plain = tuple(zip((Ours.SKILL, Ours.TIER, Ours.MODEL), key, strict=True))
+        tokens = ((*plain, (GenAI.TOKEN_TYPE, kind)) for kind in ("input", "output"))
+        series = CallSeries(plain, *tokens)
+        self.instruments.cost.add(0, series.plain)
+        self.add_hits(0, 0, "answer", series)
+        self.instruments.tokens.add(0, series.input)
+        self.instruments.tokens.add(0, series.output)
+        self._calls[key] = series
+        return series
+
+    def _begin_holds(self, key: tuple[str, str]) -> Mapping[str, Series]:
+        plain = tuple(zip((Ours.SKILL, Ours.KIND), key, strict=True))
+        series = {outcome: (*plain, (Ours.OUTCOME, outcome)) for outcome in (*_OUTCOMES, _FAULT)}
+        for outcome in _OUTCOMES:
+            self.instruments.reservations.add(0, series[outcome])
+        self._holds[key] = series
+        return series
 
 
 _diverted: Backend | None = None

@@ -24,6 +24,7 @@ class CapturedSpan:
     parent: str | None
     attributes: Mapping[str, object]
     error: str | None
+    events: tuple[tuple[str, Mapping[str, object]], ...] = ()
 
 
 class Capture:
@@ -103,6 +104,7 @@ def _captured_spans(spans: Sequence[ReadableSpan]) -> tuple[CapturedSpan, ...]:
             parent=names.get(span.parent.span_id) if span.parent else None,
             attributes=dict(span.attributes or {}),
             error=str((span.attributes or {}).get(GenAI.ERROR_TYPE)) if not span.status.is_ok else None,
+            events=tuple((event.name, dict(event.attributes or {})) for event in span.events),
         )
         for span in spans
     )

@@ -81,14 +81,28 @@ class Ours:
     COMPUTE_S: Final = "agentbudget.compute_s"
     CACHE_HIT: Final = "agentbudget.cache.hit"
     CACHE_SAVED: Final = "agentbudget.cache.saved.usd_nano"
+    CACHE_KIND: Final = "agentbudget.cache.kind"
+    CACHE_BECAUSE: Final = "agentbudget.cache.because"
     RETRIEVAL_ALLOWANCE: Final = "agentbudget.retrieval.allowance_tokens"
     RETRIEVAL_TOKENS: Final = "agentbudget.retrieval.tokens"
     PASSAGES: Final = "agentbudget.retrieval.passages"
+    DATA_CLASS: Final = "agentbudget.data_class"
+    DECISION: Final = "agentbudget.data_class.decision"
+    DESTINATION: Final = "agentbudget.data_class.destination"
+    FOUND: Final = "agentbudget.data_class.found"
+
+    HELD_USD: Final = "agentbudget.held.usd_nano"
+    HELD_TOKENS: Final = "agentbudget.held.tokens"
+    SETTLED_USD: Final = "agentbudget.settled.usd_nano"
+    SETTLED_TOKENS: Final = "agentbudget.settled.tokens"
+    REMAINING_USD: Final = "agentbudget.remaining.usd_nano"
+    REMAINING_TOKENS: Final = "agentbudget.remaining.tokens"
 
     COST: Final = "agentbudget.cost"
     TOKENS: Final = "agentbudget.tokens"
     RESERVATIONS: Final = "agentbudget.reservations"
     CACHE_HITS: Final = "agentbudget.cache.hits"
+    CACHE_SAVINGS: Final = "agentbudget.cache.saved"
 
 
 TOKEN_BUCKETS: Final = tuple(4**i for i in range(14))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 from agentbudget.money import Amount, Budget
 from agentbudget.telemetry.backend import listening
@@ -18,6 +18,9 @@ from agentbudget.telemetry.spans import (
     amount_values,
     limit_values,
 )
+
+Decision = Literal["passed", "redacted", "refused"]
+"""What was decided about a text on its way to a destination."""
 
 _NO_RUN: Final = RunSpan()
 _NO_STEP: Final = StepSpan()
@@ -68,8 +71,9 @@ def reservation(
         Ours.HOLD: hold_id,
         Ours.KIND: kind,
         Ours.ACCOUNTS: tuple(accounts) or ((f"hold:{within}",) if within else None),
+        Ours.HELD_USD: held.usd_nano,
+        Ours.HELD_TOKENS: held.tokens,
         **amount_values(Ours.ESTIMATED, estimated),
-        **amount_values(Ours.HELD, held),
     }
     return ReservationSpan(backend, f"reserve {kind}", values)
 
@@ -92,8 +96,12 @@ def model_call(
     max_output_tokens: int | None = None,
     rung: int | None = None,
     purpose: str | None = None,
+    data_class: str | None = None,
 ) -> ModelCallSpan:
-    """The span of one attempt at `model`, written with or without its provider in front."""
+    """The span of one attempt at `model`, written with or without its provider in front.
+
+    ``data_class`` is that of what it is sent.
+    """
     backend = listening()
     if backend is None:
         return _NO_MODEL_CALL
@@ -107,6 +115,7 @@ def model_call(
         Ours.MODEL: f"{provider}:{bare}",
         Ours.RUNG: rung,
         Ours.PURPOSE: purpose,
+        Ours.DATA_CLASS: data_class,
     }
     return ModelCallSpan(backend, f"{operation} {bare}", values)
 
@@ -115,3 +124,18 @@ def settlement(hold_id: str) -> SettlementSpan:
     """The span around ``settle`` or ``void``."""
     backend = listening()
     return _NO_SETTLEMENT if backend is None else SettlementSpan(backend, "settle", {Ours.HOLD: hold_id})
+
+
+def data_class(
+    data_class: str, *, decision: Decision, destination: str, found: Mapping[str, int] | None = None
+) -> None:
+    """An event of the current span: what was decided about a text of this class on its way to `destination`.
+
+    ``found`` counts what was found in it by kind; names of documents are not told.
+    """
+    backend = listening()
+    if backend is None:
+        return
+    told = {Ours.DATA_CLASS: data_class, Ours.DECISION: decision, Ours.DESTINATION: destination}
+    kinds = [f"{kind}:{count}" for kind, count in sorted((found or {}).items())]
+    backend.api.trace.get_current_span().add_event(Ours.DATA_CLASS, {**told, Ours.FOUND: kinds} if kinds else told)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextvars import Token
+from operator import gt
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from agentbudget.errors import BudgetExceeded, ModelError
 from agentbudget.money import NANO, Amount, Budget
-from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend
+from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend, CallSeries
 from agentbudget.telemetry.names import GenAI, Ours, Outcome, Value, Values
 from agentbudget.usage import Usage
 
@@ -89,6 +90,21 @@ class Span:
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         """Record what is known only now."""
 
+    def _hit(self, series: CallSeries, saved_usd_nano: int | None, kind: str, because: str) -> None:
+        """A cache gave what this span would have paid for."""
+        if self._backend is None:
+            return
+        self._set(
+            {
+                Ours.CACHE_HIT: True,
+                Ours.CACHE_KIND: kind,
+                Ours.CACHE_BECAUSE: because,
+                Ours.CACHE_SAVED: saved_usd_nano,
+                Ours.COST_NANO: 0,
+            }
+        )
+        self._backend.add_hits(1, saved_usd_nano or 0, kind, series)
+
     def _set(self, values: Values) -> None:
         if self._heard:
             self._later.update(values)
@@ -116,11 +132,9 @@ class Leaf(Span):
         if failure is not None:
             self._set(_of_error(failure))
         self._ending(backend, error)
+        attributes = _known({**self._attributes, **self._later})
         otel = backend.tracer.start_span(
-            self._name,
-            kind=backend.api.internal,
-            attributes=_known({**self._attributes, **self._later}),
-            start_time=self._began_ns,
+            self._name, kind=backend.api.internal, attributes=attributes, start_time=self._began_ns
         )
         if failure is not None:
             _mark(otel, backend, failure)
@@ -161,16 +175,20 @@ class ReservationSpan(Leaf):
 
     def granted(self, *, held: Amount | None = None, replayed: bool = False, hold_id: str | None = None) -> None:
         """What is held in the end, under which id, and whether the hold existed already (a resumed run)."""
-        values: dict[str, Value | None] = {Ours.REPLAYED: replayed, **amount_values(Ours.HELD, held)}
+        if not self._heard:
+            return
+        told = self._later
+        told[Ours.REPLAYED] = replayed
         if hold_id is not None:
-            values[Ours.HOLD] = hold_id
-        self._set(values)
+            told[Ours.HOLD] = hold_id
+        if held is not None:
+            told[Ours.HELD_USD], told[Ours.HELD_TOKENS] = held.usd_nano, held.tokens
 
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         outcome: Outcome = "granted"
         if error is not None:
             outcome = "refused" if isinstance(error, BudgetExceeded) else "error"
-        self._set({Ours.OUTCOME: outcome})
+        self._later[Ours.OUTCOME] = outcome
         backend.count_hold(outcome, self._attributes.get(Ours.KIND))
 
 
@@ -179,24 +197,32 @@ class RetrievalSpan(Span):
 
     __slots__ = ()
 
-    def found(self, *, passages: int, tokens: int, cost_usd_nano: int | None = None) -> None:
-        """How many passages were packed, their tokens, and what finding them cost."""
-        self._set({Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano})
+    def found(
+        self, *, passages: int, tokens: int, cost_usd_nano: int | None = None, data_class: str | None = None
+    ) -> None:
+        """How many passages were packed, their tokens and narrowest class, and what finding them cost."""
+        told = {Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano}
+        self._set({**told, Ours.DATA_CLASS: data_class})
         if self._backend is not None and cost_usd_nano is not None:
-            self._backend.add_cost(cost_usd_nano, self._backend.labels("retrieval"))
+            self._backend.instruments.cost.add(cost_usd_nano, self._backend.calls("retrieval").plain)
+
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "retrieval", because: str = "exact") -> None:
+        """The same was found before: nothing is searched."""
+        if self._backend is not None:
+            self._hit(self._backend.calls("retrieval"), saved_usd_nano, kind, because)
 
 
 class ModelCallSpan(Span):
     """``chat {model}``: one attempt at a model, or the answer that a cache gave in its place."""
 
     kind = "CLIENT"
-    __slots__ = ("_cached", "_labels", "_served_by", "_started", "_usage")
+    __slots__ = ("_cached", "_series", "_served_by", "_started", "_usage")
 
     def __init__(self, backend: Backend | None = None, name: str = "", attributes: Values | None = None) -> None:
         super().__init__(backend, name, attributes)
         self._usage: Usage | None = None
         self._served_by: str | None = None
-        self._labels: dict[str, str] | None = None
+        self._series: CallSeries | None = None
         self._cached = False
         self._started = 0.0
 
@@ -227,44 +253,40 @@ class ModelCallSpan(Span):
         """What the attempt cost, once; `presumed` if nobody knows and the hold was taken in full."""
         self._set({Ours.COST_NANO: usd_nano, Ours.PRESUMED: presumed})
         if self._backend is not None:
-            self._backend.add_cost(usd_nano, self._series(self._backend))
+            self._backend.instruments.cost.add(usd_nano, self._counted(self._backend).plain)
 
-    def cache_hit(self, *, saved_usd_nano: int | None = None) -> None:
-        """The answer was paid for already: no model is asked, and no usage is reported."""
+    def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "answer", because: str = "exact") -> None:
+        """The answer was paid for already: no model is asked, and no usage is reported. ``because`` is why it may be
+        given again."""
         if self._backend is None:
             return
         self._cached = True
-        self._set({Ours.CACHE_HIT: True, Ours.CACHE_SAVED: saved_usd_nano, Ours.COST_NANO: 0})
-        self._backend.instruments.cache_hits.add(1, self._series(self._backend))
+        self._hit(self._counted(self._backend), saved_usd_nano, kind, because)
 
     def _start(self, backend: Backend) -> None:
         super()._start(backend)
         self._started = time.perf_counter()
-        backend.announce(self._series(backend))
+        self._counted(backend)
 
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         if isinstance(error, ModelError) and error.usage is not None and self._usage is None:
             self.used(error.usage)
         if self._cached:
             return
-        labels = self._client_labels()
+        asked = (str(self._attributes[name]) for name in (GenAI.OPERATION, GenAI.PROVIDER, GenAI.REQUEST_MODEL))
+        client = backend.clients(*asked, answered_by=self._served_by)
+        labels = client.plain
         if error is not None:
-            labels[GenAI.ERROR_TYPE] = type(error).__qualname__
+            labels = {**labels, GenAI.ERROR_TYPE: type(error).__qualname__}
         backend.instruments.duration.record(time.perf_counter() - self._started, labels)
         if self._usage is not None:
-            backend.add_tokens(self._usage, self._client_labels(), self._series(backend))
+            backend.count_tokens(self._usage, client, self._counted(backend))
 
-    def _series(self, backend: Backend) -> dict[str, str]:
-        if self._labels is None:
-            self._labels = backend.labels(str(self._attributes.get(Ours.MODEL) or UNKNOWN))
-        return self._labels
-
-    def _client_labels(self) -> dict[str, str]:
-        names = (GenAI.OPERATION, GenAI.PROVIDER, GenAI.REQUEST_MODEL)
-        labels = {name: str(self._attributes[name]) for name in names}
-        if self._served_by is not None:
-            labels[GenAI.RESPONSE_MODEL] = self._served_by
-        return labels
+    def _counted(self, backend: Backend) -> CallSeries:
+        """Under which labels it is counted: those of the step in which it began."""
+        if self._series is None:
+            self._series = backend.calls(str(self._attributes.get(Ours.MODEL) or UNKNOWN))
+        return self._series
 
 
 class SettlementSpan(Leaf):
@@ -277,24 +299,27 @@ class SettlementSpan(Leaf):
         if self._backend is None:
             return
         outcome: Outcome = "voided" if record.state == "voided" else "presumed" if record.presumed else "settled"
-        values: dict[str, Value | None] = {Ours.OUTCOME: outcome, Ours.PRESUMED: record.presumed}
-        values |= amount_values(Ours.HELD, record.amount)
-        values |= amount_values(Ours.SETTLED, record.settled)
-        if overrun := record.overrun:
-            values |= amount_values(Ours.OVERRUN, overrun)
-        self._set(values)
+        told, held, settled = self._later, record.amount_units, record.settled_units
+        told[Ours.OUTCOME], told[Ours.PRESUMED] = outcome, record.presumed
+        told[Ours.HELD_USD], told[Ours.HELD_TOKENS], _ = held
+        if settled is not None:
+            told[Ours.SETTLED_USD], told[Ours.SETTLED_TOKENS], _ = settled
+            if any(map(gt, settled, held)):
+                told |= amount_values(Ours.OVERRUN, record.overrun)
         self._backend.count_hold(outcome, record.meta.get("kind"))
 
     def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
         """What the run's account has left; with the run's age also how fast it burns."""
+        if not self._heard:
+            return
         # In the ledger's own integers: `Account.available` makes decimals of them for people to read.
-        usd_nano, tokens, _ = (
-            None if limit is None else max(0, limit - posted - held)
-            for limit, posted, held in zip(account.limits, account.posted_units, account.held_units, strict=True)
-        )
-        self._set({f"{Ours.REMAINING}.usd_nano": usd_nano, f"{Ours.REMAINING}.tokens": tokens})
+        (usd, tokens, _), posted, held = account.limits, account.posted_units, account.held_units
+        if usd is not None:
+            self._later[Ours.REMAINING_USD] = max(0, usd - posted[0] - held[0])
+        if tokens is not None:
+            self._later[Ours.REMAINING_TOKENS] = max(0, tokens - posted[1] - held[1])
         if elapsed_s:
-            self._set({Ours.BURN_RATE: account.posted_units[0] / NANO * 60 / elapsed_s})
+            self._later[Ours.BURN_RATE] = posted[0] / NANO * 60 / elapsed_s
 
 
 def _known(values: Values) -> dict[str, Value]:

@@ -7,9 +7,10 @@ from agentbudget.context import Chunk, Passage, Retrieved, cite
 
 def _retrieved(count: int) -> Retrieved:
     passages = tuple(
-        Passage(n, Chunk(f"id{n}", f"{n}.md", ("T",), "text", n, n + 4, 1), "text", 1.0) for n in range(1, count + 1)
+        Passage(n, Chunk(f"id{n}", f"{n}.md", ("T",), "some text", n, n + 9, 2), "text", 1.0, spans=((n + 5, n + 9),))
+        for n in range(1, count + 1)
     )
-    return Retrieved("?", passages, "", 0, 0, 0)
+    return Retrieved("?", passages, "", 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -34,4 +35,5 @@ def test_marks(answer: str, valid: list[int], invalid: list[int]) -> None:
 def test_a_citation_says_where_to_look() -> None:
     [citation] = cite("[2]", _retrieved(3)).citations
     assert (citation.source, citation.heading_path) == ("2.md", ("T",))
-    assert (citation.start, citation.end, citation.chunk_id) == (2, 6, "id2")
+    assert (citation.start, citation.end, citation.chunk_id) == (7, 11, "id2")
+    assert citation.spans == ((7, 11),)

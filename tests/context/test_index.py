@@ -151,8 +151,8 @@ async def test_another_embedding_model_is_refused_and_rebuild_mends_it(reopen: R
     async with reopen(embedder=other) as index:
         with pytest.raises(IndexMismatch, match=r"embedded by words:64, not by other:64; .*rebuild=True") as caught:
             await index.update(folder)
-        assert (caught.value.chunks, caught.value.tokens) == (3, 26)
-        assert "3 chunks, 26 tokens, about 0.0 s, $" in str(caught.value)
+        assert (caught.value.chunks, caught.value.tokens) == (3, 24)
+        assert "3 chunks, 24 tokens, about 0.0 s, $" in str(caught.value)
         assert (caught.value.usd_nano or 0) > 0
         with pytest.raises(IndexMismatch):
             await index.search("Blue Swift")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def test_no_value_is_lost(value: Any) -> None:
 
 def leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return [leaf for part in value.values() for leaf in leaves(part)]
+        value = list(cast("dict[str, Any]", value).values())
     if isinstance(value, list):
-        return [leaf for part in value for leaf in leaves(part)]
+        return [leaf for part in cast("list[Any]", value) for leaf in leaves(part)]
     return [value]

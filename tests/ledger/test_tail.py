@@ -156,3 +156,35 @@ def test_a_tail_that_was_changed_shows(ledger: Ledger, path: Path) -> None:
         db.commit()
     with Ledger(SqliteStore(path)) as other:
         assert not other.verify().ok
+
+
+def changes(ledger: Ledger, store: SqliteStore) -> list[str]:
+    """What a reservation and its settlement on `a` send to change the file."""
+    said: list[str] = []
+    db = store.write()._connected()  # pyright: ignore[reportPrivateUsage] # listened to, not changed
+    db.set_trace_callback(said.append)
+    ledger.reserve(f"listened/{len(ledger.holds())}", ONE, accounts=["a"]).settle(ONE)
+    db.set_trace_callback(None)
+    return [sql.split()[0] for sql in said if not sql.startswith("SELECT")]
+
+
+@pytest.mark.parametrize("windows", [{}, {"hour": Budget(calls=50), "1h": Budget(calls=50)}])
+def test_a_reservation_is_one_statement_in_windows_too(path: Path, windows: dict[str, Budget]) -> None:
+    store = SqliteStore(path)
+    with Ledger(store) as ledger:
+        ledger.account("a", windows=windows)
+        for n in range(40):  # until it takes itself to be alone
+            ledger.reserve(f"warm-{n}", Amount(), accounts=["a"]).settle()
+        assert changes(ledger, store) == ["INSERT", "INSERT"]
+
+
+def test_a_window_that_is_kept_in_mind_counts_what_others_spent(path: Path) -> None:
+    with Ledger(SqliteStore(path)) as mine, Ledger(SqliteStore(path)) as yours:
+        mine.account("a", windows={"1h": Budget(calls=2 * LONGEST)})
+        for n in range(LONGEST):  # each brings the tables up now and then
+            mine.reserve(f"mine-{n}", ONE, accounts=["a"]).settle(ONE)
+            yours.reserve(f"yours-{n}", ONE, accounts=["a"]).settle(ONE)
+        for n, either in enumerate((mine, yours)):
+            with pytest.raises(BudgetExceeded):
+                either.reserve(f"more-{n}", ONE, accounts=["a"])
+        assert mine.verify().ok

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
@@ -67,3 +67,14 @@ def test_a_period_is_what_the_calendar_calls_one(text: str) -> None:
         assert ends > at
         assert window.since(ends) > start
         assert window.since(ends - 1) == start
+
+
+def test_no_zone_has_begun_an_hour_within_a_half_minute_since_1970() -> None:
+    odd = {
+        (zone, year)
+        for zone in available_timezones()
+        for year in range(1970, 2040)
+        for month in (1, 7)
+        if (ZoneInfo(zone).utcoffset(datetime(year, month, 1)) or timedelta()) % timedelta(seconds=30)
+    }
+    assert odd == set()

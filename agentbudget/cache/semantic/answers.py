@@ -147,7 +147,7 @@ def _place(asked: Asked, policy: Semantic) -> Place:
         replace(asked.request, messages=(*before, replace(last, text=""))),
         asked.model,
         tenant=None if policy.across_tenants else asked.label.tenant,
-        skill_version=asked.label.skill_version,
+        skill_version=asked.label.skill_version + asked.apart,
     )
     return Place(asked.label.tenant, asked.label.skill, form)
 

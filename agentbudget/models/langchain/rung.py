@@ -79,6 +79,11 @@ class LangChainModel:
         return "local" if address is not None and is_loopback(address) else "remote"
 
     @property
+    def address(self) -> str | None:
+        """Where the chat model asks; None if its integration does not say."""
+        return self._known.address
+
+    @property
     def fingerprint(self) -> str:
         """The integration's class and what it was made with, without its secrets."""
         made = sorted(self.chat._identifying_params.items())  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,115 @@
+"""``agentbudget memory``: what is kept of users, shown, exported and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentbudget.cli.base import home_option, json_option, print_json, settings_at
+from agentbudget.cli.options import with_options
+
+if TYPE_CHECKING:
+    from agentbudget.memory import Memories
+
+_whose = with_options(
+    (
+        click.option("--user", help="Whose memories."),
+        click.option("--tenant", default="default", show_default=True, help="Whose user that is."),
+        home_option,
+    )
+)
+
+
+def _memories(home: Path | None) -> Memories:
+    from agentbudget.memory import open_memories
+
+    return open_memories(settings_at(home).memories_location)
+
+
+def _required(user: str | None) -> str:
+    if user is None:
+        raise click.UsageError("name the user with --user")
+    return user
+
+
+@click.group()
+def memory() -> None:
+    """What was learned of users, kept for later runs."""
+
+
+@memory.command("list")
+@_whose
+@json_option
+def list_(user: str | None, tenant: str, home: Path | None, as_json: bool) -> None:
+    """Show a user's memories, the latest first; without --user, who has some."""
+    from agentbudget.memory import Owner
+
+    memories = _memories(home)
+    if user is None:
+        owners = asyncio.run(memories.owners())
+        if as_json:
+            print_json([{"tenant": owner.tenant, "user": owner.user} for owner in owners])
+            return
+        for owner in owners:
+            click.echo(f"{owner.user}  (tenant {owner.tenant})")
+        if not owners:
+            click.echo(f"Nobody has memories in {memories.location}.")
+        return
+    found = asyncio.run(memories.all_of(Owner(tenant, user)))
+    if as_json:
+        print_json([one.to_dict() for one in found])
+        return
+    for one in found:
+        times = f", {one.times} times" if one.times > 1 else ""
+        click.echo(f"{one.id}  {one.learned_on}{times}  {one.text}")
+    if not found:
+        click.echo(f"Nothing is kept of {user!r}.")
+
+
+@memory.command()
+@_whose
+def export(user: str | None, tenant: str, home: Path | None) -> None:
+    """Print everything that is kept of a user as JSON, with where it was learned."""
+    from agentbudget.memory import Owner
+
+    found = asyncio.run(_memories(home).all_of(Owner(tenant, _required(user))))
+    print_json({"tenant": tenant, "user": user, "memories": [one.to_dict() for one in found]})
+
+
+@memory.command()
+@click.argument("ids", nargs=-1)
+@_whose
+@click.option("--all", "everything", is_flag=True, help="All memories of the user.")
+@click.option("--everyone", is_flag=True, help="All memories of all users.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(
+    ids: tuple[str, ...],
+    user: str | None,
+    tenant: str,
+    home: Path | None,
+    everything: bool,
+    everyone: bool,
+    yes: bool,
+) -> None:
+    """Delete memories for good: by their IDS, all of a user, or everyone's."""
+    from agentbudget.memory import Owner
+
+    if (bool(ids), everything, everyone).count(True) != 1:
+        raise click.UsageError("name ids, or --all of a user, or --everyone")
+    memories = _memories(home)
+    if everyone:
+        if not yes:
+            click.confirm(f"Delete all memories of all users in {memories.location}?", abort=True)
+        click.echo(f"Forgot everything of {asyncio.run(memories.forget_everyone())} users.")
+        return
+    owner = Owner(tenant, _required(user))
+    if everything:
+        if not yes:
+            click.confirm(f"Delete all memories of {owner.user!r}?", abort=True)
+        asyncio.run(memories.forget_all(owner))
+        click.echo(f"Forgot everything of {owner.user!r}.")
+        return
+    click.echo(f"Forgot {asyncio.run(memories.forget(owner, ids))} memories of {owner.user!r}.")

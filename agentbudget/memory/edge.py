@@ -1,0 +1,288 @@
+"""Memories in this process: Qdrant's own engine, in a folder for each user, so that what is deleted is a file less."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from agentbudget.context.embed import Vector
+from agentbudget.context.store import Sparse
+from agentbudget.errors import IndexBusy, IndexFault, IndexMismatch
+from agentbudget.memory.record import Memory, Owner
+from agentbudget.memory.store import FORMAT, Point, payload
+
+if TYPE_CHECKING:
+    from qdrant_edge import EdgeShard, PointId, Record, ScoredPoint
+
+_PAGE: Final = 1000
+WAIT_S: Final = 10.0
+"""How long a process waits for another that has the same user's memories open: it does for moments only."""
+
+_LOOK_S: Final = 0.02
+
+
+class EdgeStores:
+    """A folder of users' folders: ``<key>/header.json`` and ``<key>/shard``, each with a lock beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.expanduser()
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @contextmanager
+    def open(self, owner: Owner, *, fingerprint: str, dim: int) -> Generator[EdgeStore]:
+        """See `Stores.open`."""
+        with self._alone(owner):
+            store = EdgeStore(self._folder / owner.key, owner, fingerprint=fingerprint, dim=dim)
+            try:
+                store.check()
+                yield store
+            finally:
+                store.close()
+
+    def owners(self) -> list[Owner]:
+        """See `Stores.owners`."""
+        found = [_header(path) for path in self._folder.glob("*/header.json")]
+        return sorted(
+            (Owner(one["tenant"], one["user"]) for one in found), key=lambda owner: (owner.tenant, owner.user)
+        )
+
+    def destroy(self, owner: Owner) -> None:
+        """See `Stores.destroy`."""
+        with self._alone(owner):
+            _remove(self._folder / owner.key)
+
+    def close(self) -> None:
+        """Nothing: each use lets go by itself."""
+
+    @contextmanager
+    def _alone(self, owner: Owner) -> Generator[None]:
+        """While nobody else has this user's memories open. The lock lies beside the folder, which may come and go."""
+        locks = self._folder / "locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = (locks / owner.key).open("a")
+        except OSError as error:
+            raise IndexFault(f"the memories {self.location} cannot be opened: {error.strerror or error}") from error
+        with lock:
+            until = time.monotonic() + WAIT_S
+            while not _is_locked(lock.fileno()):
+                if time.monotonic() > until:
+                    raise IndexBusy(
+                        f"the memories of this user in {self.location} have been open in another process for "
+                        f"{WAIT_S:.0f} s; end it, or use a Qdrant server (AGENTBUDGET_QDRANT_URL)"
+                    )
+                time.sleep(_LOOK_S)
+            yield
+
+
+class EdgeStore:
+    """See `Store`. The folder comes into being with the first memory, and goes with the last."""
+
+    def __init__(self, folder: Path, owner: Owner, *, fingerprint: str, dim: int) -> None:
+        self._folder = folder
+        self._owner = owner
+        self._fingerprint = fingerprint
+        self._dim = dim
+        self._open: EdgeShard | None = None
+
+    def check(self) -> None:
+        """Finish what a crash left half done. Raises `IndexMismatch` for vectors of another model."""
+        new, old = self._folder / "shard.new", self._folder / "shard.old"
+        if old.exists() and not self._path.exists():  # `_rewrite` was cut short between its two moves
+            new.rename(self._path)
+        for left in (new, old):
+            if left.exists():
+                shutil.rmtree(left)
+        header = self._folder / "header.json"
+        if not header.exists():
+            return
+        made_by = _header(header)["embedder"]
+        if made_by != self._fingerprint:
+            raise IndexMismatch(
+                f"the memories of {self._owner.user!r} have vectors of {made_by}, and are asked for with those of "
+                f"{self._fingerprint}; use that model, or export them, forget them and remember them again"
+            )
+
+    def put(self, points: Sequence[Point]) -> None:
+        """See `Store.put`."""
+        with self._engine("written"):
+            if not self._path.exists():
+                self._create(self._path).close()
+                told = {"format": FORMAT, "tenant": self._owner.tenant, "user": self._owner.user}
+                header = json.dumps(told | {"embedder": self._fingerprint, "dim": self._dim})
+                (self._folder / "header.json").write_text(header, encoding="utf-8")
+            self._write(self._shard, points)
+
+    def get(self, ids: Sequence[str]) -> list[Memory]:
+        """See `Store.get`."""
+        if not self._path.exists():
+            return []
+        with self._engine("read"):
+            return [_memory(record) for record in self._shard.retrieve(list(ids), with_payload=True, with_vector=False)]
+
+    def every(self) -> list[Memory]:
+        """See `Store.every`."""
+        return [_memory(record) for record in self._records(vectors=False)]
+
+    def nearest(self, dense: Vector, limit: int) -> list[tuple[Memory, float]]:
+        """See `Store.nearest`."""
+        import qdrant_edge as edge
+
+        if not self._path.exists():
+            return []
+        query = edge.Query.Nearest(dense, using="dense")
+        with self._engine("searched"):
+            found = self._shard.query(edge.QueryRequest(limit=limit, query=query, with_payload=True))
+            return [(_memory(point), point.score) for point in found]
+
+    def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Memory]:
+        """See `Store.search`."""
+        import qdrant_edge as edge
+
+        if not self._path.exists():
+            return []
+        by_words = edge.SparseVector(sparse.indices, sparse.values)
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
+            prefetches=[
+                edge.Prefetch(limit=limit, query=edge.Query.Nearest(dense, using="dense")),
+                edge.Prefetch(limit=limit, query=edge.Query.Nearest(by_words, using="bm25")),
+            ],
+            with_payload=True,
+        )
+        with self._engine("searched"):
+            return [_memory(point) for point in self._shard.query(request)]
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See `Store.delete`: the engine's files are written anew without them, and the old ones removed."""
+        gone = set(ids)
+        kept = [record for record in self._records(vectors=True) if str(record.id) not in gone]
+        if kept:
+            self._rewrite(kept)
+        else:
+            self.destroy()
+
+    def destroy(self) -> None:
+        """See `Store.destroy`."""
+        self.close()
+        _remove(self._folder)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "shard"
+
+    @property
+    def _shard(self) -> EdgeShard:
+        if self._open is None:
+            from qdrant_edge import EdgeShard
+
+            self._open = EdgeShard.load(str(self._path))
+        return self._open
+
+    def _create(self, path: Path) -> EdgeShard:
+        import qdrant_edge as edge
+
+        path.mkdir(parents=True)
+        config = edge.EdgeConfig(
+            vectors={"dense": edge.EdgeVectorParams(size=self._dim, distance=edge.Distance.Cosine)},
+            sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        )
+        return edge.EdgeShard.create(str(path), config)
+
+    def _write(self, shard: EdgeShard, points: Sequence[Point]) -> None:
+        import qdrant_edge as edge
+
+        stored = [
+            edge.Point(
+                point.memory.id,
+                {"dense": point.dense, "bm25": edge.SparseVector(point.sparse.indices, point.sparse.values)},
+                payload(self._owner, point.memory, self._fingerprint),
+            )
+            for point in points
+        ]
+        shard.update(edge.UpdateOperation.upsert_points(stored))
+        shard.flush()
+
+    def _records(self, *, vectors: bool) -> list[Record]:
+        import qdrant_edge as edge
+
+        found: list[Record] = []
+        offset: PointId | None = None
+        if not self._path.exists():
+            return found
+        with self._engine("read"):
+            while True:
+                request = edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=True, with_vector=vectors)
+                records, offset = self._shard.scroll(request)
+                found += records
+                if offset is None:
+                    return found
+
+    def _rewrite(self, kept: Sequence[Record]) -> None:
+        """Put a shard with only these in the place of the old one: whole before, whole after, also after a crash."""
+        import qdrant_edge as edge
+
+        new, old = self._folder / "shard.new", self._folder / "shard.old"
+        with self._engine("written"):
+            shard = self._create(new)
+            points = [edge.Point(record.id, cast("Any", record.vector), record.payload or {}) for record in kept]
+            shard.update(edge.UpdateOperation.upsert_points(points))
+            shard.flush()
+            shard.close()
+            self.close()
+            self._path.rename(old)
+            new.rename(self._path)
+            shutil.rmtree(old)
+
+    @contextmanager
+    def _engine(self, what: str) -> Generator[None]:
+        """Name the memories in whatever the engine raises; a panic of its Rust code is no `Exception`."""
+        try:
+            yield
+        except IndexFault:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise IndexFault(
+                f"the memories of {self._owner.user!r} cannot be {what} ({error}); check the disk, and if they are "
+                f"damaged forget them: agentbudget memory forget --user {self._owner.user} --all"
+            ) from error
+
+
+def _memory(record: Record | ScoredPoint) -> Memory:
+    return Memory.from_dict((record.payload or {}).get("memory") or {})
+
+
+def _header(path: Path) -> dict[str, str]:
+    return cast("dict[str, str]", json.loads(path.read_text(encoding="utf-8")))
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

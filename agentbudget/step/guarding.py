@@ -1,0 +1,152 @@
+"""What a step may send where: the rungs that may see what it carries, and an entry for each that may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agentbudget import telemetry
+from agentbudget.ledger import Hold
+from agentbudget.models.base import Model, Request
+from agentbudget.money import ZERO
+from agentbudget.privacy import Destination, Label
+from agentbudget.privacy.policy import refusal
+from agentbudget.privacy.prompts import Cleared, clear
+from agentbudget.step.identity import unused_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentbudget.step.context import Context
+    from agentbudget.step.transaction import Step
+
+REFUSAL = "refusal"
+LABEL = "label"
+CLEARED = "cleared"
+"""Kinds of holds that hold nothing: they are there for the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A model that may be asked, and what it may be asked: the request, without what must not leave the machine."""
+
+    model: Model
+    request: Request
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """The ways that are open, weakest first, and those that are shut to a request."""
+
+    open: tuple[Way, ...]
+    shut: tuple[Way, ...]
+
+
+def ways(step: Step, request: Request, *, tier: str | None = None, escalate: bool = True) -> tuple[Way, ...]:
+    """The rungs for this request, weakest first: those of the skill that may see it, else the strongest that may.
+
+    Each that may not is booked, once a step. Raises `DataRefused` where no rung of the ladder may.
+    """
+    found = sort_ways(step, request, tier=tier, escalate=escalate)
+    for way in found.shut:
+        book_refusal(step, way.model.name, way.found)
+    return found.open or _refuse(step, found)
+
+
+def sort_ways(step: Step, request: Request, *, tier: str | None = None, escalate: bool = True) -> Sorted:
+    """Which rungs may see the request, by the class of what the step carries and by what is found in it.
+
+    Not even a count is asked of a model that may not: a server that counts reads what it counts.
+    """
+    skill, ladder = step.skill, step.engine.ladder
+    wanted = ladder.climb(tier or skill.tier, skill.escalate if escalate and tier is None else None)
+    sorted_ones = [_looked_at(step, model, request) for model in wanted]
+    opened = tuple(way for way, may in sorted_ones if may)
+    shut = [way for way, may in sorted_ones if not may]
+    if opened:
+        return Sorted(opened, tuple(shut))
+    for model in reversed(ladder.models):
+        if model not in wanted:
+            way, may = _looked_at(step, model, request)
+            if may:
+                return Sorted((way,), tuple(shut))
+            shut.append(way)
+    return Sorted((), tuple(shut))
+
+
+def open_ways(step: Step, request: Request) -> tuple[Way, ...]:
+    """`ways`, before the step has a hold: what is refused on the way is booked when it is carried out.
+
+    Where nothing is open, that is booked on whoever calls the step, and raised: no money is reserved.
+    """
+    found = sort_ways(step, request)
+    if not found.open:
+        for way in found.shut:
+            note(step.outer, REFUSAL, step.context.carries, model=way.model.name, found=dict(way.found))
+    return found.open or _refuse(step, found)
+
+
+def _refuse(step: Step, found: Sorted) -> NoReturn:
+    counts = {kind: count for way in found.shut for kind, count in way.found.items()}
+    names = [way.model.name for way in found.shut]
+    raise refusal(names, step.context.carries, what=f"what {step.skill.name!r} asks", found=counts)
+
+
+def _looked_at(step: Step, model: Model, request: Request) -> tuple[Way, bool]:
+    """The way to a model, and whether it is open."""
+    privacy, destination = step.engine.privacy, Destination.of_model(model)
+    if not privacy.admits(destination, step.context.carries.data_class):
+        return Way(model, request), False
+    if not (privacy.looks and privacy.leaves(destination)):
+        return Way(model, request), True
+    cleared: Cleared = clear(request, privacy)
+    return Way(model, cleared.request, cleared.found), not cleared.refused
+
+
+def open_rungs(step: Step) -> Sequence[Model]:
+    """The rungs of a step whose prompts are not known before it runs: those that may see what it carries, else all."""
+    wanted = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
+    data_class, privacy = step.context.carries.data_class, step.engine.privacy
+    return [model for model in wanted if privacy.admits(Destination.of_model(model), data_class)] or wanted
+
+
+def require(ctx: Context, destination: Destination, *, what: str) -> None:
+    """Book and raise `DataRefused` if what the run carries may not go there."""
+    label, privacy = ctx.carries, ctx.engine.privacy
+    if privacy.admits(destination, label.data_class):
+        return
+    note(ctx, REFUSAL, label, model=destination.name)
+    telemetry.data_class(label.data_class, decision="refused", destination=destination.name)
+    privacy.require(destination, label, what=what)
+
+
+def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:
+    """An entry of the journal that moves no money."""
+    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{ctx.engine.position()}".rstrip("/")
+    meta = {"kind": kind, "data_class": label.data_class, "sources": list(label.sources), **told}
+    ledger, hold_id = ctx.engine.ledger, unused_id(ctx.engine.ledger, f"{base}/{kind}")
+    hold: Hold
+    if ctx.step is not None:
+        hold = ledger.reserve(hold_id, ZERO, within=base, meta=meta)
+    else:
+        hold = ledger.reserve(hold_id, ZERO, accounts=ctx.scope.accounts(), meta=meta)
+    hold.void(reason=_said(kind, label, told.get("model"), told.get("found")))
+
+
+def book_refusal(step: Step, model: str, found: Mapping[str, int]) -> None:
+    """Say in the journal, once a step, that a model must not see what the step carries."""
+    if model in step.refused:
+        return
+    step.refused.add(model)
+    label = step.context.carries
+    note(step.context, REFUSAL, label, model=model, skill=step.skill.name, found=dict(found))
+    telemetry.data_class(label.data_class, decision="refused", destination=model, found=found)
+
+
+def _said(kind: str, label: Label, model: object, found: Mapping[str, int] | None) -> str:
+    if kind == REFUSAL:
+        counted = ", ".join(f"{count} {name}" for name, count in sorted((found or {}).items()))
+        return f"{counted or label.told} may not go to {model}"
+    return f"the run carries {label.told} from here on" if kind == LABEL else label.told

@@ -1,0 +1,121 @@
+"""Memories of the run's user: remembered and recalled within holds of their own, as documents are searched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from agentbudget import telemetry
+from agentbudget.errors import Mistake
+from agentbudget.ledger import Hold
+from agentbudget.models.base import Meter, Price
+from agentbudget.money import Amount
+from agentbudget.paying import paid
+from agentbudget.settling import settled
+from agentbudget.step.identity import digest, unused_id
+from agentbudget.usage import Usage
+
+if TYPE_CHECKING:
+    from agentbudget.context.hosted import Pay
+    from agentbudget.memory import Memories, Memory, Owner, Recalled
+    from agentbudget.step.context import Context
+
+MEMORY_CAP_NS: Final = 10 * 10**9
+"""What remembering or recalling may take of this machine, in nanoseconds: its hold."""
+
+Act = Literal["recall", "remember"]
+
+
+async def remember(ctx: Context, text: str, *, source: str, expires: timedelta | None) -> Memory:
+    """Keep something that was learned of the run's user, with where that was."""
+    from agentbudget.memory import Source
+
+    memories, owner = _of(ctx)
+    now = time.time_ns()
+    if expires is not None and expires <= timedelta():
+        raise Mistake(f"a memory that expires after {expires} is gone already; give it a time to come, or None")
+    expires_ns = None if expires is None else now + int(expires.total_seconds() * 1e9)
+    learned = Source(ctx.run_id, None if ctx.step is None else ctx.step.base, now, source)
+    with _booked(ctx, "remember", text) as work:
+        kept = await memories.remember(owner, text, source=learned, expires_ns=expires_ns, pay=work.pay)
+        work.done(kept.compute_ns, {"merged": kept.merged})
+    return kept.memory
+
+
+async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
+    """What is known of the run's user that may matter to `question`."""
+    memories, owner = _of(ctx)
+    with _booked(ctx, "recall", question) as work, telemetry.retrieval("memory", tokens=tokens) as span:
+        found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
+        cost = work.done(found.compute_ns, {"memories": len(found.memories), "tokens": found.tokens})
+        span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost)
+    return found
+
+
+async def forget(ctx: Context, memory_id: str) -> None:
+    """Delete a memory of the run's user."""
+    memories, owner = _of(ctx)
+    await memories.forget(owner, [memory_id])
+
+
+def _of(ctx: Context) -> tuple[Memories, Owner]:
+    from agentbudget.memory import Owner
+
+    memories = ctx.engine.memories
+    if memories is None:
+        raise Mistake("this run has no memories: give its engine some (agentbudget.memory.open_memories)")
+    if ctx.scope.user is None:
+        raise Mistake("memories are of a user: say whose run this is with agent.run(…, user=…)")
+    return memories, Owner(ctx.scope.tenant, ctx.scope.user)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One use of the memories: its hold, and how it is paid for."""
+
+    ctx: Context
+    hold: Hold
+    pay: Pay
+    started: float
+
+    def done(self, compute_ns: int, detail: Mapping[str, Any]) -> int:
+        """Settle the time that it took of this machine; what that cost, in nano-dollars."""
+        cost = self.ctx.engine.machine.cost(Usage(compute_ns=compute_ns))
+        settled(self.hold, Amount(cost), {**detail, "seconds": round(time.perf_counter() - self.started, 4)})
+        return cost
+
+
+@contextmanager
+def _booked(ctx: Context, act: Act, text: str) -> Generator[_Work]:
+    """A hold for the seconds of this machine. The ledger knows what was done, never the text."""
+    engine = ctx.engine
+    meta = {"kind": "memory", "source": act, "price": engine.machine.source}
+    cap = Amount(engine.machine.cost(Usage(compute_ns=MEMORY_CAP_NS)))
+    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
+    hold = _reserve(ctx, unused_id(engine.ledger, f"{base}/{act}.{digest(repr(text))}"), cap, "memory", meta)
+    with hold:
+        yield _Work(ctx, hold, partial(_pay, ctx, hold), time.perf_counter())
+
+
+def _reserve(ctx: Context, hold_id: str, amount: Amount, tag: str, meta: Mapping[str, Any]) -> Hold:
+    if ctx.step is not None:
+        return ctx.step.funds.reserve(hold_id, amount, tag, meta)
+    accounts = ctx.scope.accounts()
+    with telemetry.reservation(hold_id, held=amount, kind=tag, accounts=accounts) as span:
+        hold = ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=tag, meta=meta)
+        span.granted()
+        return hold
+
+
+def _pay(ctx: Context, hold: Hold, name: str, price: Price, most: Usage) -> AbstractContextManager[Meter]:
+    """Pay for an embedding by an API, beside the seconds of this machine."""
+
+    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
+        return _reserve(ctx, unused_id(ctx.engine.ledger, f"{hold.id}/embed"), amount, "embedding", meta)
+
+    return paid(reserve, name=name, price=price, most=most)

@@ -1,0 +1,189 @@
+"""Searches that were made before: the same documents, question and tenant cost nothing; anything else is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Sequence
+from pathlib import Path
+
+import pytest
+
+from agentbudget.cache import Answers, Which
+from agentbudget.context import Index, open_index
+from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.models.ladder import Ladder
+from agentbudget.money import ZERO, Budget
+from agentbudget.prices import ComputePrice
+from agentbudget.skills import skill
+from agentbudget.statement import Statement
+from agentbudget.step import Context, Engine, Scope
+from agentbudget.testing import ScriptedModel
+
+QUESTION = "When are orders refunded?"
+
+
+class Letters:
+    """An embedding model that counts letters, and what it was asked."""
+
+    fingerprint, dim = "letters", 26
+
+    def __init__(self) -> None:
+        self.questions: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return [[0.01 + text.lower().count(chr(97 + n)) for n in range(26)] for text in texts]
+
+    def embed_query(self, question: str) -> list[float]:
+        if question != "ready":
+            self.questions.append(question)
+        return self.embed([question])[0]
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+@pytest.fixture
+def letters() -> Letters:
+    return Letters()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "orders.md").write_text("# Orders\n\nOrders are refunded within thirty days of their arrival.\n")
+    (docs / "parcels.md").write_text("# Parcels\n\nA parcel that is lost is sent again.\n")
+    return docs
+
+
+@pytest.fixture
+async def index(folder: Path, letters: Letters, tmp_path: Path) -> AsyncGenerator[Index]:
+    async with open_index(tmp_path / "index", embedder=letters) as opened:
+        await opened.update(folder)
+        yield opened
+
+
+@pytest.fixture
+def ledger() -> Generator[Ledger]:
+    with Ledger.open("memory:") as opened:
+        yield opened
+
+
+def context(ledger: Ledger, index: Index, *script: str, share: bool = True) -> Context:
+    for run in ("r", "q"):
+        ledger.account(f"run/{run}", limit=Budget(usd="1"))
+    machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType] # a text is a decimal here
+    engine = Engine(ledger, Ladder((ScriptedModel(script),)), Answers(), machine, index=index, share_answers=share)
+    return Context(engine, Scope("r"))
+
+
+def other(ctx: Context, scope: Scope) -> Context:
+    return Context(ctx.engine, scope)
+
+
+def searches(ledger: Ledger) -> list[HoldRecord]:
+    return [hold for hold in ledger.holds() if hold.meta.get("kind") == "retrieval"]
+
+
+async def test_the_same_search_again_costs_nothing_and_says_what_it_saved(
+    ledger: Ledger, index: Index, letters: Letters
+) -> None:
+    ctx = context(ledger, index)
+    first = await ctx.retrieve(QUESTION, tokens=200)
+    again = await other(ctx, Scope("q")).retrieve(QUESTION, tokens=200)
+    assert again == first
+    assert letters.questions == [QUESTION]
+    bought, hit = searches(ledger)
+    assert bought.settled is not None
+    assert (hit.settled, hit.detail["saved_usd_nano"]) == (ZERO, bought.settled.usd_nano)
+    statement = Statement.of(ledger, "q")
+    assert [(one.kind, one.because) for one in statement.reused] == [("retrieval", "exact")]
+
+
+async def test_ten_equal_searches_at_once_are_made_once(ledger: Ledger, index: Index, letters: Letters) -> None:
+    ctx = context(ledger, index)
+    found = await asyncio.gather(*(ctx.retrieve(QUESTION, tokens=200) for _ in range(10)))
+    assert len(letters.questions) == 1
+    assert found == [found[0]] * 10
+
+
+async def test_documents_that_changed_are_searched_anew(
+    ledger: Ledger, index: Index, letters: Letters, folder: Path
+) -> None:
+    ctx = context(ledger, index)
+    await ctx.retrieve(QUESTION, tokens=200)
+    (folder / "orders.md").write_text("# Orders\n\nOrders are refunded within ninety days of their arrival.\n")
+    await index.update(folder)
+    assert "ninety" in (await ctx.retrieve(QUESTION, tokens=200)).text
+    assert len(letters.questions) == 2
+
+
+async def test_another_allowance_tenant_or_question_is_another_search(
+    ledger: Ledger, index: Index, letters: Letters
+) -> None:
+    ctx = context(ledger, index)
+    await ctx.retrieve(QUESTION, tokens=200)
+    await ctx.retrieve(QUESTION, tokens=201)
+    await ctx.retrieve("And lost parcels?", tokens=200)
+    await other(ctx, Scope("r", tenant="acme")).retrieve(QUESTION, tokens=200)
+    assert len(letters.questions) == 4
+
+
+async def test_without_sharing_each_run_searches_for_itself(ledger: Ledger, index: Index, letters: Letters) -> None:
+    ctx = context(ledger, index, share=False)
+    await ctx.retrieve(QUESTION, tokens=200)
+    await ctx.retrieve(QUESTION, tokens=200)
+    await other(ctx, Scope("q")).retrieve(QUESTION, tokens=200)
+    assert len(letters.questions) == 2
+
+
+async def test_a_search_that_cannot_be_read_is_made_anew(
+    ledger: Ledger, index: Index, letters: Letters, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx = context(ledger, index)
+    first = await ctx.retrieve(QUESTION, tokens=200)
+    (key,) = (row[0] for row in ctx.engine.answers.store._db.execute("SELECT key FROM keys"))  # pyright: ignore[reportPrivateUsage] # to spoil it
+    from agentbudget.cache import Label
+
+    ctx.engine.answers.store.put({key: None}, b'{"question": "half a', Label("retrieval"), cost_usd_nano=1)
+    assert (await ctx.retrieve(QUESTION, tokens=200)).passages == first.passages
+    assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_an_answer_knows_the_documents_it_was_made_of(ledger: Ledger, index: Index, inside: bool) -> None:
+    @skill
+    async def read(ctx: Context, question: str) -> str:
+        """Answer."""
+        found = await ctx.retrieve(question, tokens=200)
+        return (await ctx.complete(f"In short: {len(found.passages)}")).text
+
+    @skill
+    async def told(ctx: Context, passages: str) -> str:
+        """Answer."""
+        ...
+
+    ctx = context(ledger, index, "within thirty days", "another", "a third")
+    if inside:
+        await read(ctx, QUESTION)
+    else:
+        await told(ctx, passages=(await ctx.retrieve(QUESTION, tokens=200)).text)
+    await told(ctx, passages="of something else")
+    store = ctx.engine.answers.store
+    assert store.invalidate(Which(kind="answer", document="parcels.md" if inside else "orders.md")) == 1
+    assert store.invalidate(Which(kind="retrieval", document="orders.md")) == 1
+    assert store.invalidate(Which(kind="answer")) == 1
+
+
+async def test_an_index_is_of_another_version_after_each_change_and_of_none_before_the_first(
+    folder: Path, letters: Letters, tmp_path: Path
+) -> None:
+    async with open_index(tmp_path / "another", embedder=letters) as index:
+        assert await index.version() is None
+        await index.update(folder)
+        first = await index.version()
+        await index.update(folder)
+        assert await index.version() == first is not None
+        (folder / "orders.md").unlink()
+        await index.update(folder)
+        assert await index.version() not in (first, None)

@@ -1,0 +1,111 @@
+"""What is particular to memories in this process: files, crashes, other processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from agentbudget.errors import IndexBusy, IndexFault
+from agentbudget.memory import Memories, open_memories
+from agentbudget.memory import edge as engine
+from agentbudget.memory.edge import EdgeStores
+from tests.context.conftest import WordEmbedder
+from tests.memory.conftest import MIA, said
+
+pytest.importorskip("qdrant_edge")
+
+SECRET = "Her safe opens with X77-Q1 and nothing else."
+
+
+def opened(folder: Path) -> Memories:
+    return Memories(lambda: EdgeStores(folder), WordEmbedder())
+
+
+def stands_on_disk(folder: Path, words: str) -> bool:
+    return any(words.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+async def test_what_is_forgotten_is_gone_from_the_disk(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    kept = await memories.remember(MIA, SECRET, source=said(f"she wrote: {SECRET}"))
+    await memories.remember(MIA, "Her dog is called Rex.", source=said())
+    assert stands_on_disk(tmp_path, "X77-Q1")
+    await memories.forget(MIA, [kept.memory.id])
+    assert not stands_on_disk(tmp_path, "X77-Q1")
+    assert stands_on_disk(tmp_path, "called Rex")
+
+
+async def test_words_that_were_replaced_are_gone_from_the_disk_with_the_memory(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    kept = await memories.remember(MIA, SECRET, source=said())
+    await memories.remember(MIA, SECRET.upper(), source=said())
+    await memories.forget(MIA, [kept.memory.id])
+    assert not stands_on_disk(tmp_path, "X77-Q1")
+
+
+async def test_nothing_of_a_user_stays_on_the_disk(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    await memories.forget_all(MIA)
+    assert not stands_on_disk(tmp_path, "X77-Q1")
+    assert not stands_on_disk(tmp_path, "mia")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {MIA.key}  # the lock
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_crash_while_forgetting_leaves_all_or_nothing(tmp_path: Path, moved: bool) -> None:
+    memories = opened(tmp_path)
+    kept = await memories.remember(MIA, SECRET, source=said())
+    await memories.remember(MIA, "Her dog is called Rex.", source=said())
+    folder = tmp_path / MIA.key
+    if moved:  # between the two moves: the new one is whole
+        await memories.forget(MIA, [kept.memory.id])
+        (folder / "shard").rename(folder / "shard.new")
+        (folder / "shard.old").mkdir()
+        (folder / "shard.old" / "rest").write_text(SECRET)
+    else:  # before them: it may be half written
+        (folder / "shard.new").mkdir()
+        (folder / "shard.new" / "rest").write_text("half")
+    assert len(await opened(tmp_path).all_of(MIA)) == (1 if moved else 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["header.json", "shard"]
+
+
+async def test_damaged_memories_are_named_and_can_be_forgotten(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    for path in (tmp_path / MIA.key / "shard").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\0" * 64)
+    with pytest.raises(IndexFault, match="memory forget --user mia --all"):
+        await memories.all_of(MIA)
+    await memories.forget_all(MIA)
+    assert await memories.all_of(MIA) == ()
+
+
+def _hold(folder: Path, ready: multiprocessing.Event, done: multiprocessing.Event) -> None:  # pyright: ignore
+    with EdgeStores(folder).open(MIA, fingerprint="words:64", dim=64):
+        ready.set()
+        done.wait(60)
+
+
+async def test_another_process_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "WAIT_S", 0.1)
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(IndexBusy, match="another process"):
+            await opened(tmp_path).recall(MIA, "safe?", tokens=50)
+    finally:
+        done.set()
+        other.join(60)
+    assert (await opened(tmp_path).recall(MIA, "safe?", tokens=50)).memories == ()
+
+
+def test_opening_reads_and_writes_nothing(tmp_path: Path) -> None:
+    open_memories(tmp_path / "memories", embedder=WordEmbedder())
+    assert not (tmp_path / "memories").exists()
