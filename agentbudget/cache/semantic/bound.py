@@ -41,10 +41,10 @@ class Bound:
     verified: int = 0
 
 
-def find_bound(
-    scores: Floats, verified: Bools, same: Bools, hit: Bools, *, wrong: float, expected: Floats | None = None
-) -> Bound:
+def find_bound(scores: Floats, verified: Bools, same: Bools, hit: Bools, *, wrong: float, expected: Floats) -> Bound:
     """The lowest threshold at which hits, past and to come, stay below the share `wrong` of wrong ones.
+
+    ``expected`` is what a model says of the chance that each is wrong.
 
     Candidates are sorted into strata of nearly equal scores, each with its own share of wrong outcomes: within a
     stratum it was chance, and no property of the pair, which of them were verified. A threshold's share of wrong hits
@@ -64,8 +64,7 @@ def find_bound(
         for column in (verified, verified & ~same, np.ones(len(scores)), hit)
     )
     past[-1] += hit.sum() - past.sum()
-    if expected is not None:
-        errors, checked = _with_belief(errors, checked, expected[order], verified[order], ends)
+    errors, checked = _with_belief(errors, checked, expected[order], verified[order], ends)
     share = errors / checked
     hits = past.sum() + np.cumsum(seen)
     errors_to_be = (past * share).sum() + np.cumsum(seen * share)

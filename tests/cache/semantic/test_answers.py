@@ -109,7 +109,8 @@ async def test_a_similar_question_is_answered_from_the_cache_and_the_statement_s
     assert (facts["because"], facts["wrong_allowed"]) == ("semantic", 0.2)
     assert facts["similarity"] > 0.7
     assert facts["probability"] > 0.8
-    assert 0 < facts["wrong_at_most"] <= 0.2
+    assert 0 < facts["wrong_expected"] < 0.2
+    assert 0 <= facts["risk"] <= 0.025
     assert facts["evidence"] >= 50
     assert str(facts["hit"]) in str(Statement.of(ledger, "s"))
 
