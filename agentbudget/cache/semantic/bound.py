@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from agentbudget.cache.semantic.fit import Bools, Floats, Ints
 
-RISK: Final = 0.025
+RISK: Final = 0.02
 """How likely the share of wrong hits may come to stand above what is aimed at."""
 
-AIM: Final = 0.75
+AIM: Final = 0.7
 """The part of the allowed share that is aimed at: of many thresholds, tried again and again, that one is taken which
 looks good, and it looks better than it is. (On the tuning half of Quora's pairs the errors were a quarter more.)"""
 
-BELIEF: Final = 50
+BELIEF: Final = 200
 """So many outcomes is the model's word worth in each stratum."""
 
 SURE: Final = 0.1
