@@ -99,6 +99,7 @@ class Attempt:
             max_output_tokens=estimate.output_cap,
             data_class=meta["data_class"],
         )
+        way.tell(step.context.carries)
         self._step = step
         self._started = time.perf_counter()
 
