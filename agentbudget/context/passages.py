@@ -47,6 +47,11 @@ class Passage:
         """Whether nothing of the chunk was left out."""
         return self.text == self.chunk.text
 
+    @property
+    def stale(self) -> bool:
+        """Whether its file has changed since it was read."""
+        return self.chunk.stale
+
     def __str__(self) -> str:
         title = harmless(self.title).replace("\n", " ")
         return f"[{self.number}] {title}\n{self.told}" if title else f"[{self.number}]\n{self.told}"

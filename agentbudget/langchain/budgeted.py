@@ -440,7 +440,7 @@ class BudgetedChatModel(BaseChatModel):
             "skill": self.label,
             "model": terms.name,
             "purpose": "retry" if whole else "draft",
-            "price": terms.price.source,
+            "price": sized.estimate.price.source,
             "estimated": sized.estimate.told,
             "data_class": asked.told_class,
             **({"found": asked.found} if asked.found else {}),
