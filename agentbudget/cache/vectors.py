@@ -33,9 +33,7 @@ class KeptEmbedder:
     text is known tells that somebody embedded it.
     """
 
-    def __init__(
-        self, inner: Hosted, store: Store, *, tenant: str = "default", asked: Embedder | None = None
-    ) -> None:
+    def __init__(self, inner: Hosted, store: Store, *, tenant: str = "default", asked: Embedder | None = None) -> None:
         self._inner = inner
         self._store = store
         self._tenant = tenant

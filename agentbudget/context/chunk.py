@@ -12,7 +12,7 @@ from agentbudget.context import sentences
 from agentbudget.context.document import Block, Document
 from agentbudget.context.sentences import Span, Split
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Changes whenever the same document would be cut otherwise; an index records it."""
 
 SEPARATOR: Final = " › "
@@ -29,7 +29,8 @@ class Sizes:
     """Tokens of a chunk, its headings included. Neighbours are joined up to ``target``; one block may fill ``limit``.
 
     The default limit is what all-MiniLM-L6-v2 reads (256) less its two marks. From ``least`` on, a chunk may end
-    early, at a paragraph that its own content marks: so an edit moves only the boundaries near it.
+    early, at a paragraph that its own content marks, or at a row, line or sentence of a block that takes more than two
+    chunks: so an edit moves only the boundaries near it.
     """
 
     target: int = 200
@@ -54,7 +55,8 @@ class Chunk:
     ``id`` is a hash of headings and text: the same wherever it stands, so that moving it costs nothing. ``text`` is
     characters ``start`` to ``end`` of the document's text; the later parts of a long table repeat its header.
     ``tokens`` counts `embedded`, by the embedding model's tokenizer. ``metadata`` is its file's. ``also`` names the
-    other places where the same content stands, in files of other metadata perhaps.
+    other places where the same content stands, in files of other metadata perhaps. ``stale`` marks what a search found
+    in a file that has changed since it was read.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Chunk:
     tokens: int
     metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     also: tuple[Place, ...] = ()
+    stale: bool = False
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -92,6 +95,11 @@ def chunk_id(heading_path: tuple[str, ...], text: str) -> str:
     """The content hash of a chunk: 32 hexadecimal digits."""
     content = "\x1f".join((*heading_path, "", text))
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _marks_an_end(text: str) -> bool:
+    """Whether a chunk may end behind this text: behind one in four, told by nothing but itself."""
+    return hashlib.sha256(text.strip().encode(errors="surrogatepass")).digest()[0] % 4 == 0
 
 
 def _embedded(heading_path: tuple[str, ...], text: str) -> str:
@@ -148,9 +156,7 @@ class _Cutter:
     def _may_end(self, piece: _Piece, path: tuple[str, ...]) -> bool:
         """Whether the last line's own content marks the end of a chunk: one line in four does."""
         last = self._text(piece).rpartition("\n")[2]
-        return hashlib.sha256(last.encode(errors="surrogatepass")).digest()[0] % 4 == 0 and not self._fits(
-            piece, path, self.sizes.least
-        )
+        return _marks_an_end(last) and not self._fits(piece, path, self.sizes.least)
 
     def _pieces(self, block: Block) -> list[_Piece]:
         whole = _Piece(block.start, block.end)
@@ -166,13 +172,20 @@ class _Cutter:
         return self._cut(whole, block, head, splits)
 
     def _cut(self, piece: _Piece, block: Block, head: str, splits: tuple[Split, ...]) -> list[_Piece]:
-        """Parts of `piece` that fit, each as many whole units as it can hold; a unit too long is cut more finely."""
+        """Parts of `piece` that fit, each as many whole units as it can hold; a unit too long is cut more finely.
+
+        Of a piece that takes more than two parts, a unit whose own content marks it ends one early.
+        """
         parts: list[_Piece] = []
         finer = splits[1:] or splits
+        long = not self._fits(piece, block.heading_path, 2 * self.sizes.limit)
+        may_end = False
         for start, end in self._units(piece, splits[0]):
             unit = _Piece(start, end, head if start > block.start else "")
             longer = _Piece(parts[-1].start, end, parts[-1].head) if parts else unit
-            if parts and self._fits(longer, block.heading_path, self.sizes.limit):
+            ended = may_end and not self._fits(parts[-1], block.heading_path, self.sizes.least)
+            may_end = long and _marks_an_end(self.document.text[start:end])
+            if parts and not ended and self._fits(longer, block.heading_path, self.sizes.limit):
                 parts[-1] = longer
             elif end - start <= 1 or self._fits(unit, block.heading_path, self.sizes.limit):
                 parts.append(unit)

@@ -72,14 +72,14 @@ class EdgeStore:
         return self._location
 
     @property
-    def exclusive(self) -> bool:
-        """True: its lock keeps others out."""
-        return True
-
-    @property
     def destination(self) -> None:
         """Nowhere: this engine is on this machine."""
         return None
+
+    @property
+    def exclusive(self) -> bool:
+        """True: its lock keeps others out."""
+        return True
 
     def header(self) -> Header | None:
         """See `Store.header`."""
@@ -287,11 +287,20 @@ def _standing(where: Where) -> qdrant_edge.Filter:
     """Chunks of which one place matches all of `where`."""
     import qdrant_edge as edge
 
-    conditions = [
-        edge.FieldCondition(key=f"metadata.{key}", match=edge.MatchAny(list(values))) for key, values in where.items()
-    ]
-    return edge.Filter(must=[edge.NestedCondition(PLACES, edge.Filter(must=list(conditions)))])
+    def conditions(path: str) -> list[qdrant_edge.FieldCondition]:
+        return [
+            edge.FieldCondition(key=f"{path}.{key}", match=edge.MatchAny(list(values))) for key, values in where.items()
+        ]
+
+    # By the indexes of the keys; that one place has all of several is seen in the payload, which takes its time.
+    indexed = conditions(f"{PLACES}[].metadata")
+    if len(indexed) == 1:
+        return edge.Filter(must=[*indexed])
+    one_place = edge.NestedCondition(PLACES, edge.Filter(must=[*conditions("metadata")]))
+    return edge.Filter(must=[*indexed, one_place])
 
 
 def _short_hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+    # A name that holds the separator could run into its neighbour: two tenants would share a folder.
+    told = json.dumps(parts) if any("\0" in part for part in parts) else "\0".join(parts)
+    return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -307,7 +307,10 @@ class DocumentIndex:
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit, where)
-        hits = [replace(hit, stale=stale) for hit, stale in zip(hits, self._stale(hits), strict=True)]
+        hits = [
+            replace(hit, chunk=replace(hit.chunk, stale=stale)) if stale else hit
+            for hit, stale in zip(hits, self._stale(hits), strict=True)
+        ]
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agentbudget.context import formats
+from agentbudget.context import formats, records
+from agentbudget.context import source as sources
 from agentbudget.context.document import Document, Unreadable
 from agentbudget.errors import DocumentsError
 
@@ -25,6 +26,11 @@ READERS: Final[dict[str, Reader]] = {
     ".html": formats.html,
     ".py": formats.python,
     ".pdf": formats.pdf,
+    ".csv": records.table,
+    ".tsv": records.table,
+    ".jsonl": records.json_lines,
+    ".ndjson": records.json_lines,
+    **dict.fromkeys(sources.SUFFIXES, sources.source),
 }
 """File name extension (lower case) → how it is read."""
 

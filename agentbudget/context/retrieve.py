@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentbudget.context.choose import Candidate, candidates
 from agentbudget.context.chunk import Chunk
@@ -16,6 +16,7 @@ from agentbudget.context.pack import WORTHLESS, LeftOut, More, pack_candidates
 from agentbudget.context.passages import Passage
 from agentbudget.errors import Mistake
 from agentbudget.privacy import Label, Privacy
+from agentbudget.privacy.classes import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class Retrieved:
         for passage in self.passages:
             label = label.joined(label_of(passage.chunk, privacy))
         return label
+
+    def without_narrower(self, privacy: Privacy) -> Retrieved:
+        """The same, with nothing in what was left out that is narrower than the passages are."""
+        ceiling = self.label(privacy).data_class
+        left = tuple(each for each in self.left_out if within(label_of(each.chunk, privacy).data_class, ceiling))
+        more = self.more
+        if more is not None and len(left) < len(self.left_out):
+            more = replace(more, preview="")  # which may be of those
+        return replace(self, left_out=left, more=more)
 
 
 async def retrieve(

@@ -35,14 +35,15 @@ _MEAN_WORDS: Final = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only.
-
-    ``stale`` marks one whose file has changed since it was read.
-    """
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
 
     chunk: Chunk
     score: float
-    stale: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the chunk's file has changed since it was read."""
+        return self.chunk.stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,13 @@ class Store(Protocol):
         ...
 
     @property
-    def exclusive(self) -> bool:
-        """Whether nobody else can write to it while it is open."""
+    def destination(self) -> Destination | None:
+        """The server that keeps the points; None if they stay on this machine."""
         ...
 
     @property
-    def destination(self) -> Destination | None:
-        """The server that keeps the points; None if they stay on this machine."""
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to it while it is open."""
         ...
 
     def header(self) -> Header | None:

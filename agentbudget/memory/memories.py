@@ -14,12 +14,14 @@ from threading import Lock
 from typing import Final
 
 from agentbudget.context.embed import Embedder
-from agentbudget.context.hosted import Pay, paid_for
+from agentbudget.context.hosted import Pay, destination_of, paid_for
 from agentbudget.context.store import Words
 from agentbudget.errors import IndexFault, Mistake
 from agentbudget.history import facts, words
 from agentbudget.memory.record import Memory, Owner, Source, memory_id, now_ns
 from agentbudget.memory.store import Point, Store, Stores
+from agentbudget.privacy import DataClass, Destination, Label
+from agentbudget.privacy.fence import harmless
 
 ALIKE: Final = 0.9
 """Cosine from which two memories may be the same thing said twice: if their facts and negations are the same, too."""
@@ -57,6 +59,14 @@ class Recalled:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def label(self) -> Label:
+        """The narrowest class of these memories."""
+        label = Label()
+        for memory in self.memories:
+            label = label.joined(Label(memory.data_class, ("memory",)))
+        return label
+
 
 class Memories:
     """The memories of all users, each by their own. Safe to use from several tasks, and from several processes."""
@@ -78,8 +88,23 @@ class Memories:
         """Where they are kept."""
         return self._stores.location
 
+    @property
+    def goes_to(self) -> tuple[Destination, ...]:
+        """Where memories and questions go outside this process: to a hosted embedder, to a server that keeps them."""
+        places = [destination_of(self._embedder)]
+        if self.location.startswith(("http://", "https://")):
+            places.append(Destination.at(self.location, self.location))
+        return tuple(filter(None, places))
+
     async def remember(
-        self, owner: Owner, text: str, *, source: Source, expires_ns: int | None = None, pay: Pay | None = None
+        self,
+        owner: Owner,
+        text: str,
+        *,
+        source: Source,
+        expires_ns: int | None = None,
+        data_class: DataClass = "internal",
+        pay: Pay | None = None,
     ) -> Remembered:
         """Keep `text`. What says the same as a memory that is there becomes one with it, in the new words.
 
@@ -92,7 +117,8 @@ class Memories:
                 f"a memory of {len(text):,} characters is a document; say what was learned in a sentence, and index "
                 "the document"
             )
-        return await asyncio.to_thread(self._remember, owner, text.strip(), source, expires_ns, pay)
+        memory = Memory(memory_id(owner, text.strip()), text.strip(), (source,), 1, expires_ns, data_class)
+        return await asyncio.to_thread(self._remember, owner, memory, pay)
 
     async def recall(self, owner: Owner, question: str, *, tokens: int, pay: Pay | None = None) -> Recalled:
         """The memories that matter most to `question`, within `tokens`: none, if the first does not fit."""
@@ -134,16 +160,16 @@ class Memories:
         if stores is not None:
             stores.close()
 
-    def _remember(self, owner: Owner, text: str, source: Source, expires_ns: int | None, pay: Pay | None) -> Remembered:
-        embedder = paid_for(self._embedder, pay)
+    def _remember(self, owner: Owner, new: Memory, pay: Pay | None) -> Remembered:
+        text, embedder = new.text, paid_for(self._embedder, pay)
         with self._opened(owner) as store:
             self._drop_expired(store)
             started = time.perf_counter_ns()
             (dense,) = embedder.embed([text])
             known = self._known(store, owner, text, dense)
-            memory = Memory(memory_id(owner, text), text, (source,), expires_ns=expires_ns)
+            memory = new
             if known is not None:
-                memory = known.said_again(text, source, expires_ns)
+                memory = known.said_again(text, new.sources[0], new.expires_ns, new.data_class)
             store.put([Point(memory, dense, self._words.document(text))])
             return Remembered(memory, known is not None, time.perf_counter_ns() - started)
 
@@ -205,7 +231,7 @@ def _packed(question: str, found: Sequence[Memory], tokens: int, embedder: Embed
     lines: list[str] = []
     used = 0
     for memory in found:
-        line = f"- {memory.text} ({memory.learned_on})"
+        line = f"- {' '.join(harmless(memory.text).split())} ({memory.learned_on})"
         size = embedder.count_tokens("\n".join([*lines, line]))
         if size <= tokens:
             kept, lines, used = [*kept, memory], [*lines, line], size

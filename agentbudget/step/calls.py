@@ -127,7 +127,7 @@ class Attempt:
         """Keep the answer and settle what it used."""
         self.span.answered(finish=answer.finish, served_by=answer.served_by, confidence=answer.confidence)
         self.span.used(answer.usage)
-        price = answer.price or self.model.price
+        price = answer.price or self.estimate.price
         cost = amount_of(price, answer.usage)
         # A stream that was cut may have ended without the provider's word: then its usage is a bound.
         presumed = answer.finish == "cut" and self.meter.usage is None
@@ -144,11 +144,11 @@ class Attempt:
 
     def failed(self, error: BaseException) -> None:
         """Settle what an attempt that raised has used."""
-        self._ended(settle_failure(self.hold, self.model.price, self.meter, error, seconds=self._seconds))
+        self._ended(settle_failure(self.hold, self.estimate.price, self.meter, error, seconds=self._seconds))
 
     def left(self) -> None:
         """Settle what a stream has used that its reader left."""
-        self._ended(settle_left(self.hold, self.model.price, self.meter, seconds=self._seconds))
+        self._ended(settle_left(self.hold, self.estimate.price, self.meter, seconds=self._seconds))
 
     def _ended(self, record: HoldRecord) -> None:
         with telemetry.settlement(self.hold.id) as span:
@@ -163,7 +163,7 @@ def call_meta(step: Step, model: Model, purpose: Purpose, estimate: CallEstimate
         "model": model.name,
         "rung": step.engine.ladder.rung(model),
         "purpose": purpose,
-        "price": model.price.source,
+        "price": (model if estimate is None else estimate).price.source,
         "data_class": step.context.carries.data_class,
     }
     if estimate is not None:

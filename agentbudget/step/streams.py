@@ -140,7 +140,7 @@ class ReplyStream:
             tokens=tokens,
             cap=estimate.output_cap,
             input_tokens=estimate.input.tokens,
-            price=model.price,
+            price=estimate.price,
             cache_1h=estimate.request.cache_time == "1h",
             bound=bound,
             extend=partial(self._extend, attempt.hold),
@@ -200,8 +200,13 @@ class ReplyStream:
 
 def _bound(step: Step, model: Model, estimate: CallEstimate, output_tokens: int) -> Amount:
     """The most that the call costs with so many output tokens."""
-    count = estimate.input.tokens
-    return step.engine.estimator.sized(step.skill.name, model, input_tokens=count, output_tokens=output_tokens)
+    return step.engine.estimator.sized(
+        step.skill.name,
+        model,
+        input_tokens=estimate.input.tokens,
+        output_tokens=output_tokens,
+        price=estimate.price,
+    )
 
 
 def _why_short(answer: Completion, refusal: AgentBudgetError | None) -> str:

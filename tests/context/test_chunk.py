@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentbudget.context import formats
 from agentbudget.context.chunk import Chunk, Sizes, chunk
 from agentbudget.context.document import Document
+from agentbudget.context.formats import markdown
+from agentbudget.context.records import table
 from tests.context.conftest import count_words
 
 SMALL = Sizes(target=20, limit=30, least=8)
@@ -100,3 +103,62 @@ def test_chunks_hold_all_of_the_text_and_fit(pieces: list[str], limit: int) -> N
     kept = "".join("".join(c.text.split()) for c in chunks)
     wanted = "".join("".join(parsed.text[block.start : block.end].split()) for block in parsed.blocks)
     assert kept == wanted
+
+
+# --- stability: an edit in one place leaves the ids of chunks elsewhere alone
+
+_WORDS = st.sampled_from(["kettle", "lid", "boils", "cold", "returns", "parcel", "window", "thirty", "days"])
+_SENTENCE = st.lists(_WORDS, min_size=3, max_size=30).map(lambda words: " ".join(words).capitalize() + ".")
+_PARAGRAPH = st.lists(_SENTENCE, min_size=1, max_size=12).map(" ".join)
+_SECTIONS = st.lists(st.lists(_PARAGRAPH, min_size=1, max_size=10), min_size=2, max_size=5)
+
+
+def _ids(sections: list[list[str]]) -> list[list[str]]:
+    """Ids of the chunks of each section."""
+    text = "".join(f"# Part {n}\n\n" + "\n\n".join(paragraphs) + "\n\n" for n, paragraphs in enumerate(sections))
+    parsed = markdown(text.encode())
+    chunks = chunk(Document("a.md", parsed.text, parsed.blocks), count_words)
+    return [[one.id for one in chunks if one.heading_path == (f"Part {n}",)] for n in range(len(sections))]
+
+
+@settings(max_examples=20, deadline=None)
+@given(sections=_SECTIONS, new=_PARAGRAPH, data=st.data())
+def test_whatever_is_edited_other_sections_keep_their_ids(
+    sections: list[list[str]], new: str, data: st.DataObject
+) -> None:
+    where = data.draw(st.integers(0, len(sections) - 1))
+    place = data.draw(st.integers(0, len(sections[where]) - 1))
+    before = _ids(sections)
+    sections[where][place] = new
+    after = _ids(sections)
+    assert before[:where] + before[where + 1 :] == after[:where] + after[where + 1 :]
+
+
+def _rows(seed: int, rows: int) -> list[str]:
+    chance = random.Random(seed)
+    return [f"{chance.randrange(10**6)},{chance.choice(['red', 'green', 'blue'])},kettle" for _ in range(rows)]
+
+
+@pytest.mark.parametrize("kind", ["table", "code", "prose", "paragraphs"])
+def test_an_edit_in_a_long_block_changes_only_the_chunks_near_it(kind: str) -> None:
+    """In a block that is cut many times, an insertion moves boundaries until a marked line, and no further."""
+
+    def ids(rows: list[str]) -> set[str]:
+        text = {
+            "table": "\n".join(["id,colour,thing", *rows]),
+            "code": "```\n" + "\n".join(rows) + "\n```\n",
+            "prose": " ".join(f"The number is {row}." for row in rows) + "\n",
+            "paragraphs": "\n\n".join(f"The number is {row}." for row in rows) + "\n",
+        }[kind]
+        parsed = table(text.encode()) if kind == "table" else markdown(text.encode())
+        return {one.id for one in chunk(Document("a", parsed.text, parsed.blocks), count_words)}
+
+    changed: list[int] = []
+    for seed in range(8):
+        rows = _rows(seed, 600)
+        before = ids(rows)
+        rows.insert(30, "777,black,teapot")
+        changed.append(len(ids(rows) - before))
+        assert len(before) > 25
+    assert max(changed) <= 12
+    assert sum(changed) / len(changed) < 3.5

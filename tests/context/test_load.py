@@ -33,7 +33,7 @@ def test_every_kind_of_document_is_read(write: Write) -> None:
 
 
 def test_files_of_other_kinds_are_only_counted(write: Write) -> None:
-    loaded = load(write({"a.md": "text", "b.jpg": b"\xff\xd8", "c": "no extension", "sub/d.csv": "1,2"}))
+    loaded = load(write({"a.md": "text", "b.jpg": b"\xff\xd8", "c": "no extension", "sub/d.xyz": "1,2"}))
     assert (len(loaded.documents), loaded.ignored, loaded.skipped) == (1, 3, ())
 
 

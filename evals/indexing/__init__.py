@@ -1,0 +1,1 @@
+"""What an index costs over a history of edits, and how fast it is built and searched."""
