@@ -115,6 +115,7 @@ class Attempt:
             max_output_tokens=estimate.output_cap,
             data_class=meta["data_class"],
         )
+        way.tell(step.context.carries)
         self._step = step
         self._parts = parts
         self._started = time.perf_counter()
