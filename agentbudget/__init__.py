@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
     from agentbudget.context import Citation, Index, Retrieved, cite, open_index
-    from agentbudget.errors import AgentBudgetError, BudgetExceeded, Fault, Mistake, ModelError
+    from agentbudget.errors import AgentBudgetError, BudgetExceeded, DataRefused, Fault, Mistake, ModelError
     from agentbudget.holding import Fixed, Quantile, WorstCase
     from agentbudget.ledger import Hold, Ledger
     from agentbudget.models import Completion, Ladder, Message, Model, Request, make_model
     from agentbudget.models.base import Image, Tool, ToolCall
     from agentbudget.money import Amount, Budget
+    from agentbudget.privacy import DataClass, Privacy
     from agentbudget.settings import Settings
     from agentbudget.skills import Skill, skill
     from agentbudget.statement import Statement
@@ -29,12 +30,13 @@ __version__ = "0.1.0"
 _HOMES: Final = {
     "agentbudget.agent": ("Agent", "Run"),
     "agentbudget.context": ("Citation", "Index", "Retrieved", "cite", "open_index"),
-    "agentbudget.errors": ("AgentBudgetError", "BudgetExceeded", "Fault", "Mistake", "ModelError"),
+    "agentbudget.errors": ("AgentBudgetError", "BudgetExceeded", "DataRefused", "Fault", "Mistake", "ModelError"),
     "agentbudget.holding": ("Fixed", "Quantile", "WorstCase"),
     "agentbudget.ledger": ("Hold", "Ledger"),
     "agentbudget.models": ("Completion", "Ladder", "Message", "Model", "Request", "make_model"),
     "agentbudget.models.base": ("Image", "Tool", "ToolCall"),
     "agentbudget.money": ("Amount", "Budget"),
+    "agentbudget.privacy": ("DataClass", "Privacy"),
     "agentbudget.settings": ("Settings",),
     "agentbudget.skills": ("Skill", "skill"),
     "agentbudget.statement": ("Statement",),
@@ -53,6 +55,8 @@ __all__ = [
     "Citation",
     "Completion",
     "Context",
+    "DataClass",
+    "DataRefused",
     "Event",
     "Fault",
     "Fixed",
@@ -65,6 +69,7 @@ __all__ = [
     "Mistake",
     "Model",
     "ModelError",
+    "Privacy",
     "Quantile",
     "Reply",
     "ReplyStream",

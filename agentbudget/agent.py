@@ -377,11 +377,13 @@ class Agent:
         """What documents are embedded with; a hosted model is asked for no text twice, unless runs share nothing."""
         if self._embedder is None or not self._share_answers:
             return self._embedder
-        from agentbudget.cache.vectors import KeptEmbedder, PricedEmbedder
-        from agentbudget.context import make_embedder
+        from agentbudget.cache.vectors import KeptEmbedder
+        from agentbudget.context import HostedEmbedder, make_embedder
 
         known = make_embedder(self._embedder) if isinstance(self._embedder, str) else self._embedder
-        return KeptEmbedder(known, self.engine.answers.store) if isinstance(known, PricedEmbedder) else known
+        if not isinstance(known, HostedEmbedder):
+            return known
+        return KeptEmbedder(known, self.engine.answers.store, tenant=self.tenant)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:

@@ -184,6 +184,8 @@ def test_the_catalog_says_what_fits_and_where_it_comes_from(monkeypatch: pytest.
     assert small["sha256"].startswith("b179c9523d0e")
     assert small["memory_bytes"] > small["size_bytes"] + 8192 * 23_040
     assert small["fits"] in ("yes", "not now", "no")
+    assert (small["fits_gpu"] is None) == (not machine.gpus())
+    assert rows["all-minilm-l6-v2"]["fits_gpu"] is None
     assert small["measured_at"] is None
     shown = ask("models", "list").output
     assert all(text in shown for text in ("Q4_K_M", "Apache-2.0", "b179c9523d0e", "this machine:", "of the catalog"))

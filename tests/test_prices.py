@@ -19,6 +19,7 @@ from agentbudget.models.base import Price
 from agentbudget.prices import (
     PRICES_VARIABLE,
     ComputePrice,
+    InForce,
     PriceSheet,
     Rates,
     ServiceTier,
@@ -494,3 +495,58 @@ def test_every_part_may_be_priced_in_a_sheet(tmp_path: Path) -> None:
     price = price_of("openai", "all", sheet=PriceSheet.load(_sheet(tmp_path, text)))
     parts = 650 * 1000 + 50 * 4000 + 100 * 100 + 50 * 1250 + 150 * 2000 + 60 * 10_000 + 40 * 20_000
     assert price.cost(usage) == parts
+
+
+# --- the price in force, for a process that runs for long
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A price sheet that the environment names."""
+    path = _sheet(tmp_path, '["openai:mine"]\ninput = 1\noutput = 1')
+    monkeypatch.setenv("AGENTBUDGET_PRICES", str(path))
+    return path
+
+
+def test_a_price_in_force_follows_the_sheet_when_its_file_changes(listed: Path) -> None:
+    price = InForce("openai", "mine")
+    assert price().cost(Usage(10)) == 10_000
+    listed.write_text('["openai:mine"]\ninput = 20\noutput = 1', encoding="utf-8")
+    assert price().cost(Usage(10)) == 200_000
+
+
+def test_a_price_in_force_turns_at_the_moment_that_the_sheet_states(listed: Path) -> None:
+    later = '[["openai:mine"]]\ninput = 1\noutput = 1\n[["openai:mine"]]\ninput = 3\noutput = 1\nfrom = 2026-06-01'
+    listed.write_text(later, encoding="utf-8")
+    now = datetime(2026, 5, 31, 23, 59, 59, 900_000, tzinfo=UTC)
+    price = InForce("openai", "mine", clock=lambda: now)
+    assert price().cost(Usage(10)) == 10_000
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    assert price().cost(Usage(10)) == 30_000
+
+
+def test_what_genai_prices_states_by_the_hour_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTBUDGET_PRICES", raising=False)
+    now = datetime(2025, 3, 1, 16, 29, tzinfo=UTC)
+    price = InForce("deepseek", "deepseek-chat", clock=lambda: now)
+    before = price()
+    now = datetime(2025, 3, 1, 16, 31, tzinfo=UTC)
+    assert price().cost(Usage(1_000_000)) < before.cost(Usage(1_000_000))
+
+
+def test_a_sheet_that_cannot_be_read_any_more_leaves_the_last_price_and_says_so(
+    listed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    price = InForce("openai", "mine")
+    listed.write_text('["openai:mine"]\ninput = ', encoding="utf-8")
+    assert price().cost(Usage(10)) == 10_000
+    assert "the last price of openai:mine stays" in caplog.text
+    listed.write_text('["openai:mine"]\ninput = 7\noutput = 1', encoding="utf-8")
+    assert price().cost(Usage(10)) == 70_000
+
+
+def test_a_model_that_the_sheet_has_no_more_is_refused(listed: Path) -> None:
+    price = InForce("openai", "mine")
+    listed.write_text('["openai:another"]\ninput = 1\noutput = 1', encoding="utf-8")
+    with pytest.raises(UnknownPrice):
+        price()

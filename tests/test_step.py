@@ -23,7 +23,7 @@ from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Completion, Message, Meter, Request, Tool, ToolCall
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
-from agentbudget.prices import ComputePrice
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import Skill, skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.testing import ScriptedModel, ScriptedReply
@@ -645,3 +645,36 @@ async def test_an_answer_cut_by_its_compute_cap_is_not_accepted(ledger: Ledger) 
     await say(context(ledger, local(half, half)), what="x")
     (step,) = steps(ledger)
     assert step.detail["status"] == "unaccepted"
+
+
+async def test_a_call_is_settled_by_the_price_that_was_in_force_when_it_was_reserved(ledger: Ledger) -> None:
+    def reply(_request: Request) -> str:
+        model.price = TokenPrice.custom(input_usd_per_mtok=50, output_usd_per_mtok=50, source="dearer")
+        return '"bug"'
+
+    model = ScriptedModel(reply, name="scripted:small")
+    before = model.price
+    ctx = context(ledger, model)
+    await triage(ctx, message="it crashes")
+    (first,) = calls(ledger)
+    usage = Usage.from_dict(first.detail["usage"])
+    assert first.settled == Amount(before.cost(usage), usage.total_tokens, 1)
+    assert (first.meta["price"], first.detail["price"]) == (before.source, before.terms)
+    await triage(ctx, message="it hangs")
+    assert calls(ledger)[1].meta["price"] == "dearer"
+    assert ledger.verify().ok
+
+
+async def test_a_second_try_at_a_step_gets_a_name_of_its_own(ledger: Ledger) -> None:
+    ctx = context(ledger, local())
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await broken(ctx, message="it crashes")
+    first, second = steps(ledger)
+    assert (first.id, second.id) == (first.id, f"{first.id}~2")
+
+
+@skill(max_input_tokens=50)
+async def broken(ctx: Context, message: str) -> str:
+    """Break down after the call."""
+    raise RuntimeError(message)

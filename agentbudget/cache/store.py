@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from agentbudget.cache import schema
 from agentbudget.cache.label import Kind, Label, Which
-from agentbudget.errors import Mistake, StoreBusy, StoreUnavailable
+from agentbudget.errors import Mistake, StoreBusy, StoreError, StoreUnavailable
 from agentbudget.ledger.forks import watch
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ BUSY_TIMEOUT_S: Final = 2.0
 
 TOUCHES: Final = 256
 """Hits that are noted in memory before they are written: a look-up writes nothing by itself."""
+
+SWEEP_NS: Final = 10**9
+"""So long after one sweep of what is past its time there is no other."""
 
 EVICTED: Final = 32
 """So many go at once when the bound is reached, so that the next few puts need not look."""
@@ -88,6 +92,7 @@ class Store:
         self.clock_ns = clock_ns
         self._lock = threading.Lock()
         self._touched: dict[int, int] = {}
+        self._swept_ns = 0
         self._closed = False
         self._db = self._connect()
         self._inherited: sqlite3.Connection | None = None
@@ -133,8 +138,8 @@ class Store:
             try:
                 with self._writing() as db:
                     self._write_touches(db)
-            except StoreBusy:
-                _log.debug("the cache %s is being written to; hits are noted later", self.location)
+            except StoreError as error:
+                _log.debug("hits of the cache are noted later: %s", error)
 
     def put(self, keys: Mapping[str, float | None], value: bytes, label: Label, *, cost_usd_nano: int) -> None:
         """Keep `value` under each of these keys for so many seconds (None: without end), in place of what stood there.
@@ -147,7 +152,9 @@ class Store:
         """`put` for several at once."""
         now = self.clock_ns()
         with self._writing() as db:
-            db.execute(schema.DROP_EXPIRED, (now,))
+            if now >= self._swept_ns + SWEEP_NS:
+                self._swept_ns = now
+                db.execute(schema.DROP_EXPIRED, (now,))
             self._write_touches(db)
             for item in items:
                 self._add(db, item, label, now)
@@ -158,10 +165,16 @@ class Store:
         size = len(value) + sum(map(len, keys)) + sum(len(s.document) + len(s.chunk) for s in label.sources)
         if size > self.limits.bytes:
             return
-        _drop_keys(db, list(keys))
         whose = (label.kind, label.tenant, label.skill, label.skill_version, label.model)
-        entry = db.execute(schema.ADD, (*whose, value, cost, size, now)).lastrowid
-        db.executemany(schema.ADD_KEY, [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()])
+        names = json.dumps(list(keys))
+        entry = db.execute(schema.ADD, (*whose, value, cost, size, now, len(keys), names)).lastrowid
+        named = [(key, entry, _expiry(now, ttl_s)) for key, ttl_s in keys.items()]
+        try:
+            db.executemany(schema.ADD_KEY, named)
+        except sqlite3.IntegrityError:  # seldom: something stood there
+            _drop_keys(db, list(keys))
+            db.executemany(schema.ADD_KEY, named)
+            db.execute("UPDATE entries SET named = ? WHERE id = ?", (len(keys), entry))
         if label.sources:
             db.executemany(schema.ADD_SOURCE, [(*source, entry) for source in set(label.sources)])
 
@@ -179,17 +192,17 @@ class Store:
             raise Mistake(
                 "say what to forget: a kind, tenant, skill, model, document, chunk or age; or clear the cache"
             )
-        return self._forget(f"SELECT id FROM entries WHERE {' AND '.join(conditions)}", values)
+        return self._forget(" AND ".join(conditions), values)
 
     def clear(self) -> int:
         """Forget everything; returns how many entries there were."""
-        return self._forget("SELECT id FROM entries", ())
+        return self._forget("1", ())
 
-    def _forget(self, chosen: str, values: Sequence[object]) -> int:
+    def _forget(self, which: str, values: Sequence[object]) -> int:
         with self._writing() as db:
             db.execute("PRAGMA secure_delete = ON")  # what has to go is overwritten, not only let go of
             before = _count(db)
-            db.execute(f"DELETE FROM keys WHERE entry IN ({chosen})", values)
+            db.execute(schema.FORGET.format(which=which), values)
             gone = before - _count(db)
         with self._using() as db:
             db.execute("PRAGMA secure_delete = OFF")
@@ -217,7 +230,7 @@ class Store:
                 return
             least = db.execute(schema.LEAST, (min(EVICTED, max(1, entries // 10)),)).fetchall()
             db.execute("UPDATE totals SET age = max(age, ?)", (least[-1][1],))
-            db.executemany("DELETE FROM keys WHERE entry = ?", [(entry,) for entry, _ in least])
+            db.executemany(schema.DROP_KEY, [(key, entry) for entry, _, names in least for key in json.loads(names)])
 
     def _write_touches(self, db: sqlite3.Connection) -> None:
         if self._touched:
@@ -267,7 +280,7 @@ class Store:
             try:
                 with self._writing() as db:
                     self._write_touches(db)
-            except (StoreBusy, StoreUnavailable) as error:
+            except StoreError as error:
                 _log.warning("hits of the cache were not noted: %s", error)
         with self._lock:
             self._closed = True

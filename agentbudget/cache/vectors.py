@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, Protocol, Self
 
 from agentbudget.cache.codec import decode_vector, encode_vector
 from agentbudget.cache.key import hashed
@@ -22,15 +22,8 @@ SOUGHT: Final = 500
 """Texts that are looked for at once."""
 
 
-@runtime_checkable
-class PricedEmbedder(Embedder, HostedEmbedder, Protocol):
-    """A hosted embedder that says its name and its price, as `OpenAIEmbedder` does."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def price(self) -> Price: ...
+class Hosted(Embedder, HostedEmbedder, Protocol):
+    """An embedding model behind an API."""
 
 
 class KeptEmbedder:
@@ -40,9 +33,7 @@ class KeptEmbedder:
     text is known tells that somebody embedded it.
     """
 
-    def __init__(
-        self, inner: PricedEmbedder, store: Store, *, tenant: str = "default", asked: Embedder | None = None
-    ) -> None:
+    def __init__(self, inner: Hosted, store: Store, *, tenant: str = "default", asked: Embedder | None = None) -> None:
         self._inner = inner
         self._store = store
         self._tenant = tenant
@@ -59,6 +50,11 @@ class KeptEmbedder:
     def name(self) -> str:
         """The model's name."""
         return self._inner.name
+
+    @property
+    def address(self) -> str:
+        """Where it is asked for what is not known."""
+        return self._inner.address
 
     @property
     def price(self) -> Price:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from agentbudget.cli.base import console, home_option, json_option, print_json, 
 if TYPE_CHECKING:
     from agentbudget.console import RunView
     from agentbudget.models.catalog import Entry
+    from agentbudget.models.llama.library import Device
     from agentbudget.models.machine import Memory
     from agentbudget.models.speeds import Speed
     from agentbudget.settings import Settings
@@ -39,8 +41,8 @@ def models_list(context: int, home: Path | None, as_json: bool) -> None:
     """The catalog of local weights, and what of it fits this machine."""
     from agentbudget.models import catalog, machine
 
-    settings, memory = settings_at(home), machine.memory()
-    rows = [_row(entry, context, memory, settings) for entry in catalog.entries()]
+    settings, memory, gpus = settings_at(home), machine.memory(), machine.gpus()
+    rows = [_row(entry, context, memory, gpus, settings) for entry in catalog.entries()]
     if as_json:
         print_json(rows)
         return
@@ -57,16 +59,23 @@ def models_list(context: int, home: Path | None, as_json: bool) -> None:
         what += "from " + ", ".join(row["sources"])
         size, needed = f"{row['size_bytes'] / 1e6:,.0f} MB", f"{row['memory_bytes'] / 1e6:,.0f} MB"
         here = "yes" if row["present"] else "–"
-        table.add_row(row["name"], what, size, needed, row["fits"], _speeds(row), here)
+        fits = row["fits"] if row["fits_gpu"] is None else f"{row['fits']}\nGPU: {row['fits_gpu']}"
+        table.add_row(row["name"], what, size, needed, fits, _speeds(row), here)
     screen = console()
     screen.print(table)
     free = "" if memory.available_bytes is None else f", {memory.available_bytes / 1e9:,.1f} GB of it free"
     screen.print(f"this machine: {machine.name()}, {memory.total_bytes / 1e9:,.1f} GB{free}", style="dim", markup=False)
+    for gpu in gpus:
+        told = f"GPU: {gpu.name}, {gpu.total_bytes / 1e9:,.1f} GB, {gpu.free_bytes / 1e9:,.1f} GB of it free"
+        screen.print(told, style="dim", markup=False)
 
 
-def _row(entry: Entry, context: int, memory: Memory, settings: Settings) -> dict[str, Any]:
-    """An entry as JSON-ready data. Speeds are this machine's where they were measured, else the catalog's."""
-    from agentbudget.models import catalog, speeds
+def _row(entry: Entry, context: int, memory: Memory, gpus: Sequence[Device], settings: Settings) -> dict[str, Any]:
+    """An entry as JSON-ready data. Speeds are this machine's where they were measured, else the catalog's.
+
+    ``fits_gpu`` is None where no GPU can be used: there is none, or llama.cpp was built without, or has no part in it.
+    """
+    from agentbudget.models import catalog, machine, speeds
 
     speed = speeds.measured(settings.home, entry.sha256)
     needed = entry.memory_bytes(context)
@@ -80,6 +89,7 @@ def _row(entry: Entry, context: int, memory: Memory, settings: Settings) -> dict
         "size_bytes": entry.size_bytes,
         "memory_bytes": needed,
         "fits": memory.fits(needed),
+        "fits_gpu": machine.fits_gpu(gpus, needed) if entry.kind == "gguf" else None,
         "sha256": entry.sha256,
         "sources": [source.kind for source in catalog.sources_of(entry, entry.files[0])],
         "prefill_tokens_per_s": speed.prefill_tokens_per_s if speed else entry.prefill_tokens_per_s,

@@ -80,12 +80,12 @@ def label_of(chunk: Chunk, privacy: Privacy) -> Label:
 def _of_found(found: str) -> list[DataClass]:
     """A credential is restricted, personal data are confidential."""
     groups = {one.partition(":")[0] for one in found.split(",") if one}
-    found: list[DataClass] = []
+    classes: list[DataClass] = []
     if "secret" in groups:
-        found.append("restricted")
+        classes.append("restricted")
     if "personal" in groups:
-        found.append("confidential")
-    return found
+        classes.append("confidential")
+    return classes
 
 
 def _masked(document: Document, found: tuple[Finding, ...], finder: Finder) -> Document:

@@ -308,4 +308,6 @@ def _standing(where: Where) -> qdrant_edge.Filter:
 
 
 def _short_hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+    # A name that holds the separator could run into its neighbour: two tenants would share a folder.
+    told = json.dumps(parts) if any("\0" in part for part in parts) else "\0".join(parts)
+    return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -17,7 +17,7 @@ from agentbudget.errors import ContextTooLong, InvalidOutput, MissingDependency,
 from agentbudget.models.base import Meter, Price
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, key_from, timeouts
 from agentbudget.models.tokens import text_tokens
-from agentbudget.prices import price_of
+from agentbudget.prices import InForce
 from agentbudget.privacy import Destination
 from agentbudget.usage import Usage
 
@@ -106,7 +106,10 @@ class OpenAIEmbedder:
         self.address = checked_address(self._base_url)
         self._api_key = api_key
         official = self.address == PUBLIC_ADDRESS
-        self.price = price or price_of("openai", model_id, api_url=None if official else self.address, embeds=True)
+        address = None if official else self.address
+        self._price: Callable[[], Price] = (
+            (lambda: price) if price is not None else InForce("openai", model_id, api_url=address, embeds=True)
+        )
         found = dim or DIMS.get(model_id)
         if found is None:
             raise UnknownModel(f"nobody states how long the vectors of {self.name} are: pass dim=…")
@@ -114,12 +117,17 @@ class OpenAIEmbedder:
         self._encoding: Final = "cl100k_base" if model_id in DIMS else None
         self._pay: Pay | None = None
 
+    @property
+    def price(self) -> Price:
+        """The price that was given, else the one that the lists state now."""
+        return self._price()
+
     def paid_by(self, pay: Pay) -> Self:
         """The same embedder, its requests paid for by `pay`."""
         twin = type(self)(
             self.model_id, base_url=self._base_url, api_key=self._api_key, price=self.price, dim=self._dim
         )
-        twin._pay = pay
+        twin._price, twin._pay = self._price, pay
         return twin
 
     @property

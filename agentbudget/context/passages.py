@@ -9,9 +9,13 @@ from typing import Final
 
 from agentbudget.context.chunk import SEPARATOR, Chunk
 from agentbudget.context.sentences import Span
+from agentbudget.privacy.fence import harmless
 
 BETWEEN: Final = "\n\n"
 """Stands between two passages."""
+
+_CODE: Final = (".py", ".js", ".ts", ".c", ".h", ".cpp", ".cs", ".go", ".java", ".rs", ".rb", ".sh", ".sql")
+"""Files in which ``x[1]`` is a subscript."""
 
 _GAP: Final = " … "
 _GAP_OF_LINES: Final = "\n…\n"
@@ -25,6 +29,8 @@ class Passage:
     same. ``spans`` are the characters of the document's text that ``text`` shows, one span for each run of sentences;
     the header that a part of a long table repeats belongs to none. ``chance`` is the estimated probability that this
     passage holds what was asked for, ``tokens`` what it adds to the text: header, gap and all.
+
+    ``str()`` is how a model reads it: what in it looks like a mark, a turn or a call is taken apart, as it is data.
     """
 
     number: int
@@ -47,7 +53,13 @@ class Passage:
         return self.chunk.stale
 
     def __str__(self) -> str:
-        return f"[{self.number}] {self.title}\n{self.text}" if self.title else f"[{self.number}]\n{self.text}"
+        title = harmless(self.title).replace("\n", " ")
+        return f"[{self.number}] {title}\n{self.told}" if title else f"[{self.number}]\n{self.told}"
+
+    @property
+    def told(self) -> str:
+        """The text as a model reads it."""
+        return harmless(self.text, code=self.chunk.source.endswith(_CODE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentbudget.context.choose import Candidate, candidates
 from agentbudget.context.chunk import Chunk
@@ -16,6 +16,8 @@ from agentbudget.context.pack import WORTHLESS, LeftOut, More, pack_candidates
 from agentbudget.context.passages import Passage
 from agentbudget.errors import Mistake
 from agentbudget.privacy import Label, Privacy
+from agentbudget.privacy.classes import within
+from agentbudget.privacy.fence import between
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,26 @@ class Retrieved:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def fenced(self) -> str:
+        """``text`` between ``<passages>`` and ``</passages>``, which no passage can close."""
+        return between(self.text)
+
     def label(self, privacy: Privacy) -> Label:
         """The narrowest class of the passages, by these rules and by what the index knows, and whence it comes."""
         label = Label()
         for passage in self.passages:
             label = label.joined(label_of(passage.chunk, privacy))
         return label
+
+    def without_narrower(self, privacy: Privacy) -> Retrieved:
+        """The same, with nothing in what was left out that is narrower than the passages are."""
+        ceiling = self.label(privacy).data_class
+        left = tuple(each for each in self.left_out if within(label_of(each.chunk, privacy).data_class, ceiling))
+        more = self.more
+        if more is not None and len(left) < len(self.left_out):
+            more = replace(more, preview="")  # which may be of those
+        return replace(self, left_out=left, more=more)
 
 
 async def retrieve(
@@ -121,14 +137,14 @@ class _Search:
         asked = follow_up(question, candidate)
         if asked is None:
             return []
-        found = [each for each in await self._ask(asked) if each.chunk.id != candidate.chunk.id]
-        groups.append(less_likely(found, DOUBT**hop))
+        groups.append(less_likely(await self._ask(asked, besides=candidate.chunk), DOUBT**hop))
         return [(asked, each) for each in groups[-1][:ENDS] if each.chances]
 
-    async def _ask(self, question: str) -> list[Candidate]:
+    async def _ask(self, question: str, besides: Chunk | None = None) -> list[Candidate]:
+        """What `question` finds. The chunk that led to it would come first again, and all else look unlikely by it."""
         answer = await self.index.search(question, limit=self.limit, where=self.where, pay=self.pay)
         started = time.perf_counter_ns()
-        read = candidates(question, answer.hits)
+        read = candidates(question, [hit for hit in answer.hits if besides is None or hit.chunk.id != besides.id])
         self.compute_ns += answer.compute_ns + time.perf_counter_ns() - started
         return read
 

@@ -15,7 +15,7 @@ from agentbudget.estimate.features import NAMES, features
 from agentbudget.estimate.inputs import InputShare
 from agentbudget.estimate.lengths import ENOUGH, UNKNOWN, Lengths
 from agentbudget.ledger import Ledger
-from agentbudget.models.base import InputCount, Model, Request
+from agentbudget.models.base import InputCount, Model, Price, Request
 from agentbudget.money import Amount
 from agentbudget.usage import Usage
 
@@ -36,6 +36,7 @@ CAP_LEVEL: Final = 0.99
 class CallEstimate:
     """What one call is expected to cost, what to set aside for it, and the most that it can cost.
 
+    ``price`` is what was in force: what the call is settled by, whatever the lists say when it ends.
     ``request`` carries the caps that make ``bound`` true: output tokens and, where time is what is paid for, seconds
     of compute. ``hold`` is what to reserve before it leaves: ``bound``, or less for a call whose hold grows while it
     runs. ``hold_tokens`` are the output tokens that it covers, ``asked_tokens`` the output cap before experience
@@ -43,6 +44,7 @@ class CallEstimate:
     """
 
     request: Request
+    price: Price
     input: InputCount
     expected: Amount
     bound: Amount
@@ -161,7 +163,7 @@ class Estimator:
         use: of a call whose hold `grows` while it runs (a stream) the request's cap stays, any other is capped at what
         its hold covers. `drafts` are the output tokens of answers that cheaper models gave to the same question.
         """
-        count = await model.count_input(request)
+        count, price = await model.count_input(request), model.price
         known = self._experience_of(skill, model)
         noted = features(request, drafts)
         asked = request.max_output_tokens
@@ -177,15 +179,16 @@ class Estimator:
             likely_input = known.inputs.likely(count.tokens)
             held_input = count.tokens if level is None else known.inputs.upper(noted, count.tokens)
         likely = known.lengths.likely(noted)
-        most = partial(self._most, model, cache_1h=request.cache_time == "1h")
+        most = partial(self._most, model, price, cache_1h=request.cache_time == "1h")
         bound = most(count.tokens, cap)
         hold = bound if level is None else most(held_input, covered)
-        expected = self._expected(model, likely_input, cap if likely is None else min(cap, likely))
-        bought_s = model.price.compute_cap_s(bound.usd_nano)
+        expected = self._expected(model, price, likely_input, cap if likely is None else min(cap, likely))
+        bought_s = price.compute_cap_s(bound.usd_nano)
         compute_s = None if bought_s is None else bought_s * LAST_TOKEN
         request = replace(request, max_output_tokens=cap, max_compute_s=compute_s)
         return CallEstimate(
             request=request,
+            price=price,
             input=count,
             expected=_least(expected, bound),
             bound=bound,
@@ -205,8 +208,11 @@ class Estimator:
         output_tokens: int,
         level: float | None = None,
         cache_1h: bool = False,
+        price: Price | None = None,
     ) -> Amount:
         """The most that a call of at most this size may cost: for a step whose prompt is not written yet.
+
+        At the price in force now, unless a `price` is given.
 
         With a `level`, what so large a share of such calls cost, whatever their prompt. ``cache_1h``: it may ask for a
         cache of an hour, as `Request.cache_time` does.
@@ -214,7 +220,7 @@ class Estimator:
         covered = output_tokens
         if level is not None:
             covered = self._covered(self._experience_of(skill, model).lengths, UNKNOWN, output_tokens, level)
-        return self._most(model, input_tokens, covered, cache_1h=cache_1h)
+        return self._most(model, price or model.price, input_tokens, covered, cache_1h=cache_1h)
 
     def learn(
         self, skill: str, model: Model, usage: Usage, finish: str, *, estimate: CallEstimate | None = None
@@ -238,18 +244,18 @@ class Estimator:
         upper = lengths.upper(noted, level)
         return asked if upper is None else max(1, min(asked, upper))
 
-    def _most(self, model: Model, input_tokens: int, output_tokens: int, *, cache_1h: bool) -> Amount:
+    def _most(self, model: Model, price: Price, input_tokens: int, output_tokens: int, *, cache_1h: bool) -> Amount:
         """The most that a call with at most these tokens costs."""
-        price, slowness = model.price, self._slowness.get(model.name)
+        slowness = self._slowness.get(model.name)
         bound = price.bound(input_tokens=input_tokens, output_tokens=output_tokens, cache_1h=cache_1h)
         if slowness:
             expected = price.expected(input_tokens=input_tokens, output_tokens=output_tokens)
             bound = _time_bound(slowness, expected, bound)
         return Amount(bound, input_tokens + output_tokens, 1)
 
-    def _expected(self, model: Model, input_tokens: int, output_tokens: int) -> Amount:
+    def _expected(self, model: Model, price: Price, input_tokens: int, output_tokens: int) -> Amount:
         """What a call with these tokens should cost."""
-        price, slowness = model.price, self._slowness.get(model.name)
+        slowness = self._slowness.get(model.name)
         expected = price.expected(input_tokens=input_tokens, output_tokens=output_tokens)
         if slowness:
             expected = round(expected * sorted(slowness)[len(slowness) // 2])

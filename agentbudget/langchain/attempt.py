@@ -51,7 +51,7 @@ class Attempt:
         self._arrived: Arrived | None = terms.arrived(estimate.input.tokens, estimate.output_cap) if streams else None
         self._meter = Meter(on_leaving=hold.mark_sent)
         self._terms = terms
-        self._price: Price = terms.price
+        self._price: Price = estimate.price
         self._model = sized.model
         self._estimator = estimator
         self._label = label

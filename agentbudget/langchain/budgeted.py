@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -22,12 +22,13 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from agentbudget.errors import Mistake
+from agentbudget.errors import DataRefused, Mistake
 from agentbudget.estimate import tag
 from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.attempt import Attempt
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.chat import ChatModel
+from agentbudget.langchain.guarding import book_refusal, guarded, label_of
 from agentbudget.langchain.retrying import aretrying, retrying
 from agentbudget.langchain.sizing import Holding, Sized, size
 from agentbudget.langchain.terms import Counted, Hosted, Ours, Terms
@@ -36,6 +37,7 @@ from agentbudget.models.base import Price
 from agentbudget.models.langchain.known import Known, retries_of, without_retries
 from agentbudget.models.langchain.rehome import rehomed
 from agentbudget.money import Budget
+from agentbudget.privacy import DataClass, Privacy
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ def budgeted(
     hold: Holding = "grow",
     attempts: int | None = None,
     stream_lead_tokens: int | None = None,
+    privacy: Privacy | None = None,
 ) -> BudgetedChatModel:
     """`model`, which from now on reserves on `accounts` before each call, and settles what it used after it.
 
@@ -61,7 +64,8 @@ def budgeted(
     for what is learned. ``hold`` is how much a call sets aside, see `Holding`. ``attempts`` are billable, each has its
     own hold; None: as many as `model` made by itself, which it no longer does. ``stream_lead_tokens`` says that the
     provider stops (and charges no more) when a stream is left, and how many tokens it may be ahead: then streams begin
-    on a small hold, which grows. Our own models say it themselves.
+    on a small hold, which grows. Our own models say it themselves. ``privacy`` are the rules of what may go to the
+    model: the class of a conversation is what its config, its messages and the documents of its tools say.
 
     Raises `UnknownPrice`, and `Mistake` for a model whose retries cannot be switched off.
     """
@@ -83,6 +87,7 @@ def budgeted(
         hold=hold,
         attempts=retries_of(chat) + 1 if attempts is None else attempts,
         stream_lead_tokens=stream_lead_tokens,
+        privacy=privacy or Privacy(),
         disable_streaming=chat.disable_streaming,
         **fields,
     )
@@ -101,6 +106,7 @@ class BudgetedChatModel(BaseChatModel):
     hold: Holding = "grow"
     attempts: int = Field(default=1, ge=1)
     stream_lead_tokens: int | None = None
+    privacy: Privacy = Field(default_factory=Privacy, exclude=True)
     streaming: bool | None = None
 
     _config: RunnableConfig | None = PrivateAttr(default=None)
@@ -111,6 +117,11 @@ class BudgetedChatModel(BaseChatModel):
     @classmethod
     def _opened_later(cls, given: object) -> object:
         return given if isinstance(given, Books) else Books(cast("Ledger | str | Path | None", given))
+
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _as_rules(cls, given: object) -> object:
+        return given if isinstance(given, Privacy) else Privacy.from_dict(cast("Mapping[str, Any]", given))
 
     @property
     def ledger(self) -> Ledger:
@@ -172,7 +183,7 @@ class BudgetedChatModel(BaseChatModel):
             name: None if limit is None else {**asdict(limit), "usd": None if limit.usd is None else str(limit.usd)}
             for name, limit in self.accounts.items()
         }
-        return {"books": self.books.location, "accounts": limits}
+        return {"books": self.books.location, "accounts": limits, "privacy": self.privacy.to_dict()}
 
     def bind_tools(
         self,
@@ -269,7 +280,7 @@ class BudgetedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        paid = partial(self._paid, _Asked(messages, stop, kwargs, run_manager))
+        paid = partial(self._paid, self._admitted(_Asked(messages, stop, kwargs, run_manager)))
         result, cut_short = paid(whole=False)
         return paid(whole=True)[0] if cut_short else result
 
@@ -280,7 +291,7 @@ class BudgetedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        paid = partial(self._apaid, _Asked(messages, stop, kwargs, run_manager))
+        paid = partial(self._apaid, self._admitted(_Asked(messages, stop, kwargs, run_manager)))
         result, cut_short = await paid(whole=False)
         return (await paid(whole=True))[0] if cut_short else result
 
@@ -291,7 +302,7 @@ class BudgetedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        asked = _Asked(messages, stop, kwargs, run_manager)
+        asked = self._admitted(_Asked(messages, stop, kwargs, run_manager))
         with ExitStack() as life:
             call, pieces, piece = self._opened(asked, life)
             while piece is not None:
@@ -311,7 +322,7 @@ class BudgetedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        asked = _Asked(messages, stop, kwargs, run_manager)
+        asked = self._admitted(_Asked(messages, stop, kwargs, run_manager))
         async with AsyncExitStack() as life:
             call, pieces, piece = await self._aopened(asked, life)
             while piece is not None:
@@ -323,6 +334,20 @@ class BudgetedChatModel(BaseChatModel):
                     return
                 piece = await anext(pieces, None)
             call.streamed()
+
+    def _admitted(self, asked: _Asked) -> _Asked:
+        """The call as it may be sent, before anything is counted or held. Raises `DataRefused`, and books that."""
+        config = self._config or ensure_config()
+        destination = self.terms(asked.keywords).destination
+        label = label_of(asked.messages, config, self.privacy)
+        try:
+            messages, found = guarded(asked.messages, label, destination, self.privacy)
+        except DataRefused:
+            accounts = opened(self.ledger, self.accounts, config)
+            hold_id = f"{run_of(accounts)}/{self.label}.{asked.run_id(config)}/refusal"
+            book_refusal(self.ledger, hold_id, accounts, label, destination)
+            raise
+        return replace(asked, messages=messages, told_class=label.data_class, found=found)
 
     # --- attempts: sync and async differ by who waits
 
@@ -415,11 +440,12 @@ class BudgetedChatModel(BaseChatModel):
             "skill": self.label,
             "model": terms.name,
             "purpose": "retry" if whole else "draft",
-            "price": terms.price.source,
+            "price": sized.estimate.price.source,
             "estimated": sized.estimate.told,
+            "data_class": asked.told_class,
+            **({"found": asked.found} if asked.found else {}),
         }
-        run_id = asked.manager.run_id if asked.manager is not None else config.get("run_id") or uuid7()
-        hold_id = _hold_id(accounts, self.label, run_id, number, whole=whole)
+        hold_id = _hold_id(accounts, self.label, asked.run_id(config), number, whole=whole)
         marked = tag(self.label, terms.name)
         hold = self.books.reserve(hold_id, sized.amount, accounts=accounts, tag=marked, meta=meta)
         estimator = self.books.estimator
@@ -434,6 +460,12 @@ class _Asked:
     stop: list[str] | None
     keywords: dict[str, Any]
     manager: Any
+    told_class: DataClass = "internal"
+    found: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def run_id(self, config: RunnableConfig) -> UUID:
+        """That of the call's trace."""
+        return self.manager.run_id if self.manager is not None else config.get("run_id") or uuid7()
 
     @property
     def told(self) -> tuple[list[BaseMessage], list[str] | None, dict[str, Any]]:

@@ -24,7 +24,7 @@ from agentbudget.models.langchain.failures import failure
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.money import Amount
 from agentbudget.paying import paid
-from agentbudget.prices import price_of
+from agentbudget.prices import InForce
 from agentbudget.usage import Usage
 
 BATCH_TEXTS: Final = 512
@@ -82,9 +82,16 @@ class BudgetedEmbeddings(Embeddings):
         self._accounts = checked(accounts)
         self._attempts = attempts
         provider, _, model = name.partition(":")
-        self.price: Final[Price] = price or price_of(provider, model, embeds=True)
+        self._price: Callable[[], Price] = (
+            (lambda: price) if price is not None else InForce(provider, model, embeds=True)
+        )
         self._encoding: Encoding | None = "cl100k_base" if provider == "openai" else None
         self._by_the_second = self.price.compute_cap_s(1) is not None
+
+    @property
+    def price(self) -> Price:
+        """The price that was given, else the one that the lists state now."""
+        return self._price()
 
     def embed_documents(self, texts: list[str]) -> list[Vector]:
         """A vector for each text. Raises `BudgetExceeded` before the first batch that does not fit."""
@@ -142,11 +149,11 @@ class BudgetedEmbeddings(Embeddings):
     @contextmanager
     def _paid(self, batch: Sequence[str]) -> Generator[_Metered]:
         """Hold what a batch costs at most, on the accounts of this call."""
-        most = Usage(input_tokens=self._tokens(batch))
+        most, price = Usage(input_tokens=self._tokens(batch)), self.price
         if self._by_the_second:
-            bound = self.price.bound(input_tokens=most.input_tokens, output_tokens=0)
-            most = Usage(most.input_tokens, compute_ns=int((self.price.compute_cap_s(bound) or 0) * 1e9))
-        with paid(self._reserve, name=self.name, price=self.price, most=most) as meter:
+            bound = price.bound(input_tokens=most.input_tokens, output_tokens=0)
+            most = Usage(most.input_tokens, compute_ns=int((price.compute_cap_s(bound) or 0) * 1e9))
+        with paid(self._reserve, name=self.name, price=price, most=most) as meter:
             meter.leaving()  # what embeds says nothing of when a request leaves
             try:
                 yield _Metered(meter, time.perf_counter_ns())

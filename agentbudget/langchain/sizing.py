@@ -46,7 +46,7 @@ class Sized:
             tokens=self.tokens,
             cap=self.estimate.output_cap,
             input_tokens=self.estimate.input.tokens,
-            price=self.model.price,
+            price=self.estimate.price,
             cache_1h=self.estimate.request.cache_time == "1h",
             bound=self.bound,
             extend=hold.extend,

@@ -17,6 +17,8 @@ from agentbudget.models.base import InputCount, Meter, Model, Price, Request
 from agentbudget.models.langchain.arrived import Arrived
 from agentbudget.models.langchain.known import Known
 from agentbudget.models.langchain.messages import request_of
+from agentbudget.models.remote import is_loopback
+from agentbudget.privacy import Destination
 
 BOUNDLESS: Final = 1 << 40
 """The context of a model whose maker states none: its provider refuses what is too long, and charges nothing."""
@@ -57,6 +59,11 @@ class Terms(Protocol):
 
     @property
     def stream_lead_tokens(self) -> int | None: ...
+
+    @property
+    def destination(self) -> Destination:
+        """Where its conversations go."""
+        ...
 
     def most_output_tokens(self, asked: Mapping[str, Any]) -> int:
         """The output cap that a call has by itself. Raises `Mistake` if it has none."""
@@ -111,6 +118,11 @@ class Hosted:
     @property
     def price(self) -> Price:
         return self._known.price
+
+    @property
+    def destination(self) -> Destination:
+        address = self._known.address
+        return Destination(self.name, address, here=address is not None and is_loopback(address))
 
     def most_output_tokens(self, asked: Mapping[str, Any]) -> int:
         found = _asked_for(asked) or self._known.most_output_tokens
@@ -171,6 +183,10 @@ class Ours:
     @property
     def price(self) -> Price:
         return self._chat.served.price
+
+    @property
+    def destination(self) -> Destination:
+        return Destination.of_model(self._chat.served)
 
     @property
     def stream_lead_tokens(self) -> int | None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from agentbudget.errors import IndexFault, Mistake
+from agentbudget.privacy import DataClass
+from agentbudget.privacy.classes import claimed, strictest
 
 SOURCES_KEPT: Final = 8
 """Sources that a memory names: the first, and the latest."""
@@ -53,7 +55,8 @@ class Source:
 class Memory:
     """One thing that was learned. ``sources`` are in order; it was said ``times`` times, by now perhaps in other words.
 
-    ``expires_ns`` is the Unix time from which it is not recalled any more; None: never.
+    ``expires_ns`` is the Unix time from which it is not recalled any more; None: never. ``data_class`` is the class of
+    what the runs that learned it carried: those that recall it carry it, too.
     """
 
     id: str
@@ -61,6 +64,7 @@ class Memory:
     sources: tuple[Source, ...]
     times: int = 1
     expires_ns: int | None = None
+    data_class: DataClass = "internal"
 
     @property
     def learned_ns(self) -> int:
@@ -76,13 +80,15 @@ class Memory:
         """Whether it is not to be recalled any more."""
         return self.expires_ns is not None and self.expires_ns <= now_ns
 
-    def said_again(self, text: str, source: Source, expires_ns: int | None) -> Memory:
-        """The same, said once more in these words: they are the ones that count. It is kept as long as either asked."""
-        sources = (*self.sources, source)
+    def said_again(self, again: Memory) -> Memory:
+        """The same, said once more, in the words of `again`: kept as long as either asked, in the narrower class."""
+        sources = (*self.sources, *again.sources)
         if len(sources) > SOURCES_KEPT:
             sources = (sources[0], *sources[-SOURCES_KEPT + 1 :])
-        both = None if self.expires_ns is None or expires_ns is None else max(self.expires_ns, expires_ns)
-        return Memory(self.id, text, sources, self.times + 1, both)
+        ends = (self.expires_ns, again.expires_ns)
+        both = None if None in ends else max(end for end in ends if end is not None)
+        narrower = strictest((self.data_class, again.data_class))
+        return Memory(self.id, again.text, sources, self.times + 1, both, narrower)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data: what an export has, and what is stored."""
@@ -92,6 +98,7 @@ class Memory:
             "sources": [source.to_dict() for source in self.sources],
             "times": self.times,
             "expires_ns": self.expires_ns,
+            "data_class": self.data_class,
         }
 
     @classmethod
@@ -99,7 +106,8 @@ class Memory:
         """The inverse of `to_dict`. Raises `IndexFault` for what is none."""
         try:
             sources = tuple(Source(**source) for source in data["sources"])
-            return cls(data["id"], data["text"], sources, data["times"], data["expires_ns"])
+            data_class = claimed(data["data_class"])
+            return cls(data["id"], data["text"], sources, data["times"], data["expires_ns"], data_class)
         except (KeyError, TypeError) as error:
             raise IndexFault(f"a stored memory cannot be read ({error}); forget it by its id") from error
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+from agentbudget.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from agentbudget.models.llama.library import Device
 
 Fit = Literal["yes", "not now", "no"]
+
+FITS: Final[tuple[Fit, ...]] = ("yes", "not now", "no")
+"""The best first."""
 
 CGROUP: Final = Path("/sys/fs/cgroup")
 MEMINFO: Final = Path("/proc/meminfo")
@@ -38,6 +47,22 @@ def memory() -> Memory:
         free = max(0, most - (used or 0))
         return Memory(most, free if available is None else min(free, available))
     return Memory(total, available)
+
+
+def gpus() -> tuple[Device, ...]:
+    """The GPUs that llama.cpp, as it is installed here, can compute on; none without it."""
+    from agentbudget.models.llama.library import devices
+
+    try:
+        return devices()
+    except MissingDependency:
+        return ()
+
+
+def fits_gpu(gpus: Sequence[Device], needed_bytes: int) -> Fit | None:
+    """Whether weights and cache of so many bytes have room on one of the GPUs: where they do, all layers go there."""
+    found = {Memory(gpu.total_bytes, gpu.free_bytes).fits(needed_bytes) for gpu in gpus}
+    return next((fit for fit in FITS if fit in found), None)
 
 
 def name() -> str:

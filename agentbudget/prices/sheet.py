@@ -80,6 +80,11 @@ class PriceSheet:
         in_force = [entry for entry in fitting if entry.in_force(moment)]
         return max(in_force, key=lambda entry: entry.starts).price if in_force else None
 
+    def turns(self, name: str, *, after: datetime) -> datetime | None:
+        """The next moment at which a price of ``provider:model`` begins or ends; None if none will."""
+        moments = (moment for entry in self.listings.get(name, ()) for moment in (entry.starts, entry.ends))
+        return min((moment for moment in moments if moment is not None and moment > after), default=None)
+
     def context_window(self, name: str) -> int | None:
         """Tokens of context that the sheet states for a model; None if it does not."""
         return next((entry.context_window for entry in self.listings.get(name, ()) if entry.context_window), None)

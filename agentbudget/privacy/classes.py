@@ -43,6 +43,11 @@ def within(data_class: DataClass, ceiling: DataClass) -> bool:
     return rank(data_class) <= rank(ceiling)
 
 
+def wider(ceiling: DataClass) -> list[str]:
+    """The classes that are no narrower than `ceiling`."""
+    return [data_class for data_class in CLASSES if within(data_class, ceiling)]
+
+
 def narrow(data_class: DataClass) -> bool:
     """Whether it stays on this machine, unless a destination is named for it."""
     return rank(data_class) >= rank("confidential")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from agentbudget.errors import DataRefused, InvalidArgument, Mistake
@@ -100,6 +100,16 @@ class Privacy:
             )
         for host in self.private:
             _network(host)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rules as JSON-ready data."""
+        return {**asdict(self), "private": list(self.private), "forwards": sorted(self.forwards)}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        rules: dict[str, Any] = {**told, "private": tuple(told["private"]), "forwards": frozenset(told["forwards"])}
+        return cls(**rules)
 
     def check_names(self, names: Iterable[str]) -> None:
         """Raise `Mistake` if ``forwards`` names what is not among `names`: a slip of the pen there opens a door."""

@@ -236,12 +236,16 @@ class Context:
             raise SkillError(f"{what} belongs inside a skill: a step is what holds the money for it")
         return self.step
 
-    async def retrieve(self, question: str, *, tokens: int) -> Retrieved:
-        """The passages of the run's documents worth most within `tokens`."""
+    async def retrieve(self, question: str, *, tokens: int, at_most: DataClass | None = None) -> Retrieved:
+        """The passages of the run's documents worth most within `tokens`.
+
+        From here on the run carries the narrowest class of these documents. ``at_most`` leaves out what is narrower,
+        as if it were not there: ``at_most="internal"`` for what is to be sent to a model elsewhere.
+        """
         index = self.engine.index
         if index is None:
             raise Mistake("this run has no documents: give the agent index='a folder of documents'")
-        return await search(self, index, question, tokens)
+        return await search(self, index, question, tokens, at_most=at_most)
 
     async def remember(self, text: str, *, source: str = "", expires: timedelta | None = None) -> Memory:
         """Keep `text`, in a sentence, as something that was learned of the run's user, for later runs to `recall`.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentbudget.cache import Label, Source, hashed
 from agentbudget.errors import StoreError
+from agentbudget.privacy.classes import outlives_its_run
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -50,7 +51,9 @@ def found_before(ctx: Context, key: str) -> tuple[Retrieved, int] | None:
 
 
 def keep_found(ctx: Context, key: str, found: Retrieved, *, cost_usd_nano: int) -> None:
-    """Keep what a search found. A cache that fails loses a saving, not the passages."""
+    """Keep what a search found, unless it must not outlive its run. A cache that fails loses a saving, no passages."""
+    if not outlives_its_run(found.label(ctx.engine.privacy).data_class):
+        return
     sources = tuple({Source(passage.chunk.source, passage.chunk.id) for passage in found.passages})
     label = Label("retrieval", ctx.scope.tenant, sources=sources)
     try:

@@ -35,11 +35,11 @@ class Reading:
     def add(self, passages: Iterable[Passage], step: Step | None) -> None:
         """Remember that these were retrieved, by `step` or by a node."""
         for passage in passages:
-            source = Source(passage.chunk.source, passage.chunk.id)
-            read = self._read.pop((source, passage.text), None) or _Read(source, passage.text)
+            source, text = Source(passage.chunk.source, passage.chunk.id), passage.told
+            read = self._read.pop((source, text), None) or _Read(source, text)
             if step is not None:
                 read.by.add(step.base)
-            self._read[source, passage.text] = read
+            self._read[source, text] = read
         while len(self._read) > REMEMBERED:
             del self._read[next(iter(self._read))]
 

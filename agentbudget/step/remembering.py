@@ -11,12 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
-from agentbudget.errors import Mistake
+from agentbudget.errors import DataRefused, Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
 from agentbudget.paying import paid
+from agentbudget.privacy.classes import outlives_its_run
 from agentbudget.settling import settled
+from agentbudget.step.guarding import REFUSAL, note, require
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -40,9 +42,23 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
     if expires is not None and expires <= timedelta():
         raise Mistake(f"a memory that expires after {expires} is gone already; give it a time to come, or None")
     expires_ns = None if expires is None else now + int(expires.total_seconds() * 1e9)
+    for destination in memories.goes_to:
+        require(ctx, destination, what="what is remembered")
+    label = ctx.carries
+    if not outlives_its_run(label.data_class):
+        note(ctx, REFUSAL, label, model="memory")
+        raise DataRefused(
+            f"what is remembered is {label.told} and stays in its run: remember nothing of it, or only what you have "
+            "cleared of it (ctx.cleared)",
+            data_class=label.data_class,
+            sources=label.sources,
+            destinations=("memory",),
+        )
     learned = Source(ctx.run_id, None if ctx.step is None else ctx.step.base, now, source)
     with _booked(ctx, "remember", text) as work:
-        kept = await memories.remember(owner, text, source=learned, expires_ns=expires_ns, pay=work.pay)
+        kept = await memories.remember(
+            owner, text, source=learned, expires_ns=expires_ns, data_class=label.data_class, pay=work.pay
+        )
         work.done(kept.compute_ns, {"merged": kept.merged})
     return kept.memory
 
@@ -50,9 +66,14 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
 async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
     """What is known of the run's user that may matter to `question`."""
     memories, owner = _of(ctx)
+    for destination in memories.goes_to:
+        require(ctx, destination, what="the question")
     with _booked(ctx, "recall", question) as work, telemetry.retrieval("memory", tokens=tokens) as span:
         found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
-        cost = work.done(found.compute_ns, {"memories": len(found.memories), "tokens": found.tokens})
+        ctx.saw(found.label)
+        ctx.engine.retrieved.append(found.text)
+        told = {"memories": len(found.memories), "tokens": found.tokens, "data_class": found.label.data_class}
+        cost = work.done(found.compute_ns, told)
         span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost)
     return found
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
 from agentbudget.cache.flight import once
+from agentbudget.errors import Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import ZERO, Amount
 from agentbudget.paying import paid
+from agentbudget.privacy import METADATA_KEY, DataClass
+from agentbudget.privacy.classes import wider, within
 from agentbudget.settling import settled
 from agentbudget.step.found import found_before, keep_found, search_key
 from agentbudget.step.guarding import require
@@ -29,25 +32,38 @@ RETRIEVAL_CAP_NS: Final = 10 * 10**9
 """What a search may take of this machine, in nanoseconds: the hold of a retrieval."""
 
 
-async def search(ctx: Context, index: Index, question: str, tokens: int) -> Retrieved:
-    """Search and pack within a hold of its own; what was found before in the same documents costs nothing."""
-    key = await search_key(ctx, index, question=question, tokens=tokens)
+async def search(
+    ctx: Context, index: Index, question: str, tokens: int, *, at_most: DataClass | None = None
+) -> Retrieved:
+    """Search and pack within a hold of its own; what was found before in the same documents costs nothing.
+
+    Only what is no narrower than `at_most`, if that is given.
+    """
+    asked = {"question": question, "tokens": tokens} | ({"at_most": at_most} if at_most else {})
+    key = await search_key(ctx, index, **asked)
     if key is None:
-        found, _ = await _bought(ctx, index, question, tokens)
+        found, _ = await _bought(ctx, index, question, tokens, at_most)
     else:
         flights = ctx.engine.answers.flights
         async with once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
             if before is not None:
                 found = _free(ctx, question, tokens, *before)
             else:
-                found, cost = await _bought(ctx, index, question, tokens)
-                if await search_key(ctx, index, question=question, tokens=tokens) == key:  # else they changed meanwhile
+                found, cost = await _bought(ctx, index, question, tokens, at_most)
+                if await search_key(ctx, index, **asked) == key:  # else they changed meanwhile
                     keep_found(ctx, key, found, cost_usd_nano=cost)
+    label = found.label(ctx.engine.privacy)
+    if at_most is not None and not within(label.data_class, at_most):
+        raise Mistake(f"the index does not know yet that this is {label.told}: update it under this agent's rules")
+    found = found.without_narrower(ctx.engine.privacy)
+    ctx.engine.retrieved.append(found.text)
     ctx.scope.reading.add(found.passages, ctx.step)
     return found
 
 
-async def _bought(ctx: Context, index: Index, question: str, tokens: int) -> tuple[Retrieved, int]:
+async def _bought(
+    ctx: Context, index: Index, question: str, tokens: int, at_most: DataClass | None
+) -> tuple[Retrieved, int]:
     """What is found, and what it cost in nano-dollars, an API that embedded the question included."""
     from agentbudget.context import retrieve
 
@@ -57,7 +73,8 @@ async def _bought(ctx: Context, index: Index, question: str, tokens: int) -> tup
     hold, embedded = _reserve(ctx, question, _cap(ctx)), list[Hold]()
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
-        found = await retrieve(index, question, tokens=tokens, pay=partial(_pay, ctx, hold, embedded))
+        where = None if at_most is None else {METADATA_KEY: wider(at_most)}
+        found = await retrieve(index, question, tokens=tokens, where=where, pay=partial(_pay, ctx, hold, embedded))
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
         label = found.label(engine.privacy)

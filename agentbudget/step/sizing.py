@@ -127,7 +127,9 @@ def _affordable(engine: Engine, skill: Skill[Any, Any], model: Model, estimate: 
 
     def bound(output_tokens: int) -> Amount:
         count = estimate.input.tokens
-        return engine.estimator.sized(skill.name, model, input_tokens=count, output_tokens=output_tokens)
+        return engine.estimator.sized(
+            skill.name, model, input_tokens=count, output_tokens=output_tokens, price=estimate.price
+        )
 
     def too_much(output_tokens: int) -> bool:
         amount = bound(output_tokens)

@@ -19,7 +19,7 @@ from agentbudget.ledger import Hold, limits, require_room, units
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
-from agentbudget.step.calls import Attempt, call_meta, pause
+from agentbudget.step.calls import Attempt, call_meta, parts_of, pause
 from agentbudget.step.guarding import Way, ways
 from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
@@ -126,21 +126,21 @@ class ReplyStream:
         """Reserve what the stream begins on."""
         step, model = self._step, self._model
         estimate, tokens = await size_stream(step.engine, step.skill, model, self._way.request)
-        bound = partial(_bound, step, model, estimate)
+        bound, parts = partial(_bound, step, model, estimate), await parts_of(step, model, estimate)
         try:
-            attempt = Attempt(step, self._way, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
         except BudgetExceeded:
             least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
             if least == tokens:
                 raise
             tokens = least
-            attempt = Attempt(step, self._way, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
         growth = Growth(
             attempt.hold.amount,
             tokens=tokens,
             cap=estimate.output_cap,
             input_tokens=estimate.input.tokens,
-            price=model.price,
+            price=estimate.price,
             cache_1h=estimate.request.cache_time == "1h",
             bound=bound,
             extend=partial(self._extend, attempt.hold),
@@ -200,8 +200,13 @@ class ReplyStream:
 
 def _bound(step: Step, model: Model, estimate: CallEstimate, output_tokens: int) -> Amount:
     """The most that the call costs with so many output tokens."""
-    count = estimate.input.tokens
-    return step.engine.estimator.sized(step.skill.name, model, input_tokens=count, output_tokens=output_tokens)
+    return step.engine.estimator.sized(
+        step.skill.name,
+        model,
+        input_tokens=estimate.input.tokens,
+        output_tokens=output_tokens,
+        price=estimate.price,
+    )
 
 
 def _why_short(answer: Completion, refusal: AgentBudgetError | None) -> str:

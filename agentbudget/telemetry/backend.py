@@ -169,10 +169,10 @@ class Backend:
         total.add(usage.input_tokens, series.input)
         total.add(usage.output_tokens, series.output)
 
-    def add_hits(self, hits: int, saved_usd_nano: int, kind: str, series: CallSeries) -> None:
-        """Hits of a cache of what is of this kind, and what they saved."""
+    def add_hit(self, saved_usd_nano: int, kind: str, series: CallSeries) -> None:
+        """A cache gave what such a call would have cost."""
         labels = (*series.plain, (Ours.CACHE_KIND, kind))
-        self.instruments.cache_hits.add(hits, labels)
+        self.instruments.cache_hits.add(1, labels)
         self.instruments.cache_savings.add(saved_usd_nano, labels)
 
     def count_hold(self, outcome: Outcome, kind: object) -> None:
@@ -189,7 +189,9 @@ class Backend:
         tokens = ((*plain, (GenAI.TOKEN_TYPE, kind)) for kind in ("input", "output"))
         series = CallSeries(plain, *tokens)
         self.instruments.cost.add(0, series.plain)
-        self.add_hits(0, 0, "answer", series)
+        hits = (*plain, (Ours.CACHE_KIND, "answer"))
+        self.instruments.cache_hits.add(0, hits)
+        self.instruments.cache_savings.add(0, hits)
         self.instruments.tokens.add(0, series.input)
         self.instruments.tokens.add(0, series.output)
         self._calls[key] = series

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span as OtelSpan
 
+    from agentbudget.history import Breakdown
     from agentbudget.ledger import Account, HoldRecord
 
 
@@ -90,10 +91,10 @@ class Span:
     def _ending(self, backend: Backend, error: BaseException | None) -> None:
         """Record what is known only now."""
 
-    def _hit(self, series: CallSeries, saved_usd_nano: int | None, kind: str, because: str) -> None:
+    def _hit(
+        self, backend: Backend, series: CallSeries, saved_usd_nano: int | None, *, kind: str, because: str
+    ) -> None:
         """A cache gave what this span would have paid for."""
-        if self._backend is None:
-            return
         self._set(
             {
                 Ours.CACHE_HIT: True,
@@ -103,7 +104,7 @@ class Span:
                 Ours.COST_NANO: 0,
             }
         )
-        self._backend.add_hits(1, saved_usd_nano or 0, kind, series)
+        backend.add_hit(saved_usd_nano or 0, kind, series)
 
     def _set(self, values: Values) -> None:
         if self._heard:
@@ -209,7 +210,7 @@ class RetrievalSpan(Span):
     def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "retrieval", because: str = "exact") -> None:
         """The same was found before: nothing is searched."""
         if self._backend is not None:
-            self._hit(self._backend.calls("retrieval"), saved_usd_nano, kind, because)
+            self._hit(self._backend, self._backend.calls("retrieval"), saved_usd_nano, kind=kind, because=because)
 
 
 class ModelCallSpan(Span):
@@ -249,6 +250,13 @@ class ModelCallSpan(Span):
             }
         )
 
+    def made_of(self, breakdown: Breakdown) -> None:
+        """Tokens of each part, as in ``agentbudget.prompt.system.tokens``, and whether they are exact."""
+        if self._otel is None:
+            return
+        told = {f"{Ours.PART}.{part.name}.tokens": part.tokens for part in breakdown.parts}
+        self._set({**told, f"{Ours.PART}.exact": breakdown.exact})
+
     def cost(self, usd_nano: int, *, presumed: bool = False) -> None:
         """What the attempt cost, once; `presumed` if nobody knows and the hold was taken in full."""
         self._set({Ours.COST_NANO: usd_nano, Ours.PRESUMED: presumed})
@@ -261,7 +269,7 @@ class ModelCallSpan(Span):
         if self._backend is None:
             return
         self._cached = True
-        self._hit(self._counted(self._backend), saved_usd_nano, kind, because)
+        self._hit(self._backend, self._counted(self._backend), saved_usd_nano, kind=kind, because=because)
 
     def _start(self, backend: Backend) -> None:
         super()._start(backend)

@@ -170,7 +170,7 @@ async def test_an_answer_knows_the_documents_it_was_made_of(ledger: Ledger, inde
         await told(ctx, passages=(await ctx.retrieve(QUESTION, tokens=200)).text)
     await told(ctx, passages="of something else")
     store = ctx.engine.answers.store
-    assert store.invalidate(Which(kind="answer", document="parcels.md" if inside else "orders.md")) == 1
+    assert store.invalidate(Which(kind="answer", document="orders.md")) == 1
     assert store.invalidate(Which(kind="retrieval", document="orders.md")) == 1
     assert store.invalidate(Which(kind="answer")) == 1
 

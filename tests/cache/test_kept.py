@@ -52,9 +52,12 @@ def ledger() -> Generator[Ledger]:
 @pytest.fixture
 def model() -> ScriptedModel:
     """Counts its answers."""
-    made = ScriptedModel([])
-    made._replies = None
-    made.script = lambda _: f"answer {len(made.requests)}"
+    made: ScriptedModel
+
+    def reply(_: Request) -> str:
+        return f"answer {len(made.requests)}"
+
+    made = ScriptedModel(reply)
     return made
 
 

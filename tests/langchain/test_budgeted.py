@@ -514,9 +514,9 @@ def test_langchain_saves_and_loads_it(tmp_path: Path) -> None:
 
 
 def test_the_password_of_a_ledger_is_not_saved() -> None:
-    address = "postgresql://app:secret@127.0.0.1:5/agents"
+    address = "postgresql://app:hunter2@127.0.0.1:5/agents"
     model = budgeted(FakeListChatModel(responses=["a"]), ledger=address, price=PRICE, accounts=["user/42"])
-    assert "secret" not in dumps(model) + repr(model)
+    assert "hunter2" not in dumps(model) + repr(model)
 
 
 def test_a_model_without_a_price_is_refused_when_it_is_made(ledger: Ledger) -> None:

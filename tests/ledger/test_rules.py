@@ -242,3 +242,14 @@ def test_history_lists_true_settlements_of_a_tag_newest_first(ledger: Ledger) ->
     guess.mark_sent()
     guess.presume()
     assert [r.detail["n"] for r in ledger.history("answer|m", 2)] == [2, 1]
+
+
+def test_a_glance_at_an_account_shows_what_this_process_last_did(ledger: Ledger) -> None:
+    ledger.account("user/42", limit=Budget(usd="1"))
+    hold = ledger.reserve("h", Amount.of(usd="0.25"), accounts=["user/42"])
+    assert ledger.glance("user/42") == ledger.balance("user/42")
+    hold.settle(Amount.of(usd="0.125"))
+    assert ledger.glance("user/42") == ledger.balance("user/42")
+    assert ledger.glance("user/42").posted == Amount.of(usd="0.125")
+    with pytest.raises(UnknownAccount):
+        ledger.glance("nobody")

@@ -13,6 +13,7 @@ from agentbudget.errors import InvalidOutput, WeightsError
 from agentbudget.models import catalog, local_price, machine, make_model, speeds
 from agentbudget.models.base import Request
 from agentbudget.models.bench import bench
+from agentbudget.models.llama.library import Device
 from agentbudget.models.machine import Memory
 from agentbudget.models.speeds import Speed
 from agentbudget.settings import Settings
@@ -114,6 +115,16 @@ def test_energy_is_part_of_what_a_local_model_costs(monkeypatch: pytest.MonkeyPa
 )
 def test_what_fits(needed: int, available: int | None, fits: str) -> None:
     assert Memory(100, available).fits(needed) == fits
+
+
+@pytest.mark.parametrize(("needed", "fits"), [(50, "yes"), (70, "yes"), (150, "not now"), (201, "no")])
+def test_what_fits_one_of_the_gpus(needed: int, fits: str) -> None:
+    gpus = (Device("small", free_bytes=60, total_bytes=100), Device("large", free_bytes=90, total_bytes=200))
+    assert machine.fits_gpu(gpus, needed) == fits
+
+
+def test_without_a_gpu_nothing_is_said_of_one() -> None:
+    assert machine.fits_gpu((), 1) is None
 
 
 def test_this_machine_has_memory_and_a_name() -> None:

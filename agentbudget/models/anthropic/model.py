@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -30,7 +30,7 @@ from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place,
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
 from agentbudget.models.structured import Structure, strict
 from agentbudget.models.tokens import text_tokens
-from agentbudget.prices import context_window_of, price_of
+from agentbudget.prices import InForce, context_window_of
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic, AsyncStream
@@ -91,7 +91,7 @@ class AnthropicModel:
         self.stream_lead_tokens: Final = stream_lead_tokens
         self._base_url = base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS
         self.address = checked_address(self._base_url)
-        self.price: Final[Price] = price or price_of("anthropic", model_id)
+        self._price: Callable[[], Price] = (lambda: price) if price is not None else InForce("anthropic", model_id)
         self.context_window = _window(model_id, context_window)
         self._writer = Writer(model_id, self.name, family_of(model_id), effort)
         self._api_key = api_key
@@ -100,6 +100,11 @@ class AnthropicModel:
 
     def __repr__(self) -> str:
         return f"AnthropicModel({self.model_id!r}, address={self.address!r})"
+
+    @property
+    def price(self) -> Price:
+        """The price that was given, else the one that the lists state now."""
+        return self._price()
 
     @property
     def provider(self) -> str:

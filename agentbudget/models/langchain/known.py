@@ -25,7 +25,7 @@ from agentbudget.models.tokens import (
     openai_bound,
     text_tokens,
 )
-from agentbudget.prices import ServiceTier, context_window_of, price_of
+from agentbudget.prices import InForce, ServiceTier, context_window_of, price_of
 
 PROVIDERS: Final[Mapping[str, str]] = {
     "google_genai": "google",
@@ -115,10 +115,14 @@ class Known:
         url = None if given is None else str(given).rstrip("/")
         return None if url is None or url == PUBLIC.get(self.provider) else url
 
-    @cached_property
+    @property
     def price(self) -> Price:
-        """The price that was given, else the price sheet's, else genai-prices'. Raises `UnknownPrice`."""
-        return self.given_price or self._listed(self.tier)
+        """The price that was given, else the price sheet's, else genai-prices', now. Raises `UnknownPrice`."""
+        return self.given_price or self._in_force()
+
+    @cached_property
+    def _in_force(self) -> InForce:
+        return InForce(self.provider, self.model_id, api_url=self.address, tier=self.tier)
 
     def price_served(self, message: AIMessage) -> Price | None:
         """What is charged by, if the provider says that it served another tier than was asked for.

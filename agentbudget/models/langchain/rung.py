@@ -60,12 +60,17 @@ class LangChainModel:
         self.chat: Final = without_retries(chat)
         self._known = Known.of(self.chat, price=price, context_window=context_window)
         self.name = name or self._known.name
-        self.price: Final[Price] = self._known.price
+        _ = self.price  # what nobody prices is refused here, not at its first call
         self.context_window = self._known.context_window
         self.stream_lead_tokens = stream_lead_tokens
 
     def __repr__(self) -> str:
         return f"LangChainModel({type(self.chat).__name__}, name={self.name!r})"
+
+    @property
+    def price(self) -> Price:
+        """The price that was given, else the one that the lists state now."""
+        return self._known.price
 
     @property
     def provider(self) -> str:

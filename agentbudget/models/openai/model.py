@@ -33,7 +33,7 @@ from agentbudget.models.openai.streams import Hearing, Reader
 from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
 from agentbudget.models.servers import COMPATIBLE, OPENAI, Effort, Profile
 from agentbudget.models.tokens import Encoding, bytes_bound, encoding_of, openai_bound, text_tokens
-from agentbudget.prices import context_window_of, price_of
+from agentbudget.prices import InForce, context_window_of, price_of
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -124,7 +124,11 @@ class OpenAIModel:
         self.images: Final = images
         self._refuse_wrong_choices()
         self._api_url = None if self.official or profile else self.address
-        self.price: Final[Price] = price or self._list_price(tier)
+        self._price: Callable[[], Price] = (
+            (lambda: price)
+            if price is not None
+            else InForce(self.profile.name, model_id, api_url=self._api_url, tier=tier)
+        )
         self._window = context_window or context_window_of(self.profile.name, model_id, api_url=self._api_url)
         if self._window is None and self.profile.window is None:
             raise UnknownModel(
@@ -147,6 +151,11 @@ class OpenAIModel:
         if self.effort is not None and self.effort not in self.profile.efforts:
             known = ", ".join(self.profile.efforts) or "none at all"
             raise Mistake(f"{self.name}: {self.profile.name} knows no effort {self.effort!r}; it knows {known}")
+
+    @property
+    def price(self) -> Price:
+        """The price that was given, else the one that the lists state now."""
+        return self._price()
 
     @property
     def provider(self) -> str:

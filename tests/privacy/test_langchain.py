@@ -1,0 +1,127 @@
+"""LangChain's chat models, budgeted: where the class of a conversation is known, it binds them too."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.load import dumps, loads
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from pydantic import Field
+
+from agentbudget.errors import DataRefused
+from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
+from agentbudget.ledger import Ledger
+from agentbudget.privacy import Privacy
+from agentbudget.testing import ScriptedModel
+from tests.langchain.test_budgeted import PRICE, Foreign
+
+TOKEN = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
+USED = {"input_tokens": 5, "output_tokens": 5, "total_tokens": 10}
+
+
+@pytest.fixture
+def ledger() -> Generator[Ledger]:
+    with Ledger.open("memory:") as opened:
+        opened.account("user/42")
+        yield opened
+
+
+class Cloud(Foreign):
+    """A chat model of which nobody knows where it is. ``heard`` are the texts that reached it."""
+
+    heard: list[list[BaseMessage]] = Field(default_factory=list[list[BaseMessage]])
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Any:
+        self.heard.append(messages)
+        return super()._generate(messages, *args, **kwargs)
+
+
+def cloud(ledger: Ledger, **rules: Any) -> tuple[BudgetedChatModel, Cloud]:
+    inner = Cloud(steps=[AIMessage("so be it", usage_metadata=USED)], heard=[])
+    return budgeted(inner, accounts=["user/42"], ledger=ledger, price=PRICE, privacy=Privacy(**rules)), inner
+
+
+def found_in(source: str, **metadata: str) -> ToolMessage:
+    document = Document("7 coins", metadata={"source": source, **metadata})
+    return ToolMessage("7 coins", tool_call_id="1", artifact=[document])
+
+
+@pytest.mark.parametrize(
+    ("messages", "config", "why"),
+    [
+        ([HumanMessage("hi")], {"metadata": {"data_class": "confidential"}}, r"confidential \(config\)"),
+        ([HumanMessage("hi")], {"configurable": {"data_class": "restricted"}}, r"restricted \(config\)"),
+        ([HumanMessage("hi", additional_kwargs={"data_class": "confidential"})], {}, r"\(human message\)"),
+        ([HumanMessage("hi"), found_in("hr/pay.md")], {}, r"confidential \(hr/pay.md\)"),
+        ([HumanMessage("hi"), found_in("x.md", data_class="confidential")], {}, r"confidential \(x.md\)"),
+        ([HumanMessage("hi"), found_in("hr/pay.md", data_class="public")], {}, r"confidential \(hr/pay.md\)"),
+    ],
+)
+def test_a_confidential_conversation_is_refused_before_it_is_sent_or_held(
+    ledger: Ledger, messages: list[BaseMessage], config: Any, why: str
+) -> None:
+    model, inner = cloud(ledger, rules={"hr/*": "confidential"})
+    with pytest.raises(DataRefused, match=why):
+        model.invoke(messages, config)
+    assert inner.heard == []
+    assert ledger.balance("user/42").posted.usd_nano == 0
+    (note,) = ledger.holds()
+    assert (note.state, note.meta["kind"]) == ("voided", "refusal")
+
+
+async def test_streams_and_async_calls_are_refused_alike(ledger: Ledger) -> None:
+    model, inner = cloud(ledger)
+    config: Any = {"metadata": {"data_class": "confidential"}}
+    with pytest.raises(DataRefused):
+        await model.ainvoke("hi", config)
+    with pytest.raises(DataRefused):
+        list(model.stream("hi", config))
+    with pytest.raises(DataRefused):
+        _ = [piece async for piece in model.astream("hi", config)]
+    assert inner.heard == []
+
+
+def test_what_is_internal_goes_on_and_its_call_says_the_class(ledger: Ledger) -> None:
+    model, inner = cloud(ledger)
+    assert model.invoke([SystemMessage("be brief"), HumanMessage("hi")]).content == "so be it"
+    assert len(inner.heard) == 1
+    assert [hold.meta["data_class"] for hold in ledger.holds()] == ["internal"]
+
+
+def test_one_of_our_models_on_this_machine_may_hear_it(ledger: Ledger) -> None:
+    model = budgeted(ChatModel(model=ScriptedModel(["so be it"])), accounts=["user/42"], ledger=ledger)
+    answer = model.invoke("hi", {"metadata": {"data_class": "restricted"}})
+    assert answer.content == "so be it"
+
+
+@pytest.mark.usefixtures("looking")
+def test_what_is_found_in_a_conversation_is_taken_out_or_stops_it(ledger: Ledger) -> None:
+    said = [HumanMessage([{"type": "text", "text": f"use {TOKEN}"}]), HumanMessage("as ada@kettles.example")]
+    model, inner = cloud(ledger, secrets="redact", personal="redact")
+    model.invoke(said)
+    (heard,) = inner.heard
+    assert [message.content for message in heard] == [
+        [{"type": "text", "text": "use <github-pat 1>"}],
+        "as <email 1>",
+    ]
+    assert ledger.holds()[0].meta["found"] == {"github-pat": 1, "email": 1}
+    model, inner = cloud(ledger, secrets="refuse")
+    with pytest.raises(DataRefused, match="the conversation holds 1 github-pat") as caught:
+        model.invoke(said)
+    assert inner.heard == []
+    assert TOKEN not in str(caught.value)
+    assert TOKEN not in str(ledger.entries())
+
+
+def test_rules_travel_with_a_model_that_is_written_and_read_again(tmp_path: Path) -> None:
+    rules = Privacy(rules={"hr/*": "confidential"}, private=("10.0.0.0/8",), secrets="refuse")
+    model = budgeted(
+        ChatModel(model="llamacpp:smollm2-135m"), accounts=["user/42"], ledger=tmp_path / "l.db", privacy=rules
+    )
+    written = dumps(model)
+    again = loads(written, valid_namespaces=["agentbudget"], allowed_objects=[BudgetedChatModel, ChatModel])
+    assert again.privacy == rules
