@@ -17,6 +17,7 @@ from agentbudget.context.passages import Passage
 from agentbudget.errors import Mistake
 from agentbudget.privacy import Label, Privacy
 from agentbudget.privacy.classes import within
+from agentbudget.privacy.fence import between
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Retrieved:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def fenced(self) -> str:
+        """``text`` between ``<passages>`` and ``</passages>``, which no passage can close."""
+        return between(self.text)
 
     def label(self, privacy: Privacy) -> Label:
         """The narrowest class of the passages, by these rules and by what the index knows, and whence it comes."""

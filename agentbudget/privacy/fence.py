@@ -48,5 +48,10 @@ def _apart(found: re.Match[str]) -> str:
 
 
 def fenced(text: str) -> str:
-    """`text`, made `harmless`, between marks that it cannot close: ``<passages>`` … ``</passages>``."""
-    return f"<passages>\n{harmless(text)}\n</passages>"
+    """`text` of whatever origin, made `harmless`, between marks that it cannot close."""
+    return between(harmless(text))
+
+
+def between(text: str) -> str:
+    """`text`, which is harmless, in a fence: ``<passages>`` … ``</passages>``."""
+    return f"<passages>\n{text}\n</passages>"

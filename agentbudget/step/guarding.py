@@ -11,6 +11,7 @@ from agentbudget.ledger import Hold
 from agentbudget.models.base import Model, Request
 from agentbudget.money import ZERO
 from agentbudget.privacy import Destination, Label
+from agentbudget.privacy.classes import narrow
 from agentbudget.privacy.policy import refusal
 from agentbudget.privacy.prompts import Cleared, clear
 from agentbudget.step.identity import unused_id
@@ -34,6 +35,14 @@ class Way:
     model: Model
     request: Request
     found: Mapping[str, int] = field(default_factory=dict[str, int])
+    leaves: bool = False
+    redacted: bool = False
+
+    def tell(self, label: Label) -> None:
+        """An event for what leaves the machine though it is confidential, or though something was found in it."""
+        if self.leaves and (narrow(label.data_class) or self.found):
+            decision = "redacted" if self.redacted else "passed"
+            telemetry.data_class(label.data_class, decision=decision, destination=self.model.name, found=self.found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +108,12 @@ def _looked_at(step: Step, model: Model, request: Request) -> tuple[Way, bool]:
     privacy, destination = step.engine.privacy, Destination.of_model(model)
     if not privacy.admits(destination, step.context.carries.data_class):
         return Way(model, request), False
-    if not (privacy.looks and privacy.leaves(destination)):
-        return Way(model, request), True
+    leaves = privacy.leaves(destination)
+    if not (privacy.looks and leaves):
+        return Way(model, request, leaves=leaves), True
     cleared: Cleared = clear(request, privacy)
-    return Way(model, cleared.request, cleared.found), not cleared.refused
+    way = Way(model, cleared.request, cleared.found, leaves, cleared.request is not request)
+    return way, not cleared.refused
 
 
 def open_rungs(step: Step) -> Sequence[Model]:

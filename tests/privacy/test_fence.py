@@ -103,6 +103,7 @@ async def test_an_index_gives_hostile_text_as_data(write: Write, tmp_path: Path,
         found = await retrieve(index, "are kettles blue?", tokens=100)
     assert "<|" not in found.text
     assert "[7]" not in found.text
+    assert found.fenced == f"<passages>\n{found.text}\n</passages>"
     (one,) = found.passages
     assert one.chunk.text[one.spans[0][0] : one.spans[0][1]] in text, "a citation still points into the document"
 

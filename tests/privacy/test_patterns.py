@@ -139,7 +139,12 @@ SAID = f"Deploy with {TOKEN} for ada@kettles.example"
 
 async def test_a_prompt_leaves_without_what_is_redacted_and_says_how_much_there_was(ledger: Ledger) -> None:
     cloud = model("cloud", "remote")
-    await ask(context(ledger, model("small", "local"), cloud, secrets="redact", personal="redact"), question=SAID)
+    ctx = context(ledger, model("small", "local"), cloud, secrets="redact", personal="redact")
+    with capture_spans() as captured:
+        await ask(ctx, question=SAID)
+    ((_, told),) = (event for span in captured.spans for event in span.events)
+    assert told["agentbudget.data_class.decision"] == "redacted"
+    assert told["agentbudget.data_class.found"] == ("email:1", "github-pat:1")
     assert cloud.requests[0].messages[-1].text == "Deploy with <github-pat 1> for <email 1>"
     (call,) = (hold for hold in ledger.holds() if hold.meta.get("kind") == "call")
     assert call.meta["found"] == {"email": 1, "github-pat": 1}
