@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agentbudget.cache import Label, Source, Store
+from agentbudget.cache.semantic import Place, Semantic, SemanticCache
 from agentbudget.cli import cli
-from agentbudget.errors import Mistake, StoreUnavailable
+from agentbudget.errors import Mistake, StoreUnavailable, UnknownHit
+from tests.context.conftest import WordEmbedder
 
 
 def cache(*arguments: str) -> Result:
@@ -81,3 +84,44 @@ def test_nothing_named_is_refused() -> None:
 def test_looking_makes_no_cache() -> None:
     assert isinstance(cache("stats").exception, StoreUnavailable)
     assert not (Path(os.environ["AGENTBUDGET_HOME"]) / "cache.db").exists()
+
+
+def questions(home: Path) -> SemanticCache:
+    return SemanticCache(home / "semantic.db", WordEmbedder())
+
+
+def asked(home: Path) -> None:
+    """Two questions whose answers stand under the keys a and b."""
+    place, policy = Place("acme", "answer", "form"), Semantic(wrong=0.1)
+    with questions(home) as cache:
+        for question, key in (("how high is it", "a"), ("where do they live", "b")):
+            cache.bought(cache.look(place, question, policy), key=key, same=None, policy=policy)
+
+
+def kept_questions(home: Path) -> int:
+    with sqlite3.connect(home / "semantic.db") as db:
+        (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
+    return count
+
+
+def test_questions_go_with_their_answers(home: Path) -> None:
+    asked(home)
+    cache("invalidate", "--document", "orders.md")
+    assert kept_questions(home) == 1
+    cache("clear")
+    assert kept_questions(home) == 0
+    assert all(b"how high" not in path.read_bytes() for path in home.glob("semantic.db*"))
+
+
+def test_a_hit_can_be_said_to_be_wrong(home: Path) -> None:
+    asked(home)
+    with questions(home) as similar:
+        hit = similar.reused(similar.look(Place("acme", "answer", "form"), "how high is it", Semantic(wrong=0.1)))
+    assert "not given again" in cache("wrong", str(hit)).output
+
+
+@pytest.mark.usefixtures("home")
+def test_a_hit_that_nobody_knows_is_a_mistake() -> None:
+    error = cache("wrong", "7").exception
+    assert isinstance(error, UnknownHit)
+    assert error.hit == 7

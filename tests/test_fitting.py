@@ -16,9 +16,10 @@ from agentbudget.money import Budget
 from agentbudget.prices import ComputePrice
 from agentbudget.prices.tokens import TokenPrice
 from agentbudget.skills import skill
+from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.step.fitting import Fitted
-from agentbudget.testing import ScriptedModel
+from agentbudget.testing import ScriptedModel, capture_spans
 from tests.history.talk import TALK, says, user
 
 NEARLY_FREE = TokenPrice.custom(input_usd_per_mtok="0.001", output_usd_per_mtok="0.001")
@@ -112,3 +113,44 @@ async def test_the_next_turn_finds_the_summary_paid_for(ledger: Ledger) -> None:
     assert len(local.requests) == 1
     summary = "They spoke of many cases.\nalso: "
     assert first.messages[1].text.partition(summary)[2][:80] == second.messages[1].text.partition(summary)[2][:80]
+
+
+@skill(max_output_tokens=20)
+async def tell(ctx: Context, question: str) -> str:
+    """Answer briefly."""
+    return (await ctx.complete(question, turns=[says("So far."), user("And now, at last?")])).text
+
+
+async def test_a_statement_says_what_prompts_were_made_of(ledger: Ledger) -> None:
+    ctx = context(ledger, small("It is done."))
+    await tell(ctx, question="What of it?")
+    found = Statement.of(ledger, "r")
+    assert [(part.name, part.tokens) for part in found.made_of.parts] == [
+        ("system", 3),
+        ("history", 7),
+        ("task", 5),
+        ("output", 3),
+    ]
+    assert found.made_of.exact
+    assert sum(part.usd_nano for part in found.made_of.parts) == found.totals.settled.usd_nano
+    (line,) = found.lines
+    assert found.prompts[line.id] == found.made_of
+    assert "What the calls were made of" in str(found)
+    assert "What the calls were made of" in found._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    assert found.to_dict()["made_of"]["parts"]["task"] == [5, 5]
+
+
+async def test_a_call_tells_its_span_what_it_was_made_of(ledger: Ledger) -> None:
+    with capture_spans() as captured:
+        await tell(context(ledger, small("It is done.")), question="What of it?")
+    told = captured.span("chat small").attributes
+    assert told["agentbudget.prompt.history.tokens"] == 7
+    assert told["agentbudget.prompt.exact"] is True
+
+
+async def test_what_was_recalled_is_a_part_of_its_own(ledger: Ledger) -> None:
+    ctx = context(ledger, small("It is done."))
+    ctx.engine.retrieved.append("[1] Refunds take a week.")
+    await tell(ctx, question="What of it?\n\n[1] Refunds take a week.")
+    parts = {part.name: part.tokens for part in Statement.of(ledger, "r").made_of.parts}
+    assert parts["retrieved"] == 5

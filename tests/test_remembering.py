@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from agentbudget.cache import Answers
-from agentbudget.errors import BudgetExceeded, Mistake
+from agentbudget.errors import BudgetExceeded, DataRefused, Mistake
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.memory import Memories, open_memories
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Budget
 from agentbudget.prices import ComputePrice
+from agentbudget.privacy import Label
 from agentbudget.skills import skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Scope
@@ -43,7 +44,7 @@ def context(
 ) -> Context:
     ledger.account(f"run/{run}", limit=Budget(usd=budget))
     machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
-    engine = Engine(ledger, Ladder([ScriptedModel(["ok"])]), Answers(), machine, memories=memories)
+    engine = Engine(ledger, Ladder((ScriptedModel(["ok"]),)), Answers(), machine, memories=memories)
     scope = Scope(run, user)
     engine.open_accounts(scope.accounts())
     return Context(engine, scope)
@@ -120,6 +121,31 @@ async def test_a_run_forgets_what_it_is_asked_to(ledger: Ledger, memories: Memor
     memory = await ctx.remember("She prefers an aisle seat.")
     await ctx.forget(memory.id)
     assert (await ctx.recall("seat?", tokens=50)).memories == ()
+
+
+async def test_who_recalls_something_confidential_carries_it(ledger: Ledger, memories: Memories) -> None:
+    told = context(ledger, memories, run="one")
+    told.mark("confidential", "a file")
+    await told.remember("Her salary is 5,000.")
+    reads = context(ledger, memories, run="two")
+    assert reads.carries.data_class == "internal"
+    (memory,) = (await reads.recall("salary?", tokens=50)).memories
+    assert reads.carries == Label("confidential", (f"memory {memory.id}",))
+
+
+async def test_what_must_not_outlive_its_run_is_not_remembered(ledger: Ledger, memories: Memories) -> None:
+    ctx = context(ledger, memories)
+    ctx.mark("restricted", "a key")
+    with pytest.raises(DataRefused, match="kept by no memory"):
+        await ctx.remember("The key is X77.")
+    assert await memories.owners() == ()
+
+
+async def test_what_stays_on_this_machine_goes_to_no_server(ledger: Ledger) -> None:
+    ctx = context(ledger, open_memories("https://qdrant.example", embedder=WordEmbedder()))
+    ctx.mark("confidential", "a file")
+    with pytest.raises(DataRefused, match=r"qdrant\.example"):
+        await ctx.recall("salary?", tokens=50)
 
 
 # --- the command line

@@ -1,7 +1,9 @@
-"""``agentbudget cache stats | invalidate | clear``: what was paid for and is kept."""
+"""``agentbudget cache stats | invalidate | clear | wrong``: what was paid for and is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +14,7 @@ from agentbudget.cli.options import with_options
 
 if TYPE_CHECKING:
     from agentbudget.cache import Kept, Kind, Store
+    from agentbudget.cache.semantic.store import SemanticStore
 
 S_PER_HOUR: Final = 3600
 
@@ -117,7 +120,9 @@ def invalidate(
         older_than_s=None if hours is None else hours * S_PER_HOUR,
     )
     with opened(home) as store:
-        forgotten(store.invalidate(which), as_json=as_json)
+        entries = store.invalidate(which)
+        forget_questions(store, home)
+    forgotten(entries, as_json=as_json)
 
 
 @cache.command("clear")
@@ -125,7 +130,47 @@ def invalidate(
 def clear(home: Path | None, as_json: bool) -> None:
     """Forget everything. Runs that are resumed later pay again for what they had paid for."""
     with opened(home) as store:
-        forgotten(store.clear(), as_json=as_json)
+        entries = store.clear()
+        forget_questions(store, home)
+    forgotten(entries, as_json=as_json)
+
+
+@cache.command("wrong")
+@click.argument("hit", type=int)
+@with_options((home_option,))
+def wrong(hit: int, home: Path | None) -> None:
+    """Say that the answer given as HIT to a similar question was wrong: it is not given again.
+
+    The number stands in the run's statement, where it says why the answer was trusted.
+    """
+    from agentbudget.errors import UnknownHit
+
+    with similar(home) as store:
+        if store is None or not store.found_wrong(hit):
+            raise UnknownHit(
+                f"no semantic hit {hit} is known: take the number from the statement's line of the hit", hit=hit
+            )
+    click.echo(f"hit {hit} was wrong: its answer is not given again")
+
+
+@contextmanager
+def similar(home: Path | None) -> Generator[SemanticStore | None]:
+    """The home's questions that similar ones may find; None where there are none yet."""
+    from agentbudget.cache.semantic.store import SemanticStore
+
+    path = settings_at(home).semantic_path
+    if not path.exists():
+        yield None
+        return
+    with SemanticStore(path) as store:
+        yield store
+
+
+def forget_questions(store: Store, home: Path | None) -> None:
+    """Questions go with their answers."""
+    with similar(home) as questions:
+        if questions is not None:
+            questions.sweep(lambda keys: {row.key for row in store.find(keys)})
 
 
 def forgotten(entries: int, *, as_json: bool) -> None:

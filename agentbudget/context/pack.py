@@ -79,14 +79,14 @@ def pack_candidates(
     """The sentences of `found` that are worth most within `tokens`; none that is less likely than `least_chance`."""
     offered = _up_to(purchases(found), (tokens + MORE_TOKENS) * _SPARE, least_chance)
     counter = _Counter(found, count_tokens)
-    bought, rest = _fit(offered, tokens, counter)
+    bought, rest, used = _fit(offered, tokens, counter)
     passages, text = counter.laid_out(bought)
     return Packed(
         passages=tuple(
             replace(each, tokens=count_tokens(f"{BETWEEN if n else ''}{each}")) for n, each in enumerate(passages)
         ),
         text=text,
-        tokens=count_tokens(text) if passages else 0,
+        tokens=used,
         chance=_any(each.chance for each in bought),
         left_out=_left_out(found, bought),
         more=_more(found, bought, rest, counter),
@@ -121,8 +121,8 @@ class _Counter:
         return passages, shown(passages)
 
 
-def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[list[Purchase], list[Purchase]]:
-    """As many as fit from the front, then what else fits into the rest; and those that do not."""
+def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[list[Purchase], list[Purchase], int]:
+    """As many as fit from the front, then what else fits into the rest; those that do not; and the tokens used."""
     number, used = _longest(offered, allowance, counter)
     bought, rest = list(offered[:number]), list(offered[number:])
     estimated = sum(each.tokens for each in bought)
@@ -134,7 +134,7 @@ def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tupl
         if longer <= allowance:
             bought.append(offer)
             used = longer
-    return bought, [offer for offer in rest if offer not in bought]
+    return bought, [offer for offer in rest if offer not in bought], used
 
 
 def _longest(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from agentbudget.context import sentences
@@ -78,6 +79,7 @@ def stems(text: str) -> Iterator[str]:
     return (stem(word) for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)
 
 
+@lru_cache(maxsize=1 << 14)
 def stem(word: str) -> str:
     """A word in lower case, cut short; a number or an identifier is left whole."""
     return (word[:_STEM] if word.isalpha() else word).lower()

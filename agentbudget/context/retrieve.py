@@ -137,14 +137,14 @@ class _Search:
         asked = follow_up(question, candidate)
         if asked is None:
             return []
-        found = [each for each in await self._ask(asked) if each.chunk.id != candidate.chunk.id]
-        groups.append(less_likely(found, DOUBT**hop))
+        groups.append(less_likely(await self._ask(asked, besides=candidate.chunk), DOUBT**hop))
         return [(asked, each) for each in groups[-1][:ENDS] if each.chances]
 
-    async def _ask(self, question: str) -> list[Candidate]:
+    async def _ask(self, question: str, besides: Chunk | None = None) -> list[Candidate]:
+        """What `question` finds. The chunk that led to it would come first again, and all else look unlikely by it."""
         answer = await self.index.search(question, limit=self.limit, where=self.where, pay=self.pay)
         started = time.perf_counter_ns()
-        read = candidates(question, answer.hits)
+        read = candidates(question, [hit for hit in answer.hits if besides is None or hit.chunk.id != besides.id])
         self.compute_ns += answer.compute_ns + time.perf_counter_ns() - started
         return read
 

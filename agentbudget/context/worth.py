@@ -46,8 +46,9 @@ class Features(NamedTuple):
     ``score`` to ``chunk`` are the same for a chunk's sentences: the search's score, how far it is behind the best, one
     over the rank, and what share of the question (by the rarity of its words) is in the headings, and in headings and
     text. ``words``, ``before`` and ``after`` are the share that is in the sentence and in its neighbours; ``pairs`` the
-    pairs of words that follow each other in the question too. ``names`` and ``others`` count what the question did not
-    say. ``time`` to ``place`` are 1 if the question asks for such a thing and the sentence has one, -1 if it has none.
+    pairs of words that follow each other in the question too. ``others`` counts the words that neither the question nor
+    a heading has. ``time`` to ``place`` are 1 if the question asks for such a thing and the sentence has one, -1 if it
+    has none.
     """
 
     always: float
@@ -60,7 +61,6 @@ class Features(NamedTuple):
     before: float
     after: float
     pairs: float
-    names: float
     others: float
     time: float
     number: float
@@ -81,7 +81,6 @@ WEIGHTS: Final = Features(
     before=-0.15,
     after=-0.69,
     pairs=0.14,
-    names=0.02,
     others=-1.08,
     time=0.96,
     number=0.76,
@@ -151,7 +150,6 @@ def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) 
     shares = [0.0, *(asked.share(sentence.distinct) for sentence in reading.sentences), 0.0]
     rows: list[Features] = []
     for place, sentence in enumerate(reading.sentences):
-        names = sum(1 for name in set(_NAME.findall(sentence.words)) if stem(name) not in known)
         pairs = sum(1 for pair in pairwise(sentence.stems) if pair in asked.pairs)
         rows.append(
             Features(
@@ -165,12 +163,11 @@ def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) 
                 before=shares[place],
                 after=shares[place + 2],
                 pairs=min(pairs, 4) / 4,
-                names=min(names, 5) / 5,
                 others=math.log1p(len(sentence.distinct - known)) / 3,
-                time=_met(asked.time, _TIME.search(sentence.words)),
-                number=_met(asked.number, _NUMBER.search(sentence.words)),
-                name=_met(asked.name, names),
-                place=_met(asked.place, _PLACE.search(sentence.words)),
+                time=_met(_TIME, sentence.words) if asked.time else 0.0,
+                number=_met(_NUMBER, sentence.words) if asked.number else 0.0,
+                name=_named(sentence.words, known) if asked.name else 0.0,
+                place=_met(_PLACE, sentence.words) if asked.place else 0.0,
                 length=math.log1p(len(sentence.words) / 30),
                 first=float(place == 0),
             )
@@ -178,5 +175,10 @@ def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) 
     return rows
 
 
-def _met(asked: bool, found: object) -> float:
-    return 0.0 if not asked else 1.0 if found else -1.0
+def _met(pattern: re.Pattern[str], words: str) -> float:
+    return 1.0 if pattern.search(words) else -1.0
+
+
+def _named(words: str, known: frozenset[str]) -> float:
+    """Whether a name stands there that neither the question nor a heading has."""
+    return 1.0 if any(stem(name) not in known for name in _NAME.findall(words)) else -1.0

@@ -75,13 +75,13 @@ def book(
     opened: int = 0,
 ) -> None:
     """Write the entry of a change of an existing hold, and apply it to what the hold weighs on."""
-    names, parent = record[3], record[2]
+    names, parent = record.accounts, record.parent
     if parent is None:
-        weigh(tx, names, held, posted, record[10])
+        weigh(tx, names, held, posted, record.created_ns)
     else:
         weigh_within(tx, required_hold(tx, parent), held, posted, opened)
         names = (f"hold:{parent}",)
-    tx.append(kind, record[1], at_ns=at_ns, targets=names, held=held, posted=posted, detail=detail)
+    tx.append(kind, record.id, at_ns=at_ns, targets=names, held=held, posted=posted, detail=detail)
 
 
 def resize(tx: Transaction, kind: EntryKind, record: HoldRecord, change: Units, *, at_ns: int) -> HoldRecord:
@@ -103,18 +103,18 @@ def close(
     presumed: bool = False,
 ) -> HoldRecord:
     """The open hold as it ends: `cost` and what was spent within it are posted, the rest is free."""
-    if record[13]:  # children: what closes nearly every hold is spared the names of its fields
+    if record.children:
         record = close_within(tx, record, at_ns=at_ns)
-    spent = record[12]
+    spent = record.spent_units
     total = cost if spent is NOTHING or spent == NOTHING else shift(cost, spent)
     if presumed:
         detail = {**detail, "presumed": True}
     after = closed(record, state, total, tx.next_seq(), at_ns, detail, presumed=presumed)
-    usd, tokens, calls = record[4]
+    usd, tokens, calls = record.amount_units
     book(tx, _KINDS[state], record, (-usd, -tokens, -calls), total, at_ns=at_ns, detail=detail, opened=-1)
     tx.put_hold(after)
-    if record[2] is not None:
-        _cover(tx, record[2], at_ns=at_ns)
+    if record.parent is not None:
+        _cover(tx, record.parent, at_ns=at_ns)
     return after
 
 

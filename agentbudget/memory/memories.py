@@ -16,11 +16,12 @@ from typing import Final
 from agentbudget.context.embed import Embedder
 from agentbudget.context.hosted import Pay, destination_of, paid_for
 from agentbudget.context.store import Words
-from agentbudget.errors import IndexFault, Mistake
+from agentbudget.errors import DataRefused, IndexFault, Mistake
 from agentbudget.history import facts, words
 from agentbudget.memory.record import Memory, Owner, Source, memory_id, now_ns
 from agentbudget.memory.store import Point, Store, Stores
 from agentbudget.privacy import DataClass, Destination, Label
+from agentbudget.privacy.classes import outlives_its_run
 from agentbudget.privacy.fence import harmless
 
 ALIKE: Final = 0.9
@@ -64,7 +65,7 @@ class Recalled:
         """The narrowest class of these memories."""
         label = Label()
         for memory in self.memories:
-            label = label.joined(Label(memory.data_class, ("memory",)))
+            label = label.joined(Label(memory.data_class, (f"memory {memory.id}",)))
         return label
 
 
@@ -91,10 +92,7 @@ class Memories:
     @property
     def goes_to(self) -> tuple[Destination, ...]:
         """Where memories and questions go outside this process: to a hosted embedder, to a server that keeps them."""
-        places = [destination_of(self._embedder)]
-        if self.location.startswith(("http://", "https://")):
-            places.append(Destination.at(self.location, self.location))
-        return tuple(filter(None, places))
+        return tuple(filter(None, (destination_of(self._embedder), self._stores.destination)))
 
     async def remember(
         self,
@@ -108,8 +106,16 @@ class Memories:
     ) -> Remembered:
         """Keep `text`. What says the same as a memory that is there becomes one with it, in the new words.
 
-        Raises `Mistake` for a text that says nothing, or is no memory but a document.
+        Raises `Mistake` for a text that says nothing, or is no memory but a document, `DataRefused` for a class that
+        must not outlive its run.
         """
+        if not outlives_its_run(data_class):
+            raise DataRefused(
+                f"what is {data_class} is kept by no memory; leave it out, or say it in words that are not "
+                "(ctx.cleared)",
+                data_class=data_class,
+                destinations=("memory",),
+            )
         if not _says_something(text):
             raise Mistake("there is nothing to remember in an empty text; say what was learned in a sentence")
         if len(text) > _MAX_CHARS:
@@ -117,7 +123,8 @@ class Memories:
                 f"a memory of {len(text):,} characters is a document; say what was learned in a sentence, and index "
                 "the document"
             )
-        memory = Memory(memory_id(owner, text.strip()), text.strip(), (source,), 1, expires_ns, data_class)
+        text = text.strip()
+        memory = Memory(memory_id(owner, text), text, (source,), expires_ns=expires_ns, data_class=data_class)
         return await asyncio.to_thread(self._remember, owner, memory, pay)
 
     async def recall(self, owner: Owner, question: str, *, tokens: int, pay: Pay | None = None) -> Recalled:
@@ -160,26 +167,24 @@ class Memories:
         if stores is not None:
             stores.close()
 
-    def _remember(self, owner: Owner, new: Memory, pay: Pay | None) -> Remembered:
-        text, embedder = new.text, paid_for(self._embedder, pay)
+    def _remember(self, owner: Owner, memory: Memory, pay: Pay | None) -> Remembered:
+        embedder = paid_for(self._embedder, pay)
         with self._opened(owner) as store:
             self._drop_expired(store)
             started = time.perf_counter_ns()
-            (dense,) = embedder.embed([text])
-            known = self._known(store, owner, text, dense)
-            memory = new
-            if known is not None:
-                memory = known.said_again(text, new.sources[0], new.expires_ns, new.data_class)
-            store.put([Point(memory, dense, self._words.document(text))])
-            return Remembered(memory, known is not None, time.perf_counter_ns() - started)
+            (dense,) = embedder.embed([memory.text])
+            known = self._known(store, memory, dense)
+            kept = memory if known is None else known.said_again(memory)
+            store.put([Point(kept, dense, self._words.document(kept.text))])
+            return Remembered(kept, known is not None, time.perf_counter_ns() - started)
 
-    def _known(self, store: Store, owner: Owner, text: str, dense: list[float]) -> Memory | None:
+    def _known(self, store: Store, memory: Memory, dense: list[float]) -> Memory | None:
         """A memory that says the same: word for word, or much the same with the same facts and negations."""
-        same = store.get([memory_id(owner, text)])
+        same = store.get([memory.id])
         if same:
             return same[0]
         alike = (found for found, cosine in store.nearest(dense, _NEIGHBOURS) if cosine >= ALIKE)
-        return next((found for found in alike if _claims(found.text) == _claims(text)), None)
+        return next((found for found in alike if _claims(found.text) == _claims(memory.text)), None)
 
     def _recall(self, owner: Owner, question: str, tokens: int, pay: Pay | None) -> Recalled:
         embedder = paid_for(self._embedder, pay)

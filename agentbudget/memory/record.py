@@ -55,8 +55,8 @@ class Source:
 class Memory:
     """One thing that was learned. ``sources`` are in order; it was said ``times`` times, by now perhaps in other words.
 
-    ``expires_ns`` is the Unix time from which it is not recalled any more; None: never. ``data_class`` is the narrowest
-    of the runs in which it was said: who recalls it carries that.
+    ``expires_ns`` is the Unix time from which it is not recalled any more; None: never. ``data_class`` is the class of
+    what the runs that learned it carried: those that recall it carry it, too.
     """
 
     id: str
@@ -80,16 +80,15 @@ class Memory:
         """Whether it is not to be recalled any more."""
         return self.expires_ns is not None and self.expires_ns <= now_ns
 
-    def said_again(
-        self, text: str, source: Source, expires_ns: int | None, data_class: DataClass = "internal"
-    ) -> Memory:
-        """The same, said once more in these words: they are the ones that count. It is kept as long as either asked."""
-        sources = (*self.sources, source)
+    def said_again(self, again: Memory) -> Memory:
+        """The same, said once more, in the words of `again`: kept as long as either asked, in the narrower class."""
+        sources = (*self.sources, *again.sources)
         if len(sources) > SOURCES_KEPT:
             sources = (sources[0], *sources[-SOURCES_KEPT + 1 :])
-        both = None if self.expires_ns is None or expires_ns is None else max(self.expires_ns, expires_ns)
-        narrower = strictest([data_class], least=self.data_class)
-        return Memory(self.id, text, sources, self.times + 1, both, narrower)
+        ends = (self.expires_ns, again.expires_ns)
+        both = None if None in ends else max(end for end in ends if end is not None)
+        narrower = strictest((self.data_class, again.data_class))
+        return Memory(self.id, again.text, sources, self.times + 1, both, narrower)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data: what an export has, and what is stored."""
@@ -107,7 +106,7 @@ class Memory:
         """The inverse of `to_dict`. Raises `IndexFault` for what is none."""
         try:
             sources = tuple(Source(**source) for source in data["sources"])
-            data_class = claimed(data.get("data_class", "internal"))
+            data_class = claimed(data["data_class"])
             return cls(data["id"], data["text"], sources, data["times"], data["expires_ns"], data_class)
         except (KeyError, TypeError) as error:
             raise IndexFault(f"a stored memory cannot be read ({error}); forget it by its id") from error

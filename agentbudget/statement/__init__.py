@@ -6,11 +6,13 @@ above it. Totals count the run's own lines; the cost of a skill leaves out the s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from agentbudget.errors import MissingDependency, UnknownAccount, UnknownRun
+from agentbudget.history import Breakdown, total
 from agentbudget.ledger import Ledger
 from agentbudget.money import Amount, Budget, nano_to_usd
 from agentbudget.statement import page, terminal
@@ -28,6 +30,7 @@ from agentbudget.statement.fold import (
     Totals,
     cost_by_skill,
 )
+from agentbudget.statement.prompts import prompts_of
 from agentbudget.statement.reuse import Reuse, reuses
 
 if TYPE_CHECKING:
@@ -50,7 +53,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What one run cost. ``remaining`` is what its account may still take; None in a budget means no limit."""
+    """What one run cost. ``remaining`` is what its account may still take; None in a budget means no limit.
+
+    ``prompts`` says for each line, by its id, what its calls were made of; ``made_of`` for the run.
+    """
 
     run_id: str
     lines: tuple[Line, ...]
@@ -61,6 +67,7 @@ class Statement:
     remaining: Budget
     curve: tuple[Point, ...]
     reused: tuple[Reuse, ...] = ()
+    prompts: Mapping[str, Breakdown] = field(default_factory=dict[str, Breakdown])
     task: str | None = None
     user: str | None = None
     status: str | None = None
@@ -99,6 +106,7 @@ class Statement:
             remaining=remaining,
             curve=holds.curve(),
             reused=reuses(holds.records),
+            prompts=prompts_of(holds.records),
             task=task,
             user=user,
             status=status,
@@ -108,6 +116,11 @@ class Statement:
     def seconds(self) -> float:
         """Wall time from the run's first hold to the last that the ledger knows of it."""
         return self.totals.wall_ns / NS_PER_S
+
+    @property
+    def made_of(self) -> Breakdown:
+        """What all calls of the run were made of: tokens and dollars of system, history, retrieved, task, output …"""
+        return total(self.prompts.values())
 
     def render(self) -> RenderableType:
         """The statement for ``rich.console.Console().print``; it fits itself to the console's width."""
@@ -146,6 +159,8 @@ class Statement:
             "by_skill": [_fields(cost) for cost in self.by_skill],
             "ladder": [_fields(model) for model in self.ladder],
             "reused": [_fields(hit) for hit in self.reused],
+            "made_of": self.made_of.to_dict(),
+            "prompts": {line: made_of.to_dict() for line, made_of in self.prompts.items()},
         }
 
     def to_frame(self) -> DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from agentbudget.history import Breakdown
 from agentbudget.money import NANO, format_usd
 from agentbudget.statement import words
 from agentbudget.statement.fold import Line, SkillCost
@@ -54,6 +55,7 @@ def html(statement: Statement) -> str:
             f'<div class="charts">{burn_chart(statement)}{step_chart(statement)}</div>',
             _facts(statement),
             _skills(statement.by_skill),
+            _parts(statement.made_of),
             "</div>",
         )
     )
@@ -105,6 +107,18 @@ def _skills(costs: Sequence[SkillCost]) -> str:
         for cost in costs
     )
     head = '<tr><th colspan="4">Cost per skill</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _parts(made_of: Breakdown) -> str:
+    if len(made_of.parts) < 2:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{part.name}</th><td class="n">{words.plural(part.tokens, "token")}</td>'
+        f'<td class="n">{escape(format_usd(part.usd_nano))}</td></tr>'
+        for part in made_of.parts
+    )
+    head = f'<tr><th colspan="3">{escape(words.made_of_title(made_of))}</th></tr>'
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 

@@ -8,6 +8,7 @@ from io import StringIO
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from agentbudget.history import Breakdown
 from agentbudget.money import format_usd
 from agentbudget.statement import words
 from agentbudget.statement.fold import Line, SkillCost
@@ -59,6 +60,9 @@ class Terminal:
         if len(statement.by_skill) > 1:
             yield Text("\nCost per skill", style="bold")
             yield _skills(statement.by_skill)
+        if len(statement.made_of.parts) > 1:
+            yield Text(f"\n{words.made_of_title(statement.made_of)}", style="bold")
+            yield _parts(statement.made_of)
 
 
 def plain_text(statement: Statement, width: int) -> str:
@@ -143,6 +147,22 @@ def _facts(statement: Statement) -> Table:
     grid.add_column(overflow="fold")
     for name, value in words.facts(statement):
         grid.add_row(Text(name), Text(value, style=_FACT_STYLES.get(name, "")))
+    return grid
+
+
+def _parts(made_of: Breakdown) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=BAR)
+    for _ in range(2):
+        grid.add_column(justify="right", no_wrap=True)
+    most = max(part.tokens for part in made_of.parts)
+    for part in made_of.parts:
+        bar = Text("█" * ceil(BAR * part.tokens / most), style="blue")
+        grid.add_row(Text(part.name), bar, words.plural(part.tokens, "token"), format_usd(part.usd_nano))
     return grid
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Final
 
+from agentbudget.history import Breakdown
 from agentbudget.money import NANO, Amount, Budget, format_usd, nano_to_usd
 from agentbudget.privacy import CLASSES
 from agentbudget.statement.fold import Line, Refusal, Rejection, TierModel, Totals
@@ -291,3 +292,8 @@ def cut(text: str | None, length: int) -> str:
     """The text, or its beginning."""
     text = text or ""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def made_of_title(made_of: Breakdown) -> str:
+    """The heading of what prompts were made of."""
+    return "What the calls were made of" + ("" if made_of.exact else " (the input divided by bytes)")

@@ -13,6 +13,7 @@ from agentbudget import telemetry
 from agentbudget.cache import Asked
 from agentbudget.errors import ModelError
 from agentbudget.estimate import CallEstimate, tag
+from agentbudget.history import InputParts, breakdown, input_parts
 from agentbudget.ledger import HoldRecord
 from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
@@ -60,7 +61,8 @@ async def ask(
             if estimate is None:
                 whole = not trust_history
                 estimate = await size_call(step.engine, step.skill, model, request, whole=whole, drafts=drafts)
-            attempt = Attempt(step, way, estimate, estimate.hold, purpose)
+            parts = await parts_of(step, model, estimate)
+            attempt = Attempt(step, way, estimate, estimate.hold, purpose, parts=parts)
             try:
                 answer = await attempt.complete(output, asked)
             except ModelError as error:
@@ -79,10 +81,24 @@ async def pause(error: ModelError, attempt: int) -> None:
     await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
 
 
+async def parts_of(step: Step, model: Model, estimate: CallEstimate) -> InputParts:
+    """What the prompt of a call is made of."""
+    return await input_parts(model, estimate.request, estimate.input, retrieved=tuple(step.engine.retrieved))
+
+
 class Attempt:
     """One billable request: its hold, its meter and its span. However it ends, it is booked as far as it is known."""
 
-    def __init__(self, step: Step, way: Way, estimate: CallEstimate, held: Amount, purpose: Purpose = "draft") -> None:
+    def __init__(
+        self,
+        step: Step,
+        way: Way,
+        estimate: CallEstimate,
+        held: Amount,
+        purpose: Purpose = "draft",
+        *,
+        parts: InputParts,
+    ) -> None:
         self.model = model = way.model
         self.estimate = estimate
         meta = call_meta(step, model, purpose, estimate)
@@ -101,6 +117,7 @@ class Attempt:
         )
         way.tell(step.context.carries)
         self._step = step
+        self._parts = parts
         self._started = time.perf_counter()
 
     @property
@@ -136,7 +153,9 @@ class Attempt:
             # Kept before it is settled: a crash in between costs a presumption, not a second call.
             keep(self._step, answer, output, asked, cost.usd_nano)
         finally:
-            detail = answered(answer, self._seconds) | {"price": price.terms}
+            made_of = breakdown(self._parts, answer.usage, price, cost.usd_nano)
+            self.span.made_of(made_of)
+            detail = answered(answer, self._seconds) | {"price": price.terms, "made_of": made_of.to_dict()}
             settled(self.hold, cost, detail, presumed=presumed)
             self.span.cost(cost.usd_nano, presumed=presumed)
         self._step.engine.estimator.learn(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from agentbudget.cache import AnswerCache, Answers
 from agentbudget.estimate import Estimator
@@ -20,6 +21,9 @@ from agentbudget.step.reading import Reading
 if TYPE_CHECKING:
     from agentbudget.context import Index
     from agentbudget.memory import Memories
+
+RETRIEVED_KEPT: Final = 64
+"""Texts of searches by which prompts are known to have been retrieved in part."""
 
 Phase = Literal["started", "call", "cached", "escalated", "settled", "failed"]
 
@@ -88,6 +92,7 @@ class Engine:
     tickets: dict[str, str] = field(default_factory=dict[str, str])
     used_tickets: set[str] = field(default_factory=set[str])
     privacy: Privacy = field(default_factory=Privacy)
+    retrieved: deque[str] = field(default_factory=lambda: deque[str](maxlen=RETRIEVED_KEPT))
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 

@@ -71,6 +71,7 @@ async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
     with _booked(ctx, "recall", question) as work, telemetry.retrieval("memory", tokens=tokens) as span:
         found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
         ctx.saw(found.label)
+        ctx.engine.retrieved.append(found.text)
         told = {"memories": len(found.memories), "tokens": found.tokens, "data_class": found.label.data_class}
         cost = work.done(found.compute_ns, told)
         span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost)

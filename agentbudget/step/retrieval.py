@@ -56,6 +56,7 @@ async def search(
     if at_most is not None and not within(label.data_class, at_most):
         raise Mistake(f"the index does not know yet that this is {label.told}: update it under this agent's rules")
     found = found.without_narrower(ctx.engine.privacy)
+    ctx.engine.retrieved.append(found.text)
     ctx.scope.reading.add(found.passages, ctx.step)
     return found
 

@@ -19,7 +19,7 @@ from agentbudget.ledger import Hold, limits, require_room, units
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
-from agentbudget.step.calls import Attempt, call_meta, pause
+from agentbudget.step.calls import Attempt, call_meta, parts_of, pause
 from agentbudget.step.guarding import Way, ways
 from agentbudget.step.kept import asked_of, book_free, learn, paid_once
 from agentbudget.step.reply import Reply
@@ -126,15 +126,15 @@ class ReplyStream:
         """Reserve what the stream begins on."""
         step, model = self._step, self._model
         estimate, tokens = await size_stream(step.engine, step.skill, model, self._way.request)
-        bound = partial(_bound, step, model, estimate)
+        bound, parts = partial(_bound, step, model, estimate), await parts_of(step, model, estimate)
         try:
-            attempt = Attempt(step, self._way, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
         except BudgetExceeded:
             least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
             if least == tokens:
                 raise
             tokens = least
-            attempt = Attempt(step, self._way, estimate, bound(tokens))
+            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
         growth = Growth(
             attempt.hold.amount,
             tokens=tokens,

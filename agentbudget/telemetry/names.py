@@ -79,6 +79,7 @@ class Ours:
     AVAILABLE: Final = "agentbudget.refusal.available"
     INPUT_ESTIMATED: Final = "agentbudget.estimated.input_tokens"
     COMPUTE_S: Final = "agentbudget.compute_s"
+    PART: Final = "agentbudget.prompt"
     CACHE_HIT: Final = "agentbudget.cache.hit"
     CACHE_SAVED: Final = "agentbudget.cache.saved.usd_nano"
     CACHE_KIND: Final = "agentbudget.cache.kind"

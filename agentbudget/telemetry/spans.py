@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span as OtelSpan
 
+    from agentbudget.history import Breakdown
     from agentbudget.ledger import Account, HoldRecord
 
 
@@ -248,6 +249,13 @@ class ModelCallSpan(Span):
                 Ours.COMPUTE_S: usage.compute_ns / NANO if usage.compute_ns else None,
             }
         )
+
+    def made_of(self, breakdown: Breakdown) -> None:
+        """Tokens of each part, as in ``agentbudget.prompt.system.tokens``, and whether they are exact."""
+        if self._otel is None:
+            return
+        told = {f"{Ours.PART}.{part.name}.tokens": part.tokens for part in breakdown.parts}
+        self._set({**told, f"{Ours.PART}.exact": breakdown.exact})
 
     def cost(self, usd_nano: int, *, presumed: bool = False) -> None:
         """What the attempt cost, once; `presumed` if nobody knows and the hold was taken in full."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -23,7 +23,7 @@ from agentbudget.cache.semantic.learn import Fit, Trials, learn
 from agentbudget.cache.semantic.policy import AUDITED
 from agentbudget.cache.semantic.store import TRIALS
 from agentbudget.evals.tasks import find_data
-from evals.cache.qqp_data import HALVES, Half, Requests, pairs_of, requests_of, vectors_of
+from evals.cache.qqp_data import HALVES, Requests, pairs_of, requests_of, vectors_of
 from evals.cache.qqp_rivals import GPTCACHE, Played, fixed, hindsight, learned_threshold, vcache
 
 WRONG: Final = (0.01, 0.02, 0.05)
@@ -86,18 +86,18 @@ METHODS: Final[dict[str, Online]] = {
 }
 
 
-def rows(requests: Requests, *, shuffles: int, methods: Sequence[str], bounds: Sequence[float] = WRONG) -> list[Row]:
+def rows(
+    requests: Requests, *, shuffles: int, methods: Sequence[str], bounds: Sequence[float] = WRONG
+) -> Iterator[Row]:
     """Every method at every bound; those that depend on the order, on `shuffles` of them."""
     orders = [random.Random(seed).sample(range(len(requests)), len(requests)) for seed in range(shuffles)]
-    found: list[Row] = []
     for bound in bounds:
         for name in methods:
             played = [METHODS[name](requests, order, bound, random.Random(n)) for n, order in enumerate(orders)]
-            found.append(Row(name, bound, played))
-        found.append(Row("one cosine for all, in hindsight", bound, [hindsight(requests, bound)]))
-    found.append(Row(f"GPTCache's default, cosine ≥ {GPTCACHE}", None, [fixed(requests, GPTCACHE)]))
-    found.append(Row("cosine ≥ 0.8", None, [fixed(requests, 0.8)]))
-    return found
+            yield Row(name, bound, played)
+        yield Row("one cosine for all, in hindsight", bound, [hindsight(requests, bound)])
+    yield Row(f"GPTCache's default, cosine ≥ {GPTCACHE}", None, [fixed(requests, GPTCACHE)])
+    yield Row("cosine ≥ 0.8", None, [fixed(requests, 0.8)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,17 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="the folder of evaluation data (or AGENTBUDGET_DATA)")
     parser.add_argument("--shuffles", type=int, default=100, help="orders of the stream [100]")
-    parser.add_argument("--half", choices=HALVES, default="report", help="which pairs [report]")
+    parser.add_argument("--half", choices=(*HALVES, "all"), default="report", help="which pairs [report]")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--vectors", type=Path, help="where vectors are kept [evals/qqp in the home folder]")
     given = parser.parse_args(arguments)
     data, folder = find_data(given.data), given.vectors or settings.home() / "evals" / "qqp"
     both = {half: pairs_of(data, half) for half in HALVES}
     texts = [text for pairs in both.values() for pair in pairs for text in (pair.text_a, pair.text_b)]
-    half: Half = given.half
-    requests = requests_of(both[half], vectors_of(texts, folder))
+    chosen = [pair for half, pairs in both.items() if given.half in (half, "all") for pair in pairs]
+    requests = requests_of(chosen, vectors_of(texts, folder))
     started = time.process_time()
-    print(f"{len(requests):,} requests ({half}), {requests.same.mean():.1%} with an answer that would do\n")
+    print(f"{len(requests):,} requests ({given.half}), {requests.same.mean():.1%} with an answer that would do\n")
     print("| bound | method | hits | wrong per hit | in the worst order | wrong per request | bound kept in |")
     print("| --: | --- | --: | --: | --: | --: | --: |")
     for row in rows(requests, shuffles=given.shuffles, methods=given.methods):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from agentbudget.cache.semantic.bound import find_bound
-from agentbudget.cache.semantic.learn import Fit
+from agentbudget.cache.semantic.fit import fit, logistic
+from agentbudget.cache.semantic.learn import STRENGTH, Fit
 from agentbudget.cache.semantic.policy import AUDITED
 
 if TYPE_CHECKING:
@@ -64,10 +65,17 @@ def learned_threshold(requests: Requests, order: list[int], wrong: float, chance
         outcomes += 1
         if outcomes >= due:
             past = slice(0, place + 1)
-            bound = find_bound(cosine[past], verified[past], same[past], hit[past], wrong=wrong)
+            told = np.stack([np.ones(place + 1), cosine[past]], axis=1)
+            checked = verified[past]
+            weights = fit(told[checked], same[past][checked], prior=_EVEN_AT_09, strength=STRENGTH)
+            expected = logistic(-(told @ weights))
+            bound = find_bound(cosine[past], checked, same[past], hit[past], wrong=wrong, expected=expected)
             threshold, due = bound.threshold, Fit(learned_from=outcomes).due_at
     played.hits, played.wrong = int(hit.sum()), int((hit & ~same).sum())
     return played
+
+
+_EVEN_AT_09: Final = np.array([-18.0, 20.0])
 
 
 # --- vCache: Schroeder et al., "vCache: Verified Semantic Prompt Caching", 2025 (arXiv 2502.03771), algorithms 1 and 2

@@ -1,8 +1,8 @@
 """How fast is a reservation with its settlement: `python -m evals.ledger.speed`.
 
-Pairs of reserve and settle a second, in memory and in an SQLite file, on one account and on four accounts at once,
-beside raw SQL that does the same writes: the statements that the ledger sends are recorded, and sent again to a fresh
-file by the bare `sqlite3` module, with the same values in the same transactions, and the log is copied into the file
+Pairs of reserve and settle a second, in memory and in an SQLite file, on one account, on four at once, and on one with
+windows, beside raw SQL that does the same writes: the statements that the ledger sends are recorded, and sent again to
+a fresh file by the bare `sqlite3` module, with the same values in the same transactions, the log copied into the file
 after as many. Rounds alternate; medians are printed. Where other work disturbs, ``--cpu`` counts this process's own
 seconds instead: what it waits for, such as the disk, is then left out.
 """
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,25 @@ Clock = Callable[[], float]
 Statement = tuple[str, tuple[Any, ...] | list[tuple[Any, ...]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a hold weighs on: so many accounts, each with these windows."""
+
+    accounts: int
+    windows: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.accounts) if not self.windows else f"{self.accounts}, windows {' and '.join(self.windows)}"
+
+    @property
+    def names(self) -> list[str]:
+        """The accounts."""
+        return [f"team/{n}" for n in range(self.accounts)]
+
+
+SHAPES = (Shape(1), Shape(4), Shape(1, ("day", "1h")))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,47 +58,43 @@ def main() -> None:
     clock = time.process_time if given.cpu else time.perf_counter
     print("| store | accounts of a hold | ledger, pairs/s | raw SQL, pairs/s | ledger / raw | file, bytes/pair |")
     print("|---|--:|--:|--:|--:|--:|")
-    for accounts in (1, 4):
+    for shape in SHAPES:
         rates = [
-            _rate(_opened(Ledger.open("memory:"), accounts), accounts, 4 * given.pairs, clock)
-            for _ in range(given.rounds)
+            _rate(_opened(Ledger.open("memory:"), shape), shape, 4 * given.pairs, clock) for _ in range(given.rounds)
         ]
-        print(f"| memory | {accounts} | {statistics.median(rates):,.0f} | | | |", flush=True)
-    for accounts in (1, 4):
+        print(f"| memory | {shape} | {statistics.median(rates):,.0f} | | | |", flush=True)
+    for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
-            print(_compare(Path(folder), accounts, given.pairs, rounds=given.rounds, clock=clock), flush=True)
+            print(_compare(Path(folder), shape, given.pairs, rounds=given.rounds, clock=clock), flush=True)
 
 
-def _opened(ledger: Ledger, accounts: int) -> Ledger:
-    for name in _names(accounts):
-        ledger.account(name, limit=Budget(usd="1000000"))
+def _opened(ledger: Ledger, shape: Shape) -> Ledger:
+    enough = Budget(usd="1000000")
+    for name in shape.names:
+        ledger.account(name, limit=enough, windows=dict.fromkeys(shape.windows, enough))
     return ledger
 
 
-def _names(accounts: int) -> list[str]:
-    return [f"team/{n}" for n in range(accounts)]
-
-
-def _rate(ledger: Ledger, accounts: int, pairs: int, clock: Clock) -> float:
-    names = _names(accounts)
+def _rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
+    names = shape.names
     began = clock()
     for n in range(pairs):
         ledger.reserve(f"call-{n}", HELD, accounts=names).settle(COST)
     return pairs / (clock() - began)
 
 
-def _compare(folder: Path, accounts: int, pairs: int, *, rounds: int, clock: Clock) -> str:
-    statements = _record(folder / "recorded.db", accounts, pairs)
+def _compare(folder: Path, shape: Shape, pairs: int, *, rounds: int, clock: Clock) -> str:
+    statements = _record(folder / "recorded.db", shape, pairs)
     ours: list[float] = []
     raw: list[float] = []
     for turn in range(rounds):
-        with _opened(Ledger.open(folder / f"ledger-{turn}.db"), accounts) as ledger:
-            ours.append(_rate(ledger, accounts, pairs, clock))
-        raw.append(_replay(folder / f"raw-{turn}.db", statements, accounts, pairs, clock))
+        with _opened(Ledger.open(folder / f"ledger-{turn}.db"), shape) as ledger:
+            ours.append(_rate(ledger, shape, pairs, clock))
+        raw.append(_replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock))
     size = (folder / "ledger-0.db").stat().st_size
     ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
     figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
-    return f"| SQLite | {accounts} | {figures} |"
+    return f"| SQLite | {shape} | {figures} |"
 
 
 class _Listener:
@@ -106,21 +122,21 @@ class _Listener:
         self._db.close()
 
 
-def _record(path: Path, accounts: int, pairs: int) -> list[Statement]:
+def _record(path: Path, shape: Shape, pairs: int) -> list[Statement]:
     """What the ledger sends."""
     store = SqliteStore(path)
-    with _opened(Ledger(store), accounts) as ledger:
+    with _opened(Ledger(store), shape) as ledger:
         writer = cast(Any, store.write())  # listened to, not changed
         listener = _Listener(writer._db)
         writer._db = writer._tx._db = listener
         writer._write = listener.execute
-        _rate(ledger, accounts, pairs, time.perf_counter)
+        _rate(ledger, shape, pairs, time.perf_counter)
         return listener.heard
 
 
-def _replay(path: Path, statements: list[Statement], accounts: int, pairs: int, clock: Clock) -> float:
+def _replay(path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock) -> float:
     """The same statements with the same values in the same transactions, by the bare module."""
-    _opened(Ledger.open(path), accounts).close()
+    _opened(Ledger.open(path), shape).close()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ async def test_damaged_memories_are_named_and_can_be_forgotten(tmp_path: Path) -
     assert await memories.all_of(MIA) == ()
 
 
-def _hold(folder: Path, ready: multiprocessing.Event, done: multiprocessing.Event) -> None:  # pyright: ignore
+def _hold(folder: Path, ready: Event, done: Event) -> None:
     with EdgeStores(folder).open(MIA, fingerprint="words:64", dim=64):
         ready.set()
         done.wait(60)
@@ -109,3 +110,11 @@ async def test_another_process_is_waited_for_but_not_for_ever(tmp_path: Path, mo
 def test_opening_reads_and_writes_nothing(tmp_path: Path) -> None:
     open_memories(tmp_path / "memories", embedder=WordEmbedder())
     assert not (tmp_path / "memories").exists()
+
+
+async def test_memories_that_were_closed_open_again(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    await memories.aclose()
+    await memories.aclose()
+    assert len(await memories.all_of(MIA)) == 1

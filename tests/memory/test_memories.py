@@ -16,8 +16,8 @@ from tests.memory.conftest import MIA, TOM, said
 DAY_NS = 86_400 * 10**9
 
 
-async def keep(memories: Memories, text: str, owner: Owner = MIA, **options: int) -> Memory:
-    kept = await memories.remember(owner, text, source=said(f"she said: {text}"), **options)
+async def keep(memories: Memories, text: str, owner: Owner = MIA, *, expires_ns: int | None = None) -> Memory:
+    kept = await memories.remember(owner, text, source=said(f"she said: {text}"), expires_ns=expires_ns)
     return kept.memory
 
 
@@ -107,6 +107,12 @@ async def test_what_is_said_again_is_kept_as_long_as_either_asked(memories: Memo
     await keep(memories, "She is in Rome.", expires_ns=clock() + 5 * DAY_NS)
     assert (await keep(memories, "She is in Rome.", expires_ns=clock() + DAY_NS)).expires_ns == clock() + 5 * DAY_NS
     assert (await keep(memories, "She is in Rome.")).expires_ns is None
+
+
+async def test_what_is_said_again_is_of_the_narrower_class(memories: Memories) -> None:
+    await memories.remember(MIA, "She is in Rome.", source=said(), data_class="confidential")
+    await memories.remember(MIA, "She is in Rome.", source=said(), data_class="public")
+    assert [memory.data_class for memory in await memories.all_of(MIA)] == ["confidential"]
 
 
 async def test_a_memory_is_forgotten_by_its_id(memories: Memories) -> None:

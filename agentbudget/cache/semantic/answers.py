@@ -164,7 +164,7 @@ def _trust(look: Look, hit: int, policy: Semantic) -> Trust:
             "probability": round(look.probability, 4),
             "wrong_allowed": policy.wrong,
             "wrong_expected": round(bound.wrong, 4),
-            "wrong_at_most": round(bound.upper, 4),
+            "risk": round(bound.risk, 4),
             "evidence": bound.verified,
             "entry_right": look.entry.record.right,
             "entry_wrong": look.entry.record.wrong,

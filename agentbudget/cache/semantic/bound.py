@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from agentbudget.cache.semantic.fit import Bools, Floats, Ints
 
-CONFIDENCE_Z: Final = 1.645
-"""Standard normal quantile of the bound: one-sided 95 %."""
+RISK: Final = 0.02
+"""How likely the share of wrong hits may come to stand above what is aimed at."""
 
-BELIEF: Final = 50
+AIM: Final = 0.7
+"""The part of the allowed share that is aimed at: of many thresholds, tried again and again, that one is taken which
+looks good, and it looks better than it is. (On the tuning half of Quora's pairs the errors were a quarter more.)"""
+
+BELIEF: Final = 200
 """So many outcomes is the model's word worth in each stratum."""
 
 SURE: Final = 0.1
@@ -26,25 +31,26 @@ STRATUM: Final = 25
 class Bound:
     """What was found out: reuse from ``threshold`` on (infinite: never).
 
-    ``wrong`` is the share of wrong hits expected, ``upper`` its upper bound, ``verified`` the outcomes that both rest
-    on.
+    ``wrong`` is the share of hits that is expected to be wrong, ``risk`` the chance that it comes to more than was
+    allowed, ``verified`` the outcomes from the threshold on that this rests on.
     """
 
     threshold: float = inf
     wrong: float = 1.0
-    upper: float = 1.0
+    risk: float = 1.0
     verified: int = 0
 
 
-def find_bound(
-    scores: Floats, verified: Bools, same: Bools, hit: Bools, *, wrong: float, expected: Floats | None = None
-) -> Bound:
+def find_bound(scores: Floats, verified: Bools, same: Bools, hit: Bools, *, wrong: float, expected: Floats) -> Bound:
     """The lowest threshold at which hits, past and to come, stay below the share `wrong` of wrong ones.
+
+    ``expected`` is what a model says of the chance that each is wrong.
 
     Candidates are sorted into strata of nearly equal scores, each with its own share of wrong outcomes: within a
     stratum it was chance, and no property of the pair, which of them were verified. A threshold's share of wrong hits
     is then the strata's shares, weighted with the hits that were made there and those that would be, were as many
-    requests to come as have been. The lowest threshold is taken whose upper bound is not above `wrong`.
+    requests to come as have been. The lowest threshold is taken at which it is unlikely (`RISK`) that more than a
+    part (`AIM`) of the share `wrong` of all these hits will have been wrong.
     """
     import numpy as np
 
@@ -58,24 +64,39 @@ def find_bound(
         for column in (verified, verified & ~same, np.ones(len(scores)), hit)
     )
     past[-1] += hit.sum() - past.sum()
-    if expected is not None:
-        errors, checked = _with_belief(errors, checked, expected[order], verified[order], ends)
+    errors, checked = _with_belief(errors, checked, expected[order], verified[order], ends)
     share = errors / checked
-    weight = past.sum() + np.cumsum(seen)
-    likely = ((past * share).sum() + np.cumsum(seen * share)) / weight
-    doubt = (past**2 / checked).sum() + np.cumsum(((past + seen) ** 2 - past**2) / checked)
-    upper = wilson_upper(likely, 1 / (doubt / weight**2 + 1 / weight))
-    fit = np.flatnonzero(upper <= wrong)
-    if not len(fit):
-        best = int(np.argmin(upper))
-        return Bound(wrong=float(likely[best]), upper=float(upper[best]), verified=int(checked[: best + 1].sum()))
-    last = int(fit[-1])
+    hits = past.sum() + np.cumsum(seen)
+    errors_to_be = (past * share).sum() + np.cumsum(seen * share)
+    unsure = share * (1 - share) / checked
+    doubt = (past**2 * unsure).sum() + np.cumsum(((past + seen) ** 2 - past**2) * unsure)
+    risk = risk_of_more(np.floor(AIM * wrong * hits), errors_to_be, doubt)
+    fit = np.flatnonzero(risk <= RISK)
+    last = int(fit[-1]) if len(fit) else int(np.argmin(risk))
     return Bound(
-        threshold=float(scores[order][ends[last] - 1]),
-        wrong=float(likely[last]),
-        upper=float(upper[last]),
-        verified=int(checked[: last + 1].sum()),
+        threshold=float(scores[order][ends[last] - 1]) if len(fit) else inf,
+        wrong=float(errors_to_be[last] / hits[last]),
+        risk=float(risk[last]),
+        verified=int(verified[order][: ends[last]].sum()),
     )
+
+
+def risk_of_more(allowed: Floats, expected: Floats, doubt: Floats) -> Floats:
+    """The chance that more than so many are wrong where so many are expected, with this variance of the expectation.
+
+    Errors are taken to be Poisson but for their variance, which is larger by the doubt; its tail is a gamma
+    distribution's, and that nearly normal in its cube root (Wilson and Hilferty, 1931).
+    """
+    import numpy as np
+
+    expected = np.maximum(expected, 1e-9)
+    wider = 1 + doubt / expected
+    shape = (allowed + 1) / wider
+    z = 3 * np.sqrt(shape) * ((expected / wider / shape) ** (1 / 3) - 1 + 1 / (9 * shape))
+    return np.array([_NORMAL.cdf(value) for value in z.tolist()])
+
+
+_NORMAL: Final = NormalDist()
 
 
 def _with_belief(
@@ -93,12 +114,3 @@ def _with_belief(
     sure = means < SURE
     excess = max(0.0, float((errors[sure] - sums[sure]).sum()) + 1) / max(float(checked[sure].sum()), 1.0)
     return errors + BELIEF * np.minimum(means + excess, 1), checked + BELIEF
-
-
-def wilson_upper(share: Floats, count: Floats, *, z: float = CONFIDENCE_Z) -> Floats:
-    """Wilson's upper bound of a share that was found in so many (effective) cases; see Wilson (1927)."""
-    import numpy as np
-
-    middle = share + z * z / (2 * count)
-    spread = z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return (middle + spread) / (1 + z * z / count)

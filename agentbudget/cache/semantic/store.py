@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,7 @@ class SemanticStore:
                 expected=VERSION,
             )
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         self._db.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():
             if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -185,6 +186,21 @@ class SemanticStore:
                     (id_,),
                 )
                 self._db.execute("DELETE FROM entries WHERE id = ?", (id_,))
+
+    def sweep(self, kept: Callable[[Sequence[str]], Container[str]]) -> int:
+        """Delete the questions whose answers are gone; how many. ``kept`` says which of some keys still have one."""
+        count, last = 0, 0
+        while True:
+            with self._named():
+                rows: list[tuple[int, str]] = self._db.execute(
+                    "SELECT id, key FROM entries WHERE id > ? ORDER BY id LIMIT ?", (last, _EVICTED)
+                ).fetchall()
+            if not rows:
+                return count
+            there = kept([key for _, key in rows])
+            gone = [id_ for id_, key in rows if key not in there]
+            self.drop(gone)
+            count, last = count + len(gone), rows[-1][0]
 
     def add(self, space: int, *, key: str, question: str, vector: NDArray[np.float32], signs: bytes, most: int) -> None:
         """Keep a question whose answer stands under `key`. Beyond `most`, those go that were not used for longest."""
@@ -310,7 +326,7 @@ class SemanticStore:
     def keep_fit(self, space: int, wrong: float, fit: Fit) -> None:
         """Keep what was learned, unless another process has learned from more."""
         bound = fit.bound
-        told = {"threshold": bound.threshold, "wrong": bound.wrong, "upper": bound.upper, "verified": bound.verified}
+        told = {"threshold": bound.threshold, "wrong": bound.wrong, "risk": bound.risk, "verified": bound.verified}
         with self._writing():
             self._db.execute(
                 "INSERT INTO fits (space, wrong, learned_from, fit) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE "

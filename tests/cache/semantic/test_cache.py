@@ -54,7 +54,7 @@ def test_an_answer_is_reused_once_enough_like_it_were_right() -> None:
         assert look.decision == "reuse"
         assert look.entry is not None
         assert look.entry.key == f"key of {topic}"
-        assert look.fit.bound.upper <= 0.2
+        assert look.fit.bound.wrong < 0.2
         assert look.probability > 0.9
 
 

@@ -1,0 +1,115 @@
+"""How long a question takes over 100,000 chunks: searching, reading, buying; its embedding is told apart."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbudget.context.chunk import Chunk, chunk_id
+from agentbudget.context.edge import EdgeStore
+from agentbudget.context.pack import pack
+from agentbudget.context.store import Point, Sparse, Words, point_id
+from evals.retrieval.corpora import Corpus, KeptEmbedder, Question, Text, load
+from evals.retrieval.packers import CountTokens, qwen_tokens
+
+CHUNKS: Final = 100_000
+QUESTIONS: Final = 200
+TOKENS: Final = 256
+
+_BATCH: Final = 1000
+_NOISE: Final = 0.03
+"""A copy's vector is its document's, each number moved by so much: near it, as other documents of a subject are."""
+
+_LIMIT: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    search_ms: float
+    pack_ms: float
+    processor_ms: float
+
+
+def run(data: Path, cache: Path) -> str:
+    """The table; the index is built at first use, of copies of NQ's documents with some words exchanged."""
+    corpus = load("nq", data)
+    embedder = KeptEmbedder(cache / "vectors.db")
+    store = EdgeStore(cache / "speed", collection="speed", tenant="default")
+    words = Words()
+    try:
+        if store.count() < CHUNKS:
+            _build(store, corpus, embedder, words)
+        count = qwen_tokens()
+        asked = random.Random(0).sample(corpus.questions, QUESTIONS)
+        times = [_one(store, embedder, words, question, count) for question in asked]
+        held = store.count()
+    finally:
+        store.close()
+    lines = [f"{held:,} chunks, {len(times)} questions, {TOKENS} tokens", "", "| | p50 ms | p90 ms |", "|---|--:|--:|"]
+    wall = list(zip(*[each[0] for each in times], strict=True))
+    processor = [each[1] for each in times]
+    for name, column in (
+        ("search", wall[0]),
+        ("pack", wall[1]),
+        ("both", [sum(pair) for pair in zip(*wall, strict=True)]),
+    ):
+        lines.append(f"| {name} | {median(column):.1f} | {quantiles(column, n=10)[8]:.1f} |")
+    lines.append(f"| both, processor time | {median(processor):.1f} | {quantiles(processor, n=10)[8]:.1f} |")
+    return "\n".join(lines)
+
+
+def _one(
+    store: EdgeStore, embedder: KeptEmbedder, words: Words, question: Question, count_tokens: CountTokens
+) -> _Times:
+    dense, sparse = embedder.embed_query(question.text), words.query(question.text)
+    processor, start = time.process_time(), time.perf_counter()
+    hits = store.search(dense, sparse, _LIMIT)
+    searched = time.perf_counter()
+    pack(question.text, hits, tokens=TOKENS, count_tokens=count_tokens)
+    end = time.perf_counter()
+    return _Times((searched - start) * 1000, (end - searched) * 1000, (time.process_time() - processor) * 1000)
+
+
+def _build(store: EdgeStore, corpus: Corpus, embedder: KeptEmbedder, words: Words) -> None:
+    dice, noise = random.Random(0), np.random.default_rng(0)
+    texts = corpus.documents
+    chunks = [_chunk(text, text.text, embedder) for text in texts]
+    vectors = np.stack(embedder.vectors([chunk.embedded for chunk in chunks]))
+    sparse = [words.document(chunk.embedded) for chunk in chunks]
+    store.create(embedder.dim)
+    for first in range(0, CHUNKS, _BATCH):
+        points: list[Point] = []
+        for number in range(first, first + _BATCH):
+            origin = number % len(texts)
+            if number < len(texts):
+                points.append(_point(chunks[origin], vectors[origin], sparse[origin]))
+                continue
+            copy = _exchanged(texts[origin], texts[dice.randrange(len(texts))], number, dice, chunks[origin].tokens)
+            moved = vectors[origin] + noise.normal(0, _NOISE, embedder.dim)
+            points.append(_point(copy, moved / np.linalg.norm(moved), words.document(copy.embedded)))
+        store.add(points)
+    store.tidy(CHUNKS)
+
+
+def _chunk(text: Text, body: str, embedder: KeptEmbedder) -> Chunk:
+    path = (text.title,)
+    return Chunk(chunk_id(path, body), text.id, path, body, 0, len(body), embedder.count_tokens(body))
+
+
+def _exchanged(text: Text, other: Text, number: int, dice: random.Random, tokens: int) -> Chunk:
+    """The document with every third word from another."""
+    donor = other.text.split()
+    body = " ".join(dice.choice(donor) if n % 3 == 0 and donor else word for n, word in enumerate(text.text.split()))
+    path = (f"{text.title} {number}",)
+    return Chunk(chunk_id(path, body), f"{text.id}-{number}", path, body, 0, len(body), tokens)
+
+
+def _point(chunk: Chunk, vector: NDArray[np.floating], sparse: Sparse) -> Point:
+    return Point(point_id("default", chunk.id), chunk, vector.tolist(), sparse)
