@@ -236,16 +236,19 @@ class Context:
             raise SkillError(f"{what} belongs inside a skill: a step is what holds the money for it")
         return self.step
 
-    async def retrieve(self, question: str, *, tokens: int, at_most: DataClass | None = None) -> Retrieved:
+    async def retrieve(
+        self, question: str, *, tokens: int, hops: int = 1, at_most: DataClass | None = None
+    ) -> Retrieved:
         """The passages of the run's documents worth most within `tokens`.
 
+        ``hops=2`` searches again for what the best of them leave open: for questions that lead through two documents.
         From here on the run carries the narrowest class of these documents. ``at_most`` leaves out what is narrower,
         as if it were not there: ``at_most="internal"`` for what is to be sent to a model elsewhere.
         """
         index = self.engine.index
         if index is None:
             raise Mistake("this run has no documents: give the agent index='a folder of documents'")
-        return await search(self, index, question, tokens, at_most=at_most)
+        return await search(self, index, question, tokens, hops=hops, at_most=at_most)
 
     async def remember(self, text: str, *, source: str = "", expires: timedelta | None = None) -> Memory:
         """Keep `text`, in a sentence, as something that was learned of the run's user, for later runs to `recall`.

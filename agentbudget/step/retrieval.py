@@ -33,23 +33,23 @@ RETRIEVAL_CAP_NS: Final = 10 * 10**9
 
 
 async def search(
-    ctx: Context, index: Index, question: str, tokens: int, *, at_most: DataClass | None = None
+    ctx: Context, index: Index, question: str, tokens: int, *, hops: int = 1, at_most: DataClass | None = None
 ) -> Retrieved:
     """Search and pack within a hold of its own; what was found before in the same documents costs nothing.
 
     Only what is no narrower than `at_most`, if that is given.
     """
-    asked = {"question": question, "tokens": tokens} | ({"at_most": at_most} if at_most else {})
+    asked = {"question": question, "tokens": tokens, "hops": hops} | ({"at_most": at_most} if at_most else {})
     key = await search_key(ctx, index, **asked)
     if key is None:
-        found, _ = await _bought(ctx, index, question, tokens, at_most)
+        found, _ = await _bought(ctx, index, question, tokens, hops, at_most)
     else:
         flights = ctx.engine.answers.flights
         async with once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
             if before is not None:
                 found = _free(ctx, question, tokens, *before)
             else:
-                found, cost = await _bought(ctx, index, question, tokens, at_most)
+                found, cost = await _bought(ctx, index, question, tokens, hops, at_most)
                 if await search_key(ctx, index, **asked) == key:  # else they changed meanwhile
                     keep_found(ctx, key, found, cost_usd_nano=cost)
     label = found.label(ctx.engine.privacy)
@@ -62,7 +62,7 @@ async def search(
 
 
 async def _bought(
-    ctx: Context, index: Index, question: str, tokens: int, at_most: DataClass | None
+    ctx: Context, index: Index, question: str, tokens: int, hops: int, at_most: DataClass | None
 ) -> tuple[Retrieved, int]:
     """What is found, and what it cost in nano-dollars, an API that embedded the question included."""
     from agentbudget.context import retrieve
@@ -74,7 +74,8 @@ async def _bought(
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         where = None if at_most is None else {METADATA_KEY: wider(at_most)}
-        found = await retrieve(index, question, tokens=tokens, where=where, pay=partial(_pay, ctx, hold, embedded))
+        pay = partial(_pay, ctx, hold, embedded)
+        found = await retrieve(index, question, tokens=tokens, hops=hops, where=where, pay=pay)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
         label = found.label(engine.privacy)
@@ -102,7 +103,7 @@ def _free(ctx: Context, question: str, tokens: int, found: Retrieved, saved_usd_
 def _detail(found: Retrieved, label: Label, *, seconds: float) -> dict[str, object]:
     """What the ledger keeps of a search: how much was found, and of which class."""
     size = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
-    return {**size, "data_class": label.data_class, "sources": list(label.sources)}
+    return {**size, "chance": round(found.chance, 3), "data_class": label.data_class, "sources": list(label.sources)}
 
 
 def _cap(ctx: Context) -> Amount:

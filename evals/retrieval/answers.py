@@ -47,7 +47,7 @@ class _Ways:
 async def run(data: Path, cache: Path, model_name: str, *, sets: Sequence[Name], limit: int) -> str:
     """Answer `limit` held-out questions of each of `sets` with a model, and compare all that it ever answered."""
     path = cache / f"answers-{model_name.rpartition(':')[2]}.jsonl"
-    model = make_model(model_name, Settings())
+    model = make_model(model_name, Settings.from_env())
     try:
         for name in sets:
             await _answer(load(name, data), cache, path, model, model_name, limit)

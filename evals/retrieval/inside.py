@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Final
 
+from agentbudget.context import Index
 from evals.retrieval.corpora import TITLES, Corpus, Half, Name, Question, Shelf, load
 from evals.retrieval.packers import Context, Ours, Packer, TopK, by_meaning, by_words, hybrid_chunks, qwen_tokens
 
@@ -58,7 +59,7 @@ async def run(name: Name, data: Path, cache: Path, limit: int | None) -> str:
     return _table(name, rows)
 
 
-async def _ways(corpus: Corpus, shelf: Shelf, index, questions: Sequence[Question]) -> list[tuple[str, Packer]]:
+async def _ways(corpus: Corpus, shelf: Shelf, index: Index, questions: Sequence[Question]) -> list[tuple[str, Packer]]:
     count = qwen_tokens()
     ways: list[tuple[str, Packer]] = [
         ("BM25 top-k", TopK(by_words(corpus.documents), count)),

@@ -53,15 +53,13 @@ def run(data: Path, cache: Path) -> str:
     finally:
         store.close()
     lines = [f"{held:,} chunks, {len(times)} questions, {TOKENS} tokens", "", "| | p50 ms | p90 ms |", "|---|--:|--:|"]
-    wall = list(zip(*[each[0] for each in times], strict=True))
-    processor = [each[1] for each in times]
-    for name, column in (
-        ("search", wall[0]),
-        ("pack", wall[1]),
-        ("both", [sum(pair) for pair in zip(*wall, strict=True)]),
-    ):
-        lines.append(f"| {name} | {median(column):.1f} | {quantiles(column, n=10)[8]:.1f} |")
-    lines.append(f"| both, processor time | {median(processor):.1f} | {quantiles(processor, n=10)[8]:.1f} |")
+    columns = {
+        "search": [each.search_ms for each in times],
+        "pack": [each.pack_ms for each in times],
+        "both": [each.search_ms + each.pack_ms for each in times],
+        "both, processor time": [each.processor_ms for each in times],
+    }
+    lines += [f"| {name} | {median(each):.1f} | {quantiles(each, n=10)[8]:.1f} |" for name, each in columns.items()]
     return "\n".join(lines)
 
 

@@ -100,6 +100,15 @@ async def test_the_same_search_again_costs_nothing_and_says_what_it_saved(
     assert [(one.kind, one.because) for one in statement.reused] == [("retrieval", "exact")]
 
 
+async def test_a_search_of_two_hops_is_another(ledger: Ledger, index: Index, letters: Letters) -> None:
+    ctx = context(ledger, index)
+    await ctx.retrieve(QUESTION, tokens=200)
+    found = await ctx.retrieve(QUESTION, tokens=200, hops=2)
+    assert letters.questions[:2] == [QUESTION, QUESTION]
+    assert [hold.detail["chance"] for hold in searches(ledger)][1] == round(found.chance, 3)
+    assert not any(hold.detail.get("cached") for hold in searches(ledger))
+
+
 async def test_ten_equal_searches_at_once_are_made_once(ledger: Ledger, index: Index, letters: Letters) -> None:
     ctx = context(ledger, index)
     found = await asyncio.gather(*(ctx.retrieve(QUESTION, tokens=200) for _ in range(10)))
@@ -187,3 +196,18 @@ async def test_an_index_is_of_another_version_after_each_change_and_of_none_befo
         (folder / "orders.md").unlink()
         await index.update(folder)
         assert await index.version() not in (first, None)
+
+
+async def test_a_search_from_the_cache_is_as_confidential_as_it_was(ledger: Ledger, index: Index, folder: Path) -> None:
+    (folder / "orders.md").write_text("---\ndata_class: confidential\n---\n# Orders\n\nOrders are refunded by hand.\n")
+    await index.update(folder)
+    ctx = context(ledger, index)
+    await ctx.retrieve(QUESTION, tokens=200)
+    again = of_run(ctx, "q")
+    await again.retrieve(QUESTION, tokens=200)
+    assert [hold.detail["data_class"] for hold in searches(ledger)] == ["confidential"] * 2
+    assert again.scope.mark.label.data_class == "confidential"
+
+
+def of_run(ctx: Context, run: str) -> Context:
+    return other(ctx, Scope(run))
