@@ -190,6 +190,14 @@ class Agent:
     ) -> None:
         await self.aclose()
 
+    def found_wrong(self, hit: int) -> None:
+        """Say that an answer given to a similar question was wrong: it is not given again.
+
+        The number of the `hit` stands in the run's statement. Raises `UnknownHit`.
+        """
+        assert self.engine.similar is not None, "an agent's engine has one"
+        self.engine.similar.found_wrong(hit)
+
     # --- runs
 
     async def run(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from agentbudget.errors import BudgetExceeded
+from agentbudget.errors import BudgetExceeded, DataRefused
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
@@ -64,7 +64,9 @@ async def update_within(
                 machine=machine,
             )
         except BaseException as error:
-            hold.settle(purse.spent, detail={"embedded": purse.done, "error": type(error).__name__})
+            # What a refusal says names documents and classes, which the journal is there to tell.
+            why = str(error) if isinstance(error, DataRefused) else type(error).__name__
+            hold.settle(purse.spent, detail={"embedded": purse.done, "error": why})
             if isinstance(error, BudgetExceeded):
                 raise purse.stopped(error) from error
             raise

@@ -49,7 +49,8 @@ def main() -> None:
         _drill(places, given.operations, given.seed)
         for name in places.keys() & {"sqlite", "postgresql"}:
             _hammer(name, server, given.rounds)
-            _kill(name, server, given.kills, given.seed)
+            if given.kills:
+                _kill(name, server, given.kills, given.seed)
     finally:
         if server is not None:
             server.close()

@@ -210,7 +210,7 @@ def test_the_command_lines_in_the_documents_exist() -> None:
 
     from agentbudget.cli import cli
 
-    groups = ("models", "prices", "ledger", "cache", "budget")
+    groups = ("models", "prices", "ledger", "memory", "cache", "budget")
     for page in PAGES:
         for line in (line for b in blocks(page) if b.language in ("console", "sh") for line in b.code.splitlines()):
             if not line.startswith("agentbudget "):

@@ -126,9 +126,9 @@ async def test_a_statement_says_what_prompts_were_made_of(ledger: Ledger) -> Non
     await tell(ctx, question="What of it?")
     found = Statement.of(ledger, "r")
     assert [(part.name, part.tokens) for part in found.made_of.parts] == [
-        ("system", 3),
+        ("system", 4),
         ("history", 7),
-        ("task", 5),
+        ("task", 4),
         ("output", 3),
     ]
     assert found.made_of.exact
@@ -137,7 +137,7 @@ async def test_a_statement_says_what_prompts_were_made_of(ledger: Ledger) -> Non
     assert found.prompts[line.id] == found.made_of
     assert "What the calls were made of" in str(found)
     assert "What the calls were made of" in found._repr_html_()  # pyright: ignore[reportPrivateUsage]
-    assert found.to_dict()["made_of"]["parts"]["task"] == [5, 5]
+    assert found.to_dict()["made_of"]["parts"]["task"] == [4, 4]
 
 
 async def test_a_call_tells_its_span_what_it_was_made_of(ledger: Ledger) -> None:

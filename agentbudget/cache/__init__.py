@@ -5,6 +5,7 @@ from agentbudget.cache.flight import Flight, Flights
 from agentbudget.cache.key import answer_key, hashed
 from agentbudget.cache.label import KINDS, Kind, Label, Source, Which
 from agentbudget.cache.policy import Cache, Caching, Exact, Off, caching
+from agentbudget.cache.semantic.policy import Semantic
 from agentbudget.cache.store import Item, Kept, Limits, Row, Store
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Limits",
     "Off",
     "Row",
+    "Semantic",
     "Source",
     "Store",
     "Trust",

@@ -78,6 +78,10 @@ class AnswerCache(Protocol):
         """Learn that this answer was bought for it."""
         ...
 
+    def found_wrong(self, hit: int) -> None:
+        """The answer that was given as this hit was wrong. Raises `UnknownHit`."""
+        ...
+
     def close(self) -> None:
         """Close its file."""
         ...

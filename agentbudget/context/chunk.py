@@ -21,6 +21,10 @@ SEPARATOR: Final = " › "
 _CHARACTERS_A_TOKEN: Final = 8
 """A chunk holds at most so many characters a token: a tokenizer may see one unknown token in a page of base64."""
 
+_LAST_WORDS: Final = 6
+_LAST_CHARACTERS: Final = 400
+"""The words, and the characters in which they are looked for, by which a paragraph may end a chunk."""
+
 CountTokens = Callable[[str], int]
 
 
@@ -99,7 +103,12 @@ def chunk_id(heading_path: tuple[str, ...], text: str) -> str:
 
 def _marks_an_end(text: str) -> bool:
     """Whether a chunk may end behind this text: behind one in four, told by nothing but itself."""
-    return hashlib.sha256(text.strip().encode(errors="surrogatepass")).digest()[0] % 4 == 0
+    return hashlib.sha256(" ".join(text.split()).encode(errors="surrogatepass")).digest()[0] % 4 == 0
+
+
+def meaning(embedded: str) -> str:
+    """What a text says, whatever the white space in it: a hash of 32 hexadecimal digits."""
+    return hashlib.sha256(" ".join(embedded.split()).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _embedded(heading_path: tuple[str, ...], text: str) -> str:
@@ -154,8 +163,8 @@ class _Cutter:
             yield current
 
     def _may_end(self, piece: _Piece, path: tuple[str, ...]) -> bool:
-        """Whether the last line's own content marks the end of a chunk: one line in four does."""
-        last = self._text(piece).rpartition("\n")[2]
+        """Whether the last words mark the end of a chunk: one paragraph in four does, however its lines are broken."""
+        last = " ".join(self._text(piece)[-_LAST_CHARACTERS:].split()[-_LAST_WORDS:])
         return _marks_an_end(last) and not self._fits(piece, path, self.sizes.least)
 
     def _pieces(self, block: Block) -> list[_Piece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agentbudget.context.chunk import Chunk, Place
+from agentbudget.context.chunk import Chunk, Place, meaning
 from agentbudget.context.header import FileState
 from agentbudget.context.load import Skipped
 from agentbudget.context.store import Held
@@ -35,19 +35,25 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an update has to do. ``full_tokens`` is what a full re-index would embed."""
+    """What an update has to do. ``full_tokens`` is what a full re-index would embed.
+
+    ``respaced`` are chunks that say what a point says which is there, with other white space: their ids, the chunks,
+    and the points whose vectors serve them. They count as kept and moved.
+    """
 
     new: Sequence[tuple[str, Chunk]]
+    respaced: Sequence[tuple[str, Chunk, str]]
     changed: Mapping[str, tuple[Place, ...]]
     moved: int
     kept: int
     gone: Sequence[str]
+    deleted: int
     full_tokens: int
 
     @property
     def relabelled(self) -> int:
         """Chunks of which the metadata changed, and not the place."""
-        return len(self.changed) - self.moved
+        return len(self.changed) + len(self.respaced) - self.moved
 
     @property
     def tokens(self) -> int:
@@ -58,13 +64,18 @@ class Delta:
 def compare(wanted: Wanted, held: Mapping[str, Held]) -> Delta:
     """What makes the chunks that are held those that are wanted."""
     new: list[tuple[str, Chunk]] = []
+    respaced: list[tuple[str, Chunk, str]] = []
+    said = {chunk.meaning: key for key, chunk in held.items() if chunk.meaning is not None}
     changed: dict[str, tuple[Place, ...]] = {}
     moved = full_tokens = 0
     for key, places in wanted.places.items():
         there = held.get(key)
         if there is None:
             chunk = at(wanted.chunks[key], places)
-            new.append((key, chunk))
+            if (alike := said.get(meaning(chunk.embedded))) is None:
+                new.append((key, chunk))
+            else:
+                respaced.append((key, chunk, alike))
             full_tokens += chunk.tokens
             continue
         full_tokens += there.tokens
@@ -72,7 +83,10 @@ def compare(wanted: Wanted, held: Mapping[str, Held]) -> Delta:
             changed[key] = tuple(places)
             moved += _spans(there.places) != _spans(places)
     gone = [key for key in held if key not in wanted.places]
-    return Delta(new, changed, moved, len(wanted.places) - len(new), gone, full_tokens)
+    replaced = {alike for _, _, alike in respaced}
+    deleted = sum(key not in replaced for key in gone)
+    kept = len(wanted.places) - len(new)
+    return Delta(new, respaced, changed, moved + len(respaced), kept, gone, deleted, full_tokens)
 
 
 def at(chunk: Chunk, places: Sequence[Place]) -> Chunk:

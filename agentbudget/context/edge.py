@@ -30,6 +30,7 @@ from agentbudget.context.store import (
     Point,
     Sparse,
     chunk_of,
+    dense_of,
     held_of,
     payload,
     placed,
@@ -155,6 +156,12 @@ class EdgeStore:
                     ]
                 )
             )
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """See `Store.vectors`."""
+        with self._engine("read"):
+            records = self._shard.retrieve(list(ids), with_payload=False, with_vector=["dense"])
+            return {str(record.id): dense_of(record.vector) for record in records}
 
     def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """See `Store.move`."""

@@ -21,6 +21,7 @@ from agentbudget.context.store import (
     Point,
     Sparse,
     chunk_of,
+    dense_of,
     header_id,
     held_of,
     payload,
@@ -146,6 +147,12 @@ class RemoteStore:
                 ],
                 wait=True,
             )
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """See `Store.vectors`."""
+        with self._server():
+            records = self._client.retrieve(self._collection, list(ids), with_payload=False, with_vectors=["dense"])
+            return {str(record.id): dense_of(record.vector) for record in records}
 
     def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """See `Store.move`."""

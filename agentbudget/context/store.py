@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from uuid import UUID
 
 from agentbudget.context._extra import needs
-from agentbudget.context.chunk import Chunk, Place
+from agentbudget.context.chunk import Chunk, Place, meaning
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where, matches
 from agentbudget.errors import IndexFault
@@ -48,10 +48,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What an update must know of a chunk that is there: where it stands, and its tokens."""
+    """What an update must know of a chunk that is there: where it stands, its tokens, and the hash of what it says."""
 
     places: tuple[Place, ...]
     tokens: int
+    meaning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,10 @@ class Store(Protocol):
         """Add points, or replace those of the same id."""
         ...
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Point id → the vector of its meaning, of those that are there."""
+        ...
+
     def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """Note new places, or other metadata, of points that are there. Their vectors stay."""
         ...
@@ -162,6 +167,7 @@ def payload(point: Point, tenant: str) -> dict[str, Any]:
         "headings": list(chunk.heading_path),
         "text": chunk.text,
         "tokens": chunk.tokens,
+        "meaning": meaning(chunk.embedded),
         **placed(chunk.places),
     }
 
@@ -196,16 +202,24 @@ def chunk_of(payload: Mapping[str, Any], where: Where | None = None) -> Chunk:
         raise IndexFault(f"a stored chunk lacks {error}; run update(folder, rebuild=True)") from error
 
 
-HELD_FIELDS: Final = [PLACES, "source", "start", "end", "tokens"]
+HELD_FIELDS: Final = [PLACES, "source", "start", "end", "tokens", "meaning"]
 """What `held_of` reads of a payload; three of them are the first format's."""
 
 
 def held_of(payload: Mapping[str, Any]) -> Held:
     """What is held of a stored chunk. Raises `IndexFault` if a field is missing."""
     try:
-        return Held(_places(payload), payload["tokens"])
+        return Held(_places(payload), payload["tokens"], payload.get("meaning"))
     except KeyError as error:
         raise IndexFault(f"a stored chunk lacks {error}; run update(folder, rebuild=True)") from error
+
+
+def dense_of(vectors: object) -> Vector:
+    """The vector of a chunk's meaning among those that an engine gave of it. Raises `IndexFault` if it is not there."""
+    found = cast("Mapping[str, object]", vectors).get("dense") if isinstance(vectors, Mapping) else None
+    if not isinstance(found, list):
+        raise IndexFault("a stored chunk lacks its vector; run update(folder, rebuild=True)")
+    return cast("Vector", found)
 
 
 def _places(payload: Mapping[str, Any]) -> tuple[Place, ...]:

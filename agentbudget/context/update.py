@@ -36,6 +36,9 @@ T = TypeVar("T")
 BATCH: Final = 32
 """Chunks embedded between two writes: about a second of work is lost if the process is killed."""
 
+PAGE: Final = 256
+"""Vectors that are taken from the engine at once."""
+
 SAMPLE: Final = 8
 """Chunks by which the speed of a model is judged that has embedded nothing here yet."""
 
@@ -108,7 +111,7 @@ class Update:
             moved=delta.moved,
             relabelled=delta.relabelled,
             embedded=len(delta.new),
-            deleted=len(delta.gone),
+            deleted=delta.deleted,
             skipped=(*found.skipped, *wanted.unreadable),
             ignored=found.ignored,
             tokens=delta.tokens,
@@ -239,13 +242,24 @@ class Update:
         asked = {key for state in wanted.files.values() for key in state.metadata}
         if new_keys := sorted(asked - known):
             self.alone(self.store.filterable, new_keys)
+        self._respace(delta.respaced)
         work = self._embed(delta.new)
         if delta.changed:
             self.alone(self.store.move, delta.changed)
         if delta.gone:
             self.alone(self.store.delete, delta.gone)
-        self.alone(self.store.tidy, len(delta.new) + len(delta.gone))
+        self.alone(self.store.tidy, len(delta.new) + len(delta.respaced) + len(delta.gone))
         return work
+
+    def _respace(self, respaced: Sequence[tuple[str, Chunk, str]]) -> None:
+        """Add chunks of which only the white space is new, with the vectors that are there."""
+        for first in range(0, len(respaced), PAGE):
+            page = respaced[first : first + PAGE]
+            dense = self.alone(self.store.vectors, [alike for _, _, alike in page])
+            self.alone(
+                self.store.add,
+                [Point(key, chunk, dense[alike], self.words.document(chunk.embedded)) for key, chunk, alike in page],
+            )
 
     def _embed(self, new: Sequence[tuple[str, Chunk]]) -> Work:
         """Embed and add in batches; returns what that was."""
@@ -309,7 +323,7 @@ class Update:
             moved=delta.moved,
             relabelled=delta.relabelled,
             embedded=len(delta.new),
-            deleted=len(delta.gone),
+            deleted=delta.deleted,
             skipped=(*found.skipped, *unreadable(header.files)),
             ignored=found.ignored,
             tokens=work.tokens,
@@ -321,7 +335,7 @@ class Update:
         )
 
     def _kept_all(self, header: Header, found: Scan, started: float) -> IndexReport:
-        nothing = Delta((), {}, 0, header.chunks or 0, (), header.tokens)
+        nothing = Delta((), (), {}, 0, header.chunks or 0, (), 0, header.tokens)
         return self._report(header, nothing, found, Work(0, 0, 0), started)
 
     def _tell(self, stage: Literal["read", "embed"], done: int, total: int, work: Work | None = None) -> None:

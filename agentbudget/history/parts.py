@@ -107,19 +107,22 @@ def breakdown(parts: InputParts, usage: Usage, price: Price, usd_nano: int) -> B
 
 
 def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, Request]]:
-    """The request as it grows: task alone, then with what else there is; the last is the whole."""
+    """The request as it grows, part after part; the last is the whole.
+
+    What frames a prompt counts to its first part. The system prompt comes first: without one, a chat template may put
+    in its own.
+    """
     messages = request.messages
     task = max((n for n, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)
     bare = [_without(message, retrieved) for message in messages]
     system = {n for n, message in enumerate(messages) if message.role == "system"} - {task}
-    chosen = {task}
-    grown: list[tuple[PartName, Request]] = [("task", _only(request, bare, chosen))]
-    if system or request.schema is not None:
-        chosen |= system
-        grown.append(("system", replace(_only(request, bare, chosen), schema=request.schema)))
-    if len(chosen) < len(messages):
-        chosen = set(range(len(messages)))
-        grown.append(("history", replace(_only(request, bare, chosen), schema=request.schema)))
+    grown: list[tuple[PartName, Request]] = []
+    if system:
+        silent = [replace(message, text="") if n == task else message for n, message in enumerate(bare)]
+        grown.append(("system", _only(request, silent, {task, *system})))
+    grown.append(("task", _only(request, bare, {task, *system})))
+    if len(system) + 1 < len(messages):
+        grown.append(("history", _only(request, bare, range(len(messages)))))
     if request.tools:
         grown.append(("tools", replace(request, messages=tuple(bare))))
     if any(one is not other for one, other in zip(bare, messages, strict=True)):
@@ -128,7 +131,7 @@ def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, 
 
 
 def _only(request: Request, messages: Sequence[Message], chosen: Iterable[int]) -> Request:
-    return replace(request, messages=tuple(messages[n] for n in sorted(chosen)), tools=(), schema=None, fixed=0)
+    return replace(request, messages=tuple(messages[n] for n in sorted(chosen)), tools=(), fixed=0)
 
 
 def _without(message: Message, retrieved: Sequence[str]) -> Message:

@@ -164,7 +164,9 @@ class TailTransaction(SqlTransaction):
     def rebase(self, applied: int) -> bool:
         """Learn that another brought the tables to an entry that is known; False if that makes what is kept wrong."""
         if applied != self.applied:
-            if self.applied < 0 or self._new_periods:  # what changed since; the rest is what it came to
+            # Periods are kept as what changed since, the rest as what it came to: of what is changing just now, nobody
+            # can say here whether the tables have it.
+            if self.applied < 0 or self._new_periods or self.changed:
                 return False
             self._new_holds = {i: h for i, h in self._new_holds.items() if h.closed is None or h.closed > applied}
             self.applied = applied

@@ -196,3 +196,18 @@ async def test_an_index_is_of_another_version_after_each_change_and_of_none_befo
         (folder / "orders.md").unlink()
         await index.update(folder)
         assert await index.version() not in (first, None)
+
+
+async def test_a_search_from_the_cache_is_as_confidential_as_it_was(ledger: Ledger, index: Index, folder: Path) -> None:
+    (folder / "orders.md").write_text("---\ndata_class: confidential\n---\n# Orders\n\nOrders are refunded by hand.\n")
+    await index.update(folder)
+    ctx = context(ledger, index)
+    await ctx.retrieve(QUESTION, tokens=200)
+    again = of_run(ctx, "q")
+    await again.retrieve(QUESTION, tokens=200)
+    assert [hold.detail["data_class"] for hold in searches(ledger)] == ["confidential"] * 2
+    assert again.scope.mark.label.data_class == "confidential"
+
+
+def of_run(ctx: Context, run: str) -> Context:
+    return other(ctx, Scope(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -182,6 +183,34 @@ async def test_a_big_index_is_optimized_in_a_child_and_searched_on(
         found = await index.search("section number 150", limit=1)
         assert found.hits[0].chunk.heading_path == ("S150",)
         assert await index.count() == 300
+
+
+async def test_the_event_loop_goes_on_while_a_big_index_is_optimized(
+    tmp_path: Path, write: Write, words: WordEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "BIG", 100)
+    beats = 0
+    optimizing: list[int] = []
+    tidy = EdgeStore.tidy
+
+    def counted(store: EdgeStore, changed: int) -> None:
+        before = beats
+        tidy(store, changed)
+        optimizing.append(beats - before)
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.001)
+            beats += 1
+
+    monkeypatch.setattr(EdgeStore, "tidy", counted)
+    async with _index(tmp_path / "index", words) as index:
+        beating = asyncio.create_task(heart())
+        await index.update(write(_long(300)))
+        beating.cancel()
+    # A child process takes at least some tens of milliseconds to start; a stalled loop would not have beaten once.
+    assert optimizing[0] > 3
 
 
 async def test_a_place_that_cannot_be_written_says_so(tmp_path: Path, words: WordEmbedder) -> None:

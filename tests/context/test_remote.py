@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agentbudget.context import open_index
+from agentbudget.context import open_index, remote
 from agentbudget.context.index import DocumentIndex
 from agentbudget.context.remote import RemoteStore
 from agentbudget.errors import IndexFault, IndexMismatch
@@ -55,6 +55,40 @@ async def test_a_server_that_is_away_is_a_fault_that_names_it(write: Write, word
     async with open_index(url, embedder=words) as index:
         assert index.location == f"{url}/collections/agentbudget"
         with pytest.raises(IndexFault, match=rf"the Qdrant server {url} does not answer"):
+            await index.update(write({"a.md": "text"}))
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """Answers when the test is over."""
+
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        self.over.wait(60)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slow() -> Iterator[str]:
+    _Slow.over.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    _Slow.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_a_server_that_is_slow_is_given_up(
+    slow: str, write: Write, words: WordEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_TIMEOUT_S", 1)
+    async with open_index(slow, embedder=words) as index:
+        with pytest.raises(IndexFault, match=rf"the Qdrant server {slow} does not answer: .*timed out"):
             await index.update(write({"a.md": "text"}))
 
 

@@ -46,6 +46,24 @@ async def test_white_space_costs_nothing(reopen: Reopen, write: Write, words: Wo
         assert words.embedded == []
 
 
+async def test_lines_that_are_broken_otherwise_cost_nothing_and_are_cited_as_they_stand_now(
+    reopen: Reopen, write: Write, words: WordEmbedder
+) -> None:
+    text = "# Returns\n\nThe customer pays the postage\nof what comes back.\n"
+    async with reopen() as index:
+        await index.update(write({**DOCS, "wrapped.md": text}))
+        words.embedded.clear()
+        folder = write({"wrapped.md": text.replace("the postage\nof", "the\npostage of")})
+        report = await index.update(folder)
+        assert (report.kept, report.moved, report.embedded, report.deleted) == (4, 1, 0, 0)
+        assert words.embedded == []
+        chunk = next(h.chunk for h in (await index.search("what comes back")).hits if h.chunk.source == "wrapped.md")
+        assert (folder / "wrapped.md").read_text()[chunk.start : chunk.end] == chunk.text
+        assert "pays the\npostage of" in chunk.text
+        assert await index.count() == report.chunks
+        assert (await index.update(folder)).moved == 0
+
+
 async def test_a_report_compares_with_embedding_everything_again(reopen: Reopen, write: Write) -> None:
     async with reopen() as index:
         first = await index.update(write(DOCS), machine=HOUR)
@@ -128,6 +146,19 @@ async def test_a_file_that_could_not_be_read_is_named_again_and_read_once_it_cha
             assert [item.source for item in report.skipped] == ["latin.md"]
         report = await index.update(write({"latin.md": "café"}))
         assert (report.skipped, report.embedded, report.documents) == ((), 1, 3)
+
+
+@pytest.mark.parametrize(
+    "line", ["x" * 100_000, "aGVsbG8=" * 10_000, "a word and " * 2_000], ids=["x", "base64", "prose"]
+)
+async def test_a_document_of_one_long_line_is_cut_into_chunks_that_fit(
+    reopen: Reopen, write: Write, words: WordEmbedder, line: str
+) -> None:
+    async with reopen() as index:
+        report = await index.update(write({"line.txt": line}))
+        assert report.embedded == await index.count() > 0
+        assert max(words.count_tokens(text) for text in words.embedded) <= 254
+        assert max(map(len, words.embedded)) <= 254 * 8
 
 
 # --- stale chunks

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentbudget.errors import AgentBudgetError
 from agentbudget.history.parts import Breakdown, InputParts, Part, breakdown, input_parts, total
-from agentbudget.models.base import InputCount, Message, Request, Tool
+from agentbudget.models.base import InputCount, Message, Model, Request, Tool
 from agentbudget.prices import ComputePrice
 from agentbudget.prices.tokens import TokenPrice
 from agentbudget.testing import ScriptedModel
@@ -34,7 +35,7 @@ async def divided(model: ScriptedModel, request: Request = REQUEST) -> InputPart
 
 async def test_a_local_counter_counts_each_part() -> None:
     parts = await divided(ScriptedModel([]))  # a word is a token, and one a message
-    assert dict(parts.tokens) == {"task": 6, "system": 3, "history": 5, "tools": 5, "retrieved": 5}
+    assert dict(parts.tokens) == {"system": 4, "task": 5, "history": 5, "tools": 5, "retrieved": 5}
     assert parts.exact
 
 
@@ -109,3 +110,24 @@ def test_several_calls_add_up_part_by_part() -> None:
     assert total([one, other]) == Breakdown(
         (Part("system", 11, 110), Part("task", 2, 20), Part("output", 5, 50)), exact=False
     )
+
+
+async def test_a_template_that_puts_in_a_system_prompt_of_its_own_counts_exactly() -> None:
+    model = await _smallest()
+    request = Request((system("Greet the person in one short sentence."), user("Mia")), 8)
+    count = await model.count_input(request)
+    parts = await input_parts(model, request, count)
+    assert parts.exact
+    assert sum(parts.tokens.values()) == count.tokens
+    assert 0 < parts.tokens["task"] < parts.tokens["system"]
+
+
+async def _smallest() -> Model:
+    from agentbudget.models import catalog, make_ladder
+    from agentbudget.settings import Settings
+
+    try:
+        catalog.ensure("smollm2-135m")
+    except AgentBudgetError as error:
+        pytest.skip(f"no weights: {error}")
+    return make_ladder(["llamacpp:smollm2-135m"], Settings.from_env()).at("local")

@@ -188,3 +188,18 @@ def test_a_window_that_is_kept_in_mind_counts_what_others_spent(path: Path) -> N
             with pytest.raises(BudgetExceeded):
                 either.reserve(f"more-{n}", ONE, accounts=["a"])
         assert mine.verify().ok
+
+
+def test_a_correction_reaches_a_hold_that_another_brought_into_the_tables(ledger: Ledger, path: Path) -> None:
+    ledger.account("b")
+    ledger.reserve("outer", Amount(calls=5), accounts=["b"])
+    ledger.reserve("inner", Amount(calls=2), within="outer").mark_sent()
+    ledger.presume("inner")
+    ledger.settle("outer")
+    with Ledger(SqliteStore(path)) as another:
+        another.heartbeat()  # writes no entry, and brings the tables up
+    ledger.settle("inner", ONE)
+    found = ledger.hold("outer")
+    assert found is not None
+    assert (found.spent, found.settled) == (ONE, ONE)
+    assert ledger.verify().ok

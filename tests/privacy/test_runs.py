@@ -193,6 +193,18 @@ async def test_a_confidential_question_is_not_embedded_elsewhere(write: Write, t
             assert [note.meta["model"] for note in notes] == ["openai:hosted"]
 
 
+async def test_a_refused_index_is_in_the_journal_with_its_reason(docs: Path) -> None:
+    hosted = Hosted("https://api.openai.com/v1")
+    async with Agent(
+        graph=research_graph(), models=[ScriptedModel(())], index=docs, embedder=hosted, privacy=RULES
+    ) as agent:
+        with pytest.raises(DataRefused):
+            await agent.run("pay?", budget=USD, run_id="r")
+        (index,) = (hold for hold in agent.ledger.holds(prefix="r/") if hold.meta.get("kind") == "index")
+    assert "confidential (hr/pay.md) and may not go to openai:hosted" in str(index.detail["error"])
+    assert hosted.embedded == []
+
+
 # --- tenants
 
 

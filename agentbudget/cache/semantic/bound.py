@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from agentbudget.cache.semantic.fit import Bools, Floats, Ints
 
-RISK: Final = 0.02
+RISK: Final = 0.01
 """How likely the share of wrong hits may come to stand above what is aimed at."""
 
 AIM: Final = 0.7
