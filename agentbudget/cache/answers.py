@@ -96,14 +96,15 @@ class Answers:
         self.store = Store(path, limits=limits, clock_ns=clock_ns)
         self.flights = Flights.at(path)
 
-    def get(self, key: str, *, max_output_tokens: int) -> CachedAnswer | None:
+    def get(self, key: str, *, max_output_tokens: int, reused: bool = True) -> CachedAnswer | None:
         """The answer under `key`, if the model would give the same under this cap.
 
         An answer that ended by itself fits any cap that is not below its length; one that a cap cut, only that cap.
+        Not ``reused`` is one that is only looked at: that is no hit, and saves nothing.
         """
-        return self.first((key,), max_output_tokens=max_output_tokens)
+        return self.first((key,), max_output_tokens=max_output_tokens, reused=reused)
 
-    def first(self, keys: Sequence[str], *, max_output_tokens: int) -> CachedAnswer | None:
+    def first(self, keys: Sequence[str], *, max_output_tokens: int, reused: bool = True) -> CachedAnswer | None:
         """The answer under the first of `keys` that has one which fits; see `get`. An unreadable one is dropped."""
         for row in self.store.find(keys):
             try:
@@ -115,7 +116,8 @@ class Answers:
                 self.store.drop((row.key,))
                 continue
             if _is_same(completion, max_output_tokens):
-                self.store.touch(row.entry)
+                if reused:
+                    self.store.touch(row.entry)
                 return CachedAnswer(completion, row.cost_usd_nano, row.key, row.created_ns)
         return None
 

@@ -82,6 +82,7 @@ class SemanticAnswers:
                 self.cache.gone(look)
             look = replace(look, entry=None, decision="buy")
         if look.decision == "reuse" and found is not None:
+            self._answers.get(found.key, max_output_tokens=asked.request.max_output_tokens)  # now it is a hit
             return replace(found, trust=_trust(look, self.cache.reused(look), policy))
         self._looks[asked.own] = look
         while len(self._looks) > _OPEN_LOOKS:
@@ -92,7 +93,8 @@ class SemanticAnswers:
         """The candidate's answer, if the exact cache still has it and it is not too old."""
         if look.entry is None:
             return None
-        found = self._answers.get(look.entry.key, max_output_tokens=asked.request.max_output_tokens)
+        most = asked.request.max_output_tokens
+        found = self._answers.get(look.entry.key, max_output_tokens=most, reused=False)
         if found is None or policy.ttl_s is None:
             return found
         return found if time.time_ns() - found.created_ns <= policy.ttl_s * 1e9 else None

@@ -122,6 +122,23 @@ async def test_until_enough_is_known_every_answer_is_bought(ledger: Ledger, cont
     assert all(hold.settled and hold.settled.usd_nano for hold in ledger.holds(prefix="r/"))
 
 
+async def test_an_answer_that_is_only_compared_is_no_hit_of_the_cache(contexts: Contexts) -> None:
+    ctx = contexts()
+    await teach(ctx, count=20)
+    (kept,) = ctx.engine.answers.store.kept()
+    assert (kept.hits, kept.saved_usd_nano) == (0, 0)
+
+
+async def test_an_answer_that_is_reused_is_one_hit_of_the_cache(contexts: Contexts) -> None:
+    await teach(contexts())
+    ctx = contexts("s")
+    await team(ctx, NEW)
+    (before,) = ctx.engine.answers.store.kept()
+    await team(ctx, f"please {NEW}")
+    (after,) = ctx.engine.answers.store.kept()
+    assert after.hits == before.hits + 1
+
+
 async def test_another_tenant_pays_for_itself(contexts: Contexts) -> None:
     await teach(contexts())
     ctx = contexts("s", tenant="other")
