@@ -37,7 +37,10 @@ run_options: Final[tuple[Callable[[Any], Any], ...]] = (
 @click.command()
 @click.argument("task")
 @click.option(
-    "--docs", required=True, type=click.Path(path_type=Path), help="A folder of .md .txt .rst .html .py .pdf files."
+    "--docs",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder of documents: text, HTML, PDF, tables, source code.",
 )
 @with_options(run_options)
 def run(task: str, docs: Path, **options: Any) -> None:

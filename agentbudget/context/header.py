@@ -12,7 +12,7 @@ from agentbudget.context import store as storing
 from agentbudget.context.embed import Embedder
 from agentbudget.errors import IndexMismatch
 
-_REBUILD: Final = "embed everything again with update(folder, rebuild=True)"
+_REBUILD: Final = "embed everything again with agentbudget index --rebuild, or update(folder, rebuild=True)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Header:
         if self.chunker != chunking.VERSION:
             return (
                 f"the index {location} was cut by chunker {self.chunker}, this is {chunking.VERSION}; embed what it "
-                "cuts otherwise with update(folder, rebuild='changed')"
+                "cuts otherwise with agentbudget index --recut, or update(folder, rebuild='changed')"
             )
         return None
 
