@@ -193,7 +193,7 @@ def test_another_user_cannot_forget_it(kept: str) -> None:
 
 
 def test_everything_of_a_user_is_forgotten_when_confirmed(kept: str) -> None:
-    command("forget", "--user", "mia", "--all", wanted=1)  # nobody says yes
+    assert "with --yes" in command("forget", "--user", "mia", "--all", wanted=2)  # nobody says yes
     assert kept in command("list", "--user", "mia")
     assert command("forget", "--user", "mia", "--all", "--yes") == "Forgot everything of 'mia'.\n"
 

@@ -102,14 +102,24 @@ def forget(
     memories = _memories(home)
     if everyone:
         if not yes:
-            click.confirm(f"Delete all memories of all users in {memories.location}?", abort=True)
+            _confirm(f"Delete all memories of all users in {memories.location}?")
         click.echo(f"Forgot everything of {asyncio.run(memories.forget_everyone())} users.")
         return
     owner = Owner(tenant, _required(user))
     if everything:
         if not yes:
-            click.confirm(f"Delete all memories of {owner.user!r}?", abort=True)
+            _confirm(f"Delete all memories of {owner.user!r}?")
         asyncio.run(memories.forget_all(owner))
         click.echo(f"Forgot everything of {owner.user!r}.")
         return
     click.echo(f"Forgot {asyncio.run(memories.forget(owner, ids))} memories of {owner.user!r}.")
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal. Raises `click.UsageError` where nobody says yes."""
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:  # nobody is there to be asked
+        agreed = False
+    if not agreed:
+        raise click.UsageError("nothing is deleted; say yes when asked, or with --yes")
