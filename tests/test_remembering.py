@@ -129,8 +129,8 @@ async def test_who_recalls_something_confidential_carries_it(ledger: Ledger, mem
     await told.remember("Her salary is 5,000.")
     reads = context(ledger, memories, run="two")
     assert reads.carries.data_class == "internal"
-    await reads.recall("salary?", tokens=50)
-    assert reads.carries == Label("confidential", ("memory",))
+    (memory,) = (await reads.recall("salary?", tokens=50)).memories
+    assert reads.carries == Label("confidential", (f"memory {memory.id}",))
 
 
 async def test_what_must_not_outlive_its_run_is_not_remembered(ledger: Ledger, memories: Memories) -> None:

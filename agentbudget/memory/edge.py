@@ -38,6 +38,10 @@ class EdgeStores:
         """The folder."""
         return str(self._folder)
 
+    @property
+    def destination(self) -> None:
+        """Nowhere: they stay in this process."""
+
     @contextmanager
     def open(self, owner: Owner, *, fingerprint: str, dim: int) -> Generator[EdgeStore]:
         """See `Stores.open`."""

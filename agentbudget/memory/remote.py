@@ -13,6 +13,7 @@ from agentbudget.context.store import Sparse
 from agentbudget.errors import IndexFault, IndexMismatch
 from agentbudget.memory.record import Memory, Owner
 from agentbudget.memory.store import Point, payload
+from agentbudget.privacy import Destination
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -44,6 +45,11 @@ class RemoteStores:
     def location(self) -> str:
         """The server's address and the collection."""
         return f"{self._location}/collections/{self._collection}"
+
+    @property
+    def destination(self) -> Destination:
+        """The server."""
+        return Destination.at(self._location, self._location)
 
     @contextmanager
     def open(self, owner: Owner, *, fingerprint: str, dim: int) -> Generator[RemoteStore]:

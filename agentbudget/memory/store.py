@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import Sparse
 from agentbudget.memory.record import Memory, Owner
+from agentbudget.privacy import Destination
 
 FORMAT = 1
 """Version of what is stored with each memory."""
@@ -65,6 +66,11 @@ class Stores(Protocol):
     @property
     def location(self) -> str:
         """Where they are, for messages; never with a key."""
+        ...
+
+    @property
+    def destination(self) -> Destination | None:
+        """Where memories go; None for this process."""
         ...
 
     def open(self, owner: Owner, *, fingerprint: str, dim: int) -> AbstractContextManager[Store]:

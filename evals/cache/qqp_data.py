@@ -37,7 +37,10 @@ class Pair(BaseModel):
 
     @property
     def half(self) -> Half:
-        """Which half it belongs to, by a hash of its id. Nothing was ever chosen by looking at the report's."""
+        """Which half it belongs to, by a hash of its id.
+
+        Settings were chosen on the tuning half; which features to offer was looked at on both, early on.
+        """
         return HALVES[hashlib.blake2b(str(self.id).encode(), digest_size=1).digest()[0] % 2]
 
 

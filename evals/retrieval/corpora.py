@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agentbudget.context import FastEmbedder, Index, open_index
 from agentbudget.context.embed import Embedder, Vector
+from agentbudget.errors import DocumentsError, IndexMismatch
 from agentbudget.evals.tasks import read_rows
 
 Name = Literal["nq", "xquad", "musique100"]
@@ -209,10 +210,12 @@ class Shelf:
         return KeptEmbedder(self.cache / "vectors.db")
 
     async def index(self) -> Index:
-        """The index, made at first use."""
+        """The index, made at first use, and anew where chunks are cut otherwise since."""
         index = open_index(self.cache / self.corpus.name / "index", embedder=self.embedder)
-        if await index.count() == 0:
-            await index.update(self._written())
+        try:
+            await index.search("ready")
+        except (DocumentsError, IndexMismatch):
+            await index.update(self._written(), rebuild="changed")
         return index
 
     def _written(self) -> Path:
