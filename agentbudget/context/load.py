@@ -150,17 +150,22 @@ class _Walk:
     _seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
 
     def files(self, folder: Path | None = None) -> Iterator[File]:
-        """The readable files below `folder`, sorted; a folder reached twice through links is entered once."""
-        folders = [folder or self.root]
-        while folders:
-            here = folders.pop()
+        """The readable files below `folder`, sorted; a folder reached twice through links is entered once.
+
+        Links come last, so that a folder is known by its own name, which rules are about, before any other.
+        """
+        folders, links = [folder or self.root], list[Path]()
+        while folders or links:
+            here = folders.pop() if folders else links.pop(0)
             entries = self._entries(here)
             for path in entries:
                 if path.is_file():
                     yield from self._file(path)
                 elif not path.is_dir():
                     self._odd(path)
-            folders.extend(path for path in reversed(entries) if path.is_dir() and path.name not in IGNORED_FOLDERS)
+            below = [path for path in entries if path.is_dir() and path.name not in IGNORED_FOLDERS]
+            folders.extend(path for path in reversed(below) if not path.is_symlink())
+            links.extend(path for path in below if path.is_symlink())
 
     def _entries(self, folder: Path) -> list[Path]:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
 
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from agentbudget import telemetry
@@ -14,9 +14,25 @@ from agentbudget.ledger import Ledger
 from agentbudget.models.base import Message, Request
 from agentbudget.money import ZERO
 from agentbudget.privacy import METADATA_KEY, Destination, Label, Privacy
-from agentbudget.privacy.classes import claimed
+from agentbudget.privacy.classes import claimed, strictest
 from agentbudget.privacy.policy import refusal
 from agentbudget.privacy.prompts import clear
+
+Tell = Callable[[str], str]
+
+STANDS_FOR: Final = "stands_for"
+"""In a message's ``additional_kwargs``: what documents were in messages that it stands for, as their metadata."""
+
+_RAW_CALLS: Final = frozenset({"tool_calls", "function_call"})
+"""Where integrations keep calls as their provider gave them."""
+
+_ARGUMENTS: Final = frozenset({"input", "args", "arguments"})
+
+_UNREAD: Final = frozenset(
+    {"type", "id", "name", "index", "call_id", "tool_call_id", "tool_use_id", "mime_type", "media_type"}
+    | {"data", "base64", "file_data", "signature", "encrypted_content"}
+)
+"""Parts of a block that are no words: names, pictures, and what a provider signed or sealed."""
 
 
 def label_of(messages: Sequence[BaseMessage], config: RunnableConfig, privacy: Privacy) -> Label:
@@ -30,10 +46,31 @@ def label_of(messages: Sequence[BaseMessage], config: RunnableConfig, privacy: P
         label = label.joined(_said(told, "config"))
     for message in messages:
         label = label.joined(_said(message.additional_kwargs, f"{message.type} message"))
-        if isinstance(message, ToolMessage):
-            for document in _documents(message.artifact):
-                label = label.joined(_of_document(document, privacy))
+        for metadata in _read_in(message):
+            label = label.joined(_of_document(metadata, privacy))
     return label
+
+
+def standing_for(message: BaseMessage, gone: Iterable[BaseMessage]) -> BaseMessage:
+    """`message`, which is of the class of those that are `gone`, too: words of theirs may stand in it."""
+    lost = list(gone)
+    documents = [metadata for each in lost for metadata in _read_in(each)]
+    said = [each.additional_kwargs[METADATA_KEY] for each in (*lost, message) if METADATA_KEY in each.additional_kwargs]
+    if not (documents or said):
+        return message
+    told = dict(message.additional_kwargs)
+    if said:
+        told[METADATA_KEY] = strictest(map(claimed, said))
+    if documents:
+        told[STANDS_FOR] = [*told.get(STANDS_FOR, ()), *documents]
+    return message.model_copy(update={"additional_kwargs": told})
+
+
+def _read_in(message: BaseMessage) -> list[dict[str, str]]:
+    """What says the class of the documents that a tool gave with a message, or with one that it stands for."""
+    found = [document.metadata for document in _documents(getattr(message, "artifact", None))]
+    found += cast("list[dict[str, Any]]", message.additional_kwargs.get(STANDS_FOR) or [])
+    return [{key: str(value) for key, value in each.items() if key in ("source", METADATA_KEY)} for each in found]
 
 
 def guarded(
@@ -65,10 +102,9 @@ def _said(told: Mapping[str, Any] | None, source: str) -> Label:
     return Label() if value is None else Label(claimed(value), (source,))
 
 
-def _of_document(document: Document, privacy: Privacy) -> Label:
-    known = {str(key): str(value) for key, value in document.metadata.items() if key == METADATA_KEY}
-    source = str(document.metadata.get("source", "a document"))
-    return Label(privacy.class_of(source, known), (source,))
+def _of_document(metadata: Mapping[str, str], privacy: Privacy) -> Label:
+    source = metadata.get("source", "a document")
+    return Label(privacy.class_of(source, metadata), (source,))
 
 
 def _documents(artifact: object) -> Iterable[Document]:
@@ -77,27 +113,61 @@ def _documents(artifact: object) -> Iterable[Document]:
 
 
 def _texts(message: BaseMessage) -> list[str]:
-    """The texts of a message's content, whole or in blocks."""
-    if isinstance(message.content, str):
-        return [message.content]
-    return [_text_of(block) for block in message.content]
+    """Every text of a message that a model would read."""
+    texts: list[str] = []
+
+    def note(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _mapped(message, note)
+    return texts
 
 
-def _text_of(block: str | dict[Any, Any]) -> str:
-    return block if isinstance(block, str) else str(block.get("text", ""))
-
-
-def _with_texts(message: BaseMessage, texts: Iterable[str]) -> BaseMessage:
+def _with_texts(message: BaseMessage, texts: Iterator[str]) -> BaseMessage:
     """The message with other texts in the same places."""
-    source = iter(texts)
-    if isinstance(message.content, str):
-        text = next(source)
-        return message if text == message.content else message.model_copy(update={"content": text})
-    blocks: list[str | dict[Any, Any]] = []
-    for block in message.content:
-        text = next(source)
-        if isinstance(block, str):
-            blocks.append(text)
-        else:
-            blocks.append({**block, "text": text} if "text" in block else block)
-    return message.model_copy(update={"content": blocks})
+    return _mapped(message, lambda _: next(texts))
+
+
+def _mapped(message: BaseMessage, tell: Tell) -> BaseMessage:
+    """The message with what `tell` makes of its texts: those of its content, and of its tool calls' arguments."""
+    content: object = message.content
+    told: dict[str, object] = {
+        "content": tell(content) if isinstance(content, str) else [_block(each, tell) for each in message.content]
+    }
+    if isinstance(message, AIMessage):
+        told["tool_calls"] = [{**call, "args": _value(call["args"], tell)} for call in message.tool_calls]
+        told["invalid_tool_calls"] = [
+            {**call, "args": _value(call["args"], tell)} for call in message.invalid_tool_calls
+        ]
+        raw = {key: _value(value, tell) for key, value in message.additional_kwargs.items() if key in _RAW_CALLS}
+        told["additional_kwargs"] = {**message.additional_kwargs, **raw}
+    changed = {name: value for name, value in told.items() if value != getattr(message, name)}
+    return message.model_copy(update=changed) if changed else message
+
+
+def _block(block: object, tell: Tell) -> object:
+    """A block of a message's content, whatever stands within it. Pictures and what a provider sealed stay unread."""
+    if isinstance(block, str):
+        return block if block.startswith("data:") else tell(block)
+    if isinstance(block, list):
+        return [_block(each, tell) for each in cast("list[object]", block)]
+    if not isinstance(block, dict):
+        return block
+    parts = cast("dict[str, object]", block)
+    return {key: value if key in _UNREAD else _part(key, value, tell) for key, value in parts.items()}
+
+
+def _part(key: str, value: object, tell: Tell) -> object:
+    return _value(value, tell) if key in _ARGUMENTS else _block(value, tell)
+
+
+def _value(value: object, tell: Tell) -> object:
+    """Arguments of a tool: every text in them."""
+    if isinstance(value, str):
+        return tell(value)
+    if isinstance(value, list):
+        return [_value(each, tell) for each in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {key: _value(each, tell) for key, each in cast("dict[str, object]", value).items()}
+    return value

@@ -9,6 +9,7 @@ from langchain.agents.middleware import AgentMiddleware, AgentState, ModelReques
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from agentbudget.history import Compacted, Entry, Policy, compact, fit
+from agentbudget.langchain.guarding import standing_for
 from agentbudget.models.base import Message
 from agentbudget.models.langchain.messages import from_langchain
 
@@ -22,6 +23,8 @@ class HistoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     What is old becomes a line each, tool results are written as tables, and the beginning of a prompt stays as it was
     between two steps: see `Policy`. With `tokens`, a conversation that fits is sent whole, and one that does not is
     shortened until it does, by an approximate count; `ContextTooLong` is raised where what must stay does not fit.
+
+    What is sent is of the class of the whole conversation, whatever became of its messages (see `budgeted`).
 
     The messages in the graph's state stay as they are. Put it before `BudgetMiddleware`, so that what is held for a
     call is what is sent.
@@ -44,7 +47,12 @@ class HistoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         system = request.system_message
         whole: list[BaseMessage] = [*([system] if system else []), *request.messages]
         found = self._found(from_langchain(whole, thoughts=True))
-        sent = [_sent(entry, whole) for entry in found.entries]
+        sent: list[Any] = [_sent(entry, whole) for entry in found.entries]
+        kept = {entry.of for entry in found.entries}
+        # What is gone lives on in lines: where it may go still depends on what it was.
+        sent[-1:] = [
+            standing_for(each, (message for n, message in enumerate(whole) if n not in kept)) for each in sent[-1:]
+        ]
         if system is None:
             return request.override(messages=sent)
         return request.override(system_message=sent[0], messages=sent[1:])

@@ -120,12 +120,24 @@ class EdgeStore:
     def put(self, points: Sequence[Point]) -> None:
         """See `Store.put`."""
         with self._engine("written"):
-            if not self._path.exists():
-                self._create(self._path).close()
-                told = {"format": FORMAT, "tenant": self._owner.tenant, "user": self._owner.user}
-                header = json.dumps(told | {"embedder": self._fingerprint, "dim": self._dim})
-                (self._folder / "header.json").write_text(header, encoding="utf-8")
+            self._make()
             self._write(self._shard, points)
+
+    def _make(self) -> None:
+        """The folder's two parts, where they are not there yet. The header comes first, and each is whole or not there:
+        what has no header is nobody's, and would be found by no one who wants to forget it.
+        """
+        header = self._folder / "header.json"
+        if not header.exists():
+            told = {"format": FORMAT, "tenant": self._owner.tenant, "user": self._owner.user}
+            draft = header.with_suffix(".draft")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(told | {"embedder": self._fingerprint, "dim": self._dim}), encoding="utf-8")
+            draft.replace(header)
+        if not self._path.exists():
+            new = self._folder / "shard.new"
+            self._create(new).close()
+            new.rename(self._path)
 
     def get(self, ids: Sequence[str]) -> list[Memory]:
         """See `Store.get`."""
@@ -276,10 +288,22 @@ def _memory(record: Record | ScoredPoint) -> Memory:
 
 
 def _header(path: Path) -> dict[str, str]:
-    return cast("dict[str, str]", json.loads(path.read_text(encoding="utf-8")))
+    try:
+        told: object = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or not {"tenant", "user", "embedder"} <= cast("dict[str, str]", told).keys():
+            raise ValueError("it does not say whose they are")
+    except (OSError, ValueError) as error:
+        raise IndexFault(
+            f"the memories in {path.parent} cannot be read ({error}); check the disk, and if they are damaged delete "
+            "that folder"
+        ) from error
+    return cast("dict[str, str]", told)
 
 
 def _remove(folder: Path) -> None:
+    """Delete a folder, its header last: what is left by a crash is still found by its owner."""
+    for part in folder.glob("shard*"):
+        shutil.rmtree(part)
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -54,6 +54,7 @@ def keep_found(ctx: Context, key: str, found: Retrieved, *, cost_usd_nano: int) 
     """Keep what a search found, unless it must not outlive its run. A cache that fails loses a saving, no passages."""
     if not outlives_its_run(found.label(ctx.engine.privacy).data_class):
         return
+    found = found.without_narrower(ctx.engine.privacy)  # what was left out may be what must not
     sources = tuple({Source(passage.chunk.source, passage.chunk.id) for passage in found.passages})
     label = Label("retrieval", ctx.scope.tenant, sources=sources)
     try:

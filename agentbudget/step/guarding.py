@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentbudget import telemetry
 from agentbudget.ledger import Hold
-from agentbudget.models.base import Model, Request
+from agentbudget.models.base import Message, Model, Request
 from agentbudget.money import ZERO
 from agentbudget.privacy import Destination, Label
 from agentbudget.privacy.classes import narrow
@@ -131,6 +131,25 @@ def require(ctx: Context, destination: Destination, *, what: str) -> None:
     note(ctx, REFUSAL, label, model=destination.name)
     telemetry.data_class(label.data_class, decision="refused", destination=destination.name)
     privacy.require(destination, label, what=what)
+
+
+def sendable(ctx: Context, destinations: Sequence[Destination], text: str, *, what: str) -> str:
+    """`text` as it may go to all of these: without what the rules take out. Books and raises `DataRefused` if it may
+    not, for what the run carries or for what is found in it.
+    """
+    label, privacy = ctx.carries, ctx.engine.privacy
+    for destination in destinations:
+        require(ctx, destination, what=what)
+        if not (privacy.looks and privacy.leaves(destination)):
+            continue
+        cleared = clear(Request((Message("user", text),), 1), privacy)
+        if cleared.refused:
+            found = dict(cleared.found)
+            note(ctx, REFUSAL, label, model=destination.name, found=found)
+            telemetry.data_class(label.data_class, decision="refused", destination=destination.name, found=found)
+            raise refusal([destination.name], label, what=what, found=found)
+        text = cleared.request.messages[0].text
+    return text
 
 
 def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:

@@ -18,7 +18,7 @@ from agentbudget.money import Amount
 from agentbudget.paying import paid
 from agentbudget.privacy.classes import outlives_its_run
 from agentbudget.settling import settled
-from agentbudget.step.guarding import REFUSAL, note, require
+from agentbudget.step.guarding import REFUSAL, note, sendable
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -42,8 +42,9 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
     if expires is not None and expires <= timedelta():
         raise Mistake(f"a memory that expires after {expires} is gone already; give it a time to come, or None")
     expires_ns = None if expires is None else now + int(expires.total_seconds() * 1e9)
-    for destination in memories.goes_to:
-        require(ctx, destination, what="what is remembered")
+    places = memories.goes_to
+    text = sendable(ctx, places, text, what="what is remembered")
+    source = sendable(ctx, places, source, what="what is remembered")
     label = ctx.carries
     if not outlives_its_run(label.data_class):
         note(ctx, REFUSAL, label, model="memory")
@@ -66,8 +67,7 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
 async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
     """What is known of the run's user that may matter to `question`."""
     memories, owner = _of(ctx)
-    for destination in memories.goes_to:
-        require(ctx, destination, what="the question")
+    question = sendable(ctx, memories.goes_to, question, what="the question")
     with _booked(ctx, "recall", question) as work, telemetry.retrieval("memory", tokens=tokens) as span:
         found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
         ctx.saw(found.label)

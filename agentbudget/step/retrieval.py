@@ -19,7 +19,7 @@ from agentbudget.privacy import METADATA_KEY, DataClass
 from agentbudget.privacy.classes import wider, within
 from agentbudget.settling import settled
 from agentbudget.step.found import found_before, keep_found, search_key
-from agentbudget.step.guarding import require
+from agentbudget.step.guarding import sendable
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -68,14 +68,13 @@ async def _bought(
     from agentbudget.context import retrieve
 
     engine = ctx.engine
-    for destination in index.goes_to:
-        require(ctx, destination, what="the question")
+    sent = sendable(ctx, index.goes_to, question, what="the question")
     hold, embedded = _reserve(ctx, question, _cap(ctx)), list[Hold]()
     started = time.perf_counter()
     with hold, telemetry.retrieval(engine.documents, tokens=tokens) as span:
         where = None if at_most is None else {METADATA_KEY: wider(at_most)}
         pay = partial(_pay, ctx, hold, embedded)
-        found = await retrieve(index, question, tokens=tokens, hops=hops, where=where, pay=pay)
+        found = await retrieve(index, sent, tokens=tokens, hops=hops, where=where, pay=pay)
         cost = engine.machine.cost(Usage(compute_ns=found.compute_ns))
         seconds = round(time.perf_counter() - started, 4)
         label = found.label(engine.privacy)

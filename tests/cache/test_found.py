@@ -209,5 +209,21 @@ async def test_a_search_from_the_cache_is_as_confidential_as_it_was(ledger: Ledg
     assert again.scope.mark.label.data_class == "confidential"
 
 
+async def test_no_word_of_what_is_restricted_is_kept_for_other_runs(
+    ledger: Ledger, index: Index, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "keys.md").write_text(
+        "---\ndata_class: restricted\n---\n# Keys\n\nA lost parcel is sent again by code 7731.\n"
+    )
+    await index.update(folder)
+    ctx = context(ledger, index)
+    ctx.engine.answers = Answers(tmp_path / "kept" / "cache.db")
+    found = await ctx.retrieve("Is a lost parcel sent again?", tokens=10)
+    assert [passage.chunk.source for passage in found.passages] == ["parcels.md"]
+    kept = [path.read_bytes() for path in (tmp_path / "kept").iterdir()]
+    assert any(b"parcels.md" in data for data in kept)
+    assert not any(b"7731" in data for data in kept)
+
+
 def of_run(ctx: Context, run: str) -> Context:
     return other(ctx, Scope(run))

@@ -109,6 +109,14 @@ def test_links_are_followed_and_loops_end(write: Write) -> None:
     assert [document.source for document in load(folder).documents] == ["link.md", "sub/a.md"]
 
 
+def test_a_folder_that_a_link_leads_to_keeps_its_own_name(write: Write) -> None:
+    folder = write({"hr/pay.md": "text", "z/deep/b.md": "text"})
+    (folder / "current").symlink_to("hr")
+    (folder / "a").mkdir()
+    (folder / "a" / "link").symlink_to("../z/deep")
+    assert [document.source for document in load(folder).documents] == ["hr/pay.md", "z/deep/b.md"]
+
+
 def test_hidden_and_cache_folders_are_passed_over(write: Write) -> None:
     loaded = load(write({"a.md": "a", ".git/b.md": "b", ".c.md": "c", "x/__pycache__/d.py": "d = 1"}))
     assert [document.source for document in loaded.documents] == ["a.md"]

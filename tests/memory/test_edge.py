@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -83,6 +84,52 @@ async def test_damaged_memories_are_named_and_can_be_forgotten(tmp_path: Path) -
         await memories.all_of(MIA)
     await memories.forget_all(MIA)
     assert await memories.all_of(MIA) == ()
+
+
+@pytest.mark.parametrize("data", [b"", b'{"format": 1, "ten', b"\xff\xfe", b"[]", b"{}"])
+async def test_a_damaged_header_is_named_and_its_memories_can_be_forgotten(tmp_path: Path, data: bytes) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    (tmp_path / MIA.key / "header.json").write_bytes(data)
+    with pytest.raises(IndexFault, match="cannot be read"):
+        await memories.recall(MIA, "safe?", tokens=50)
+    with pytest.raises(IndexFault, match="delete that folder"):
+        await memories.owners()
+    await memories.forget_all(MIA)
+    assert await memories.owners() == ()
+
+
+async def test_a_crash_before_the_header_stands_leaves_no_memory_without_an_owner(tmp_path: Path) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    (tmp_path / MIA.key / "header.json").unlink()
+    await memories.remember(MIA, "Her dog is called Rex.", source=said())
+    assert await memories.owners() == (MIA,)
+    assert await memories.forget_everyone() == 1
+    assert not stands_on_disk(tmp_path, SECRET)
+
+
+async def test_a_crash_while_everything_is_forgotten_leaves_its_owner_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memories = opened(tmp_path)
+    await memories.remember(MIA, SECRET, source=said())
+    remove, removed = shutil.rmtree, list[Path]()
+
+    def killed(path: Path) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await memories.forget_all(MIA)
+    assert not stands_on_disk(tmp_path, SECRET)
+    assert await memories.owners() == (MIA,)
+    await memories.forget_all(MIA)
+    assert await memories.owners() == ()
 
 
 def _hold(folder: Path, ready: Event, done: Event) -> None:

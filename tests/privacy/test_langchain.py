@@ -13,7 +13,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from pydantic import Field
 
 from agentbudget.errors import DataRefused
-from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
+from agentbudget.history import Policy
+from agentbudget.langchain import BudgetedChatModel, ChatModel, HistoryMiddleware, budgeted
 from agentbudget.ledger import Ledger
 from agentbudget.privacy import Privacy
 from agentbudget.testing import ScriptedModel
@@ -125,3 +126,62 @@ def test_rules_travel_with_a_model_that_is_written_and_read_again(tmp_path: Path
     written = dumps(model)
     again = loads(written, valid_namespaces=["agentbudget"], allowed_objects=[BudgetedChatModel, ChatModel])
     assert again.privacy == rules
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize(
+    "said",
+    [
+        AIMessage("", tool_calls=[{"name": "login", "args": {"with": [{"token": TOKEN}]}, "id": "1"}]),
+        AIMessage("", additional_kwargs={"tool_calls": [{"id": "1", "function": {"arguments": f'"{TOKEN}"'}}]}),
+        AIMessage([{"type": "tool_use", "id": "1", "name": "login", "input": {"id": TOKEN}}]),
+        HumanMessage([{"type": "tool_result", "content": [{"type": "text", "text": TOKEN}]}]),
+    ],
+)
+def test_secrets_in_the_arguments_of_tools_and_within_blocks_are_found_too(ledger: Ledger, said: BaseMessage) -> None:
+    model, inner = cloud(ledger, secrets="redact")
+    model.invoke([said])
+    (heard,) = inner.heard
+    assert TOKEN not in str(heard)
+    assert "<github-pat 1>" in str(heard)
+    assert TOKEN in str(said), "the caller's own messages stay as they were"
+    refusing, inner = cloud(ledger, secrets="refuse")
+    with pytest.raises(DataRefused):
+        refusing.invoke([said])
+    assert inner.heard == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        found_in("hr/pay.md"),
+        found_in("x.md", data_class="confidential"),
+        ToolMessage("7 coins", tool_call_id="1", additional_kwargs={"data_class": "confidential"}),
+    ],
+)
+def test_a_history_in_short_is_of_the_class_of_what_it_stands_for(ledger: Ledger, source: ToolMessage) -> None:
+    agents = pytest.importorskip("langchain.agents.middleware")
+    model, inner = cloud(ledger, rules={"hr/*": "confidential"})
+    said: list[BaseMessage] = [
+        HumanMessage("what does the stoker earn?"),
+        AIMessage("", tool_calls=[{"name": "search", "args": {"what": "pay"}, "id": "1"}]),
+        source,
+        AIMessage("7 coins."),
+        HumanMessage("I see. " * 100),
+        AIMessage("Yes."),
+        HumanMessage("And tomorrow?"),
+    ]
+    request = agents.ModelRequest(model=model, messages=said)
+
+    def send(shortened: Any) -> Any:
+        assert not any(isinstance(message, ToolMessage) for message in shortened.messages)
+        return shortened.model.invoke(shortened.messages)
+
+    middleware = HistoryMiddleware(Policy(step_tokens=0))
+
+    def shorten_again(shortened: Any) -> Any:
+        return middleware.wrap_model_call(shortened, send)
+
+    with pytest.raises(DataRefused, match="confidential"):
+        middleware.wrap_model_call(request, shorten_again)
+    assert inner.heard == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from agentbudget.memory import Memories, open_memories
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Budget
 from agentbudget.prices import ComputePrice
-from agentbudget.privacy import Label
+from agentbudget.privacy import Action, Label, Privacy
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.testing import ScriptedModel
 from tests.privacy.conftest import WordEmbedder
 from tests.privacy.test_documents import Hosted
+from tests.privacy.test_langchain import TOKEN
 
 PAY = Label("confidential", ("hr/pay.md",))
 
@@ -91,3 +93,20 @@ async def test_a_memory_is_data_in_a_prompt(ledger: Ledger, tmp_path: Path) -> N
     assert text.count("\n") == 0
     assert "<|" not in text
     assert "[1]" not in text
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("action", ["refuse", "redact"])
+async def test_secrets_in_what_is_remembered_or_asked_are_not_embedded_elsewhere(
+    ledger: Ledger, tmp_path: Path, action: Action
+) -> None:
+    hosted = Hosted("https://api.openai.com/v1")
+    ctx = run(ledger, open_memories(tmp_path / "memories", embedder=hosted), "r")
+    ctx.engine.privacy = Privacy(secrets=action)
+    with pytest.raises(DataRefused, match="1 github-pat") if action == "refuse" else nullcontext():
+        await ctx.remember(f"The token is {TOKEN}.", source=f"use {TOKEN}")
+    with pytest.raises(DataRefused, match="1 github-pat") if action == "refuse" else nullcontext():
+        await ctx.recall(f"what is {TOKEN} for?", tokens=60)
+    assert bool(hosted.embedded) == (action == "redact")
+    assert TOKEN not in str(hosted.embedded)
+    assert TOKEN not in str(ledger.entries())

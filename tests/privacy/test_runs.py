@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -262,3 +263,23 @@ async def test_tenants_of_one_home_have_indexes_of_their_own(write: Write, words
         (folder / "plan.md").write_text("Evil plans nothing.")
         run = await evil.run("what is the plan of tenant acme?", budget=USD)
     assert "kettles" not in run.output
+
+
+@pytest.mark.usefixtures("looking")
+async def test_secrets_in_a_question_are_not_embedded_elsewhere(docs: Path) -> None:
+    token = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
+    hosted, small = Hosted("https://api.openai.com/v1"), ScriptedModel(always("so be it"), name="scripted:small")
+
+    @skill(max_output_tokens=50)
+    async def answer(ctx: Context, task: str) -> str:
+        """Answer."""
+        return (await ctx.complete(f"{await ctx.retrieve(task, tokens=60)}")).text
+
+    for secrets in ("refuse", "redact"):
+        rules = Privacy(secrets=secrets)
+        async with Agent(graph=lone(answer), models=[small], index=docs, embedder=hosted, privacy=rules) as agent:
+            with pytest.raises(DataRefused, match="1 github-pat") if secrets == "refuse" else nullcontext():
+                await agent.run(f"what does the stoker with {token} eat?", budget=USD)
+            assert agent.ledger.verify().ok
+    assert "what does the stoker with <github-pat 1> eat?" in hosted.embedded
+    assert token not in str(hosted.embedded)
