@@ -44,10 +44,11 @@ def looked_through(document: Document, privacy: Privacy) -> Document:
     finder = Finder.of(privacy.groups)
     found = finder.find(document.text)
     stated[LOOKED] = privacy.looking
-    if found and privacy.documents == "mask":
-        document = _masked(document, found, finder)
-    elif found:
-        stated[FOUND] = ",".join(sorted(Counter(f"{finding.group}:{finding.kind}" for finding in found)))
+    everywhere = (*found, *finder.find(_beside(document)))
+    if everywhere and privacy.documents == "mask":
+        return _masked(replace(document, metadata=stated), found, finder)
+    if everywhere:
+        stated[FOUND] = ",".join(sorted(Counter(f"{finding.group}:{finding.kind}" for finding in everywhere)))
     return replace(document, metadata=stated)
 
 
@@ -88,12 +89,24 @@ def _of_found(found: str) -> list[DataClass]:
     return classes
 
 
+def _beside(document: Document) -> str:
+    """What is said beside the text, such as the title of a page: headings and metadata."""
+    headings = (heading for block in document.blocks for heading in block.heading_path)
+    return "\n".join(dict.fromkeys((*headings, *document.metadata.values())))
+
+
 def _masked(document: Document, found: tuple[Finding, ...], finder: Finder) -> Document:
+    """The document without what was found, in its text and in all that is said beside it: headings and metadata."""
+
+    def masked(text: str) -> str:
+        return _hidden(text, finder.find(text)) if text else text
+
     blocks = tuple(
-        replace(block, head=_hidden(block.head, finder.find(block.head))) if block.head else block
+        replace(block, head=masked(block.head), heading_path=tuple(map(masked, block.heading_path)))
         for block in document.blocks
     )
-    return replace(document, text=_hidden(document.text, found), blocks=blocks)
+    metadata = {key: masked(value) for key, value in document.metadata.items()}
+    return replace(document, text=_hidden(document.text, found), blocks=blocks, metadata=metadata)
 
 
 def _hidden(text: str, found: tuple[Finding, ...]) -> str:

@@ -121,6 +121,31 @@ async def test_masking_keeps_what_was_found_out_of_the_index_and_every_place_whe
 
 
 @pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("key.md", f"# Use {TOKEN}\n\nDeploy today.\n\n## And {TOKEN}\n\nDeploy tomorrow."),
+        ("key.md", f"---\nowner: {TOKEN}\n---\n# Deploy\n\nDeploy today."),
+        ("key.html", f"<html><head><title>Use {TOKEN}</title></head><body><p>Deploy today.</p></body></html>"),
+    ],
+)
+async def test_headings_titles_and_metadata_are_searched_and_masked_too(
+    write: Write, tmp_path: Path, words: WordEmbedder, name: str, text: str
+) -> None:
+    folder = write({name: text})
+    narrow = Privacy(secrets="refuse")
+    async with await index_of(folder, tmp_path / "narrow", WordEmbedder(), narrow) as index:
+        assert (await class_of(index, "deploy", narrow)).data_class == "restricted"
+    async with await index_of(folder, tmp_path, words, Privacy(secrets="refuse", documents="mask")) as index:
+        hits = (await index.search("deploy")).hits
+        (header, *_) = [path.read_bytes() for path in (tmp_path / "index").rglob("header.json")]
+    assert {hit.chunk.metadata["data_class"] for hit in hits} == {"internal"}
+    assert TOKEN not in str([hit.chunk for hit in hits])
+    assert not any("ghp_" in one for one in words.embedded)
+    assert b"ghp_" not in header
+
+
+@pytest.mark.usefixtures("looking")
 async def test_files_that_did_not_change_are_searched_when_the_rules_begin_to_look(
     write: Write, tmp_path: Path, words: WordEmbedder
 ) -> None:
