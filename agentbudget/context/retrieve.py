@@ -24,9 +24,9 @@ from agentbudget.privacy.fence import between
 class Retrieved:
     """What was found for a question. ``str()`` is ``text``, ready for a prompt: each passage under its ``[n]`` mark.
 
-    ``tokens`` is exact by the counter that was given. ``chance`` estimates how likely the answer is inside;
-    ``left_out`` says what is not, the likeliest first, and ``more`` what about 100 tokens more would bring.
-    ``compute_ns`` is the wall time of embedding the question, searching and packing.
+    ``tokens`` is exact by the counter that was given. ``chance`` estimates how likely the answer is inside, and is None
+    where it has several parts (``hops``); ``left_out`` says what is not, the likeliest first, and ``more`` what about
+    100 tokens more would bring. ``compute_ns`` is the wall time of embedding the question, searching and packing.
     """
 
     question: str
@@ -34,7 +34,7 @@ class Retrieved:
     text: str
     tokens: int
     compute_ns: int
-    chance: float = 0.0
+    chance: float | None = 0.0
     left_out: tuple[LeftOut, ...] = ()
     more: More | None = None
 
@@ -103,7 +103,7 @@ async def retrieve(
         packed.text,
         packed.tokens,
         search.compute_ns + time.perf_counter_ns() - started,
-        packed.chance,
+        packed.chance if hops == 1 else None,
         packed.left_out,
         packed.more,
     )

@@ -102,7 +102,8 @@ def _free(ctx: Context, question: str, tokens: int, found: Retrieved, saved_usd_
 def _detail(found: Retrieved, label: Label, *, seconds: float) -> dict[str, object]:
     """What the ledger keeps of a search: how much was found, and of which class."""
     size = {"passages": len(found.passages), "tokens": found.tokens, "seconds": seconds}
-    return {**size, "chance": round(found.chance, 3), "data_class": label.data_class, "sources": list(label.sources)}
+    chance = None if found.chance is None else round(found.chance, 3)
+    return {**size, "chance": chance, "data_class": label.data_class, "sources": list(label.sources)}
 
 
 def _cap(ctx: Context) -> Amount:

@@ -71,6 +71,7 @@ async def test_a_second_hop_finds_what_the_question_does_not_name(
         assert "Ragna Lie" in two.text
         assert "Ada Quist" in two.text
         assert two.tokens <= 60
+        assert two.chance is None  # that every step is inside is not estimated
 
 
 async def test_hops_have_bounds(films: Path, words: WordEmbedder, tmp_path: Path) -> None:
