@@ -82,9 +82,7 @@ def pack_candidates(
     bought, rest, used = _fit(offered, tokens, counter)
     passages, text = counter.laid_out(bought)
     return Packed(
-        passages=tuple(
-            replace(each, tokens=count_tokens(f"{BETWEEN if n else ''}{each}")) for n, each in enumerate(passages)
-        ),
+        passages=_each_counted(passages, used, count_tokens),
         text=text,
         tokens=used,
         chance=_any(each.chance for each in bought),
@@ -92,6 +90,13 @@ def pack_candidates(
         more=_more(found, bought, rest, counter),
         least_tokens=counter(offered[:1]) if offered and not bought else None,
     )
+
+
+def _each_counted(passages: Sequence[Passage], used: int, count_tokens: CountTokens) -> tuple[Passage, ...]:
+    """Each with the tokens that it adds; one alone is the whole text, which was counted."""
+    if len(passages) == 1:
+        return (replace(passages[0], tokens=used),)
+    return tuple(replace(each, tokens=count_tokens(f"{BETWEEN if n else ''}{each}")) for n, each in enumerate(passages))
 
 
 def _up_to(offers: Iterable[Purchase], tokens: float, least_chance: float) -> list[Purchase]:
@@ -110,10 +115,10 @@ class _Counter:
 
     def __init__(self, found: Sequence[Candidate], count_tokens: CountTokens) -> None:
         self._found = found
-        self._count = count_tokens
+        self.count = count_tokens
 
     def __call__(self, bought: Sequence[Purchase]) -> int:
-        return self._count(self.laid_out(bought)[1]) if bought else 0
+        return self.count(self.laid_out(bought)[1]) if bought else 0
 
     def laid_out(self, bought: Sequence[Purchase]) -> tuple[tuple[Passage, ...], str]:
         """Passages in the reader's order, and their text."""
@@ -191,7 +196,7 @@ def _more(
         return None
     gain = _any(each.chance for each in (*bought, *coming)) - _any(each.chance for each in bought)
     text = counter.laid_out(coming)[1]
-    return More(counter(coming), gain, text)
+    return More(counter.count(text), gain, text)
 
 
 def _any(chances: Iterable[float]) -> float:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from agentbudget.context import Index, retrieve
 from agentbudget.errors import Mistake
+from agentbudget.models import catalog
+from agentbudget.models.llama.vocabulary import Vocabulary
 from evals.retrieval.corpora import KeptEmbedder, Question, Text, id_of
 
 CountTokens = Callable[[str], int]
@@ -43,16 +45,8 @@ class Packer(Protocol):
 
 def qwen_tokens() -> CountTokens:
     """Qwen2.5's vocabulary: the one tokenizer that all figures are counted with."""
-    from llama_cpp import Llama
-
-    from agentbudget.models import catalog
-
-    model = Llama(str(catalog.ensure("qwen2.5-coder-0.5b")), vocab_only=True, verbose=False)
-
-    def count(text: str) -> int:
-        return len(model.tokenize(text.encode(), add_bos=False, special=False))
-
-    return count
+    vocabulary = Vocabulary(catalog.ensure("qwen2.5-coder-0.5b"))
+    return lambda text: len(vocabulary.tokenize(text))
 
 
 class TopK:
