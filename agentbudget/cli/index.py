@@ -134,11 +134,11 @@ def _show_plan(plan: IndexPlan, as_json: bool) -> None:
         print_json(asdict(plan))
         return
     takes = "" if plan.seconds is None else f", about {plan.seconds:,.1f} s"
+    of_all = "" if plan.full_usd_nano is None else f" of {format_usd(plan.full_usd_nano)} for all of them"
     click.echo(
         f"{plan.documents} documents: {plan.kept} chunks to keep ({plan.moved} moved, {plan.relabelled} relabelled), "
         f"{plan.embedded} to embed, {plan.deleted} to delete\n"
-        f"{plan.tokens:,} of {plan.full_tokens:,} tokens{takes}: {format_usd(plan.usd_nano)} of "
-        f"{format_usd(plan.full_usd_nano)} for all of them"
+        f"{plan.tokens:,} of {plan.full_tokens:,} tokens{takes}: {format_usd(plan.usd_nano)}{of_all}"
     )
     _show_skipped(plan)
 
@@ -156,7 +156,7 @@ def _show_report(run_id: str, report: IndexReport, as_json: bool) -> None:
     )
     if report.moved or report.relabelled:
         click.echo(f"of those kept {report.moved} moved, and {report.relabelled} have new metadata")
-    if report.usd_nano is not None and report.full_usd_nano is not None:
+    if report.full_usd_nano is not None:
         click.echo(
             f"{format_usd(report.usd_nano)} as run {run_id}; all {report.full_tokens:,} tokens again would be "
             f"{format_usd(report.full_usd_nano)}"

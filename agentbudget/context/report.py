@@ -52,14 +52,10 @@ OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What an update did, in chunks: ``kept`` as they were (``moved`` of them to another place, ``relabelled`` where
-    only their metadata changed), ``embedded`` and ``deleted``; ``skipped`` names files that could not be read and
-    ``ignored`` counts those of other kinds.
-
-    ``tokens`` were embedded, in ``compute_ns`` nanoseconds of wall time, for ``usd_nano``; embedding all of the folder
-    again would have taken ``full_tokens`` and ``full_usd_nano``. The whole update took ``seconds``. Dollars are the
-    hosted model's for tokens, or this machine's for seconds; None where no speed is known yet to tell by.
+class Changes:
+    """What stands between an index and its folder, in chunks: ``kept`` as they are (``moved`` of them to another place,
+    ``relabelled`` where only their metadata changed), ``embedded`` and ``deleted``; ``skipped`` names files that cannot
+    be read and ``ignored`` counts those of other kinds. ``tokens`` are to be embedded, of ``full_tokens`` in all.
     """
 
     documents: int
@@ -72,8 +68,19 @@ class IndexReport:
     ignored: int
     tokens: int
     full_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport(Changes):
+    """What an update did. ``tokens`` were embedded, in ``compute_ns`` nanoseconds of wall time, for ``usd_nano``.
+
+    Embedding all of the folder again would have taken ``full_tokens`` and ``full_usd_nano``, which is None where no
+    speed is known yet to tell by. The whole update took ``seconds``. Dollars are the hosted model's for tokens, or this
+    machine's for seconds.
+    """
+
     compute_ns: int
-    usd_nano: int | None
+    usd_nano: int
     full_usd_nano: int | None
     seconds: float
 
@@ -90,27 +97,17 @@ class IndexReport:
     @property
     def saved_usd_nano(self) -> int | None:
         """What that would have cost; None where it is not known."""
-        return None if self.usd_nano is None or self.full_usd_nano is None else self.full_usd_nano - self.usd_nano
+        return None if self.full_usd_nano is None else self.full_usd_nano - self.usd_nano
 
 
 @dataclass(frozen=True, slots=True)
-class IndexPlan:
-    """What an update would do, counted in chunks as `IndexReport` does it, and what it would cost.
+class IndexPlan(Changes):
+    """What an update would do, and what it would cost, as `IndexReport` tells it.
 
     ``seconds`` of embedding are judged by the speed so far, by a few chunks where there is none; None for a model that
-    computes elsewhere.
+    computes elsewhere, and where no speed is known and nothing is to be embedded.
     """
 
-    documents: int
-    kept: int
-    moved: int
-    relabelled: int
-    embedded: int
-    deleted: int
-    skipped: tuple[Skipped, ...]
-    ignored: int
-    tokens: int
-    full_tokens: int
     seconds: float | None
     usd_nano: int
-    full_usd_nano: int
+    full_usd_nano: int | None

@@ -104,7 +104,8 @@ class Update:
         found = scan(folder)
         header = self._header(found, rebuild)
         wanted, delta = self._compared(header, found)
-        ns_per_token = self._ns_per_token(header, [chunk for _, chunk in delta.new])
+        ns_per_token = self._ns_per_token(header, delta)
+        seconds, usd_nano = self._expected(delta, ns_per_token)
         return IndexPlan(
             documents=wanted.documents,
             kept=delta.kept,
@@ -116,9 +117,9 @@ class Update:
             ignored=found.ignored,
             tokens=delta.tokens,
             full_tokens=delta.full_tokens,
-            seconds=None if ns_per_token is None else ns_per_token * delta.tokens / NANO,
-            usd_nano=self._usd_nano(delta.tokens, (ns_per_token or 0) * delta.tokens),
-            full_usd_nano=self._usd_nano(delta.full_tokens, (ns_per_token or 0) * delta.full_tokens),
+            seconds=seconds,
+            usd_nano=usd_nano,
+            full_usd_nano=self._full_usd_nano(delta.full_tokens, ns_per_token),
         )
 
     # --- what is there, and what is wanted
@@ -139,9 +140,7 @@ class Update:
     def _priced(self, mismatch: str, header: Header | None, found: Scan) -> IndexMismatch:
         """The error for an index that does not fit, with what it takes to make it fit."""
         _, delta = self._compared(header, found)
-        ns_per_token = self._ns_per_token(header, [chunk for _, chunk in delta.new])
-        seconds = None if ns_per_token is None else ns_per_token * delta.tokens / NANO
-        usd_nano = self._usd_nano(delta.tokens, (ns_per_token or 0) * delta.tokens)
+        seconds, usd_nano = self._expected(delta, self._ns_per_token(header, delta))
         takes = "" if seconds is None else f", about {seconds:,.1f} s"
         return IndexMismatch(
             f"{mismatch}: {len(delta.new):,} chunks, {delta.tokens:,} tokens{takes}, {format_usd(usd_nano)}",
@@ -292,19 +291,30 @@ class Update:
         if not isinstance(self.embedder, HostedEmbedder) and self.processes == 1:
             self.embedder.embed(["ready"])
 
-    def _ns_per_token(self, header: Header | None, new: Sequence[Chunk]) -> float | None:
+    def _ns_per_token(self, header: Header | None, delta: Delta) -> float | None:
         """How long a token takes to embed here: as it did so far, else measured on a few chunks; None if elsewhere."""
         if isinstance(self.embedder, HostedEmbedder):
             return None
         if header is not None and header.ns_per_token is not None:
             return header.ns_per_token
-        sample = new[:SAMPLE]
+        sample = [chunk for _, chunk in delta.new[:SAMPLE]]
         if not sample:
             return None
         self.embedder.embed(["ready"])
         started = time.perf_counter_ns()
         self.embedder.embed([chunk.embedded for chunk in sample])
         return (time.perf_counter_ns() - started) / max(1, sum(chunk.tokens for chunk in sample))
+
+    def _expected(self, delta: Delta, ns_per_token: float | None) -> tuple[float | None, int]:
+        """Seconds and nano-dollars of embedding what is new. Where there is something, its speed here is known."""
+        seconds = None if ns_per_token is None else ns_per_token * delta.tokens / NANO
+        return seconds, self._usd_nano(delta.tokens, (ns_per_token or 0) * delta.tokens)
+
+    def _full_usd_nano(self, tokens: int, ns_per_token: float | None) -> int | None:
+        """What embedding all `tokens` again costs; None where it takes this machine, and nobody knows how long."""
+        if ns_per_token is None and not isinstance(self.embedder, HostedEmbedder):
+            return None
+        return self._usd_nano(tokens, (ns_per_token or 0) * tokens)
 
     def _usd_nano(self, tokens: int, compute_ns: float) -> int:
         if isinstance(self.embedder, HostedEmbedder):
@@ -314,9 +324,6 @@ class Update:
     # --- what is said of it
 
     def _report(self, header: Header, delta: Delta, found: Scan, work: Work, started: float) -> IndexReport:
-        ns_per_token = header.ns_per_token
-        unknown = ns_per_token is None and not isinstance(self.embedder, HostedEmbedder)
-        full = None if unknown else self._usd_nano(header.tokens, (ns_per_token or 0) * header.tokens)
         return IndexReport(
             documents=sum(state.unreadable is None for state in header.files.values()),
             kept=delta.kept,
@@ -330,7 +337,7 @@ class Update:
             full_tokens=header.tokens,
             compute_ns=work.compute_ns,
             usd_nano=self._usd_nano(work.tokens, work.compute_ns),
-            full_usd_nano=full,
+            full_usd_nano=self._full_usd_nano(header.tokens, header.ns_per_token),
             seconds=time.perf_counter() - started,
         )
 

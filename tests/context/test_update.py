@@ -9,6 +9,7 @@ import pytest
 
 from agentbudget.context import chunk as chunking
 from agentbudget.context import open_index, pool
+from agentbudget.context.edge import EdgeStore
 from agentbudget.context.hosted import OpenAIEmbedder
 from agentbudget.context.index import DocumentIndex
 from agentbudget.context.metadata import MODIFIED
@@ -99,6 +100,22 @@ async def test_a_plan_says_what_an_update_would_do_and_does_nothing(
         assert words.embedded == []
         report = await index.update(folder)
         assert (report.kept, report.moved, report.embedded, report.deleted, report.tokens) == (2, 1, 1, 1, plan.tokens)
+
+
+async def test_where_no_speed_is_known_a_plan_does_not_call_all_of_it_free(
+    write: Write, words: WordEmbedder, tmp_path: Path
+) -> None:
+    """As in an index of the first format, which was lifted without embedding."""
+    folder = write(DOCS)
+    async with open_index(tmp_path / "index", embedder=words) as index:
+        await index.update(folder)
+    store = EdgeStore(tmp_path / "index", collection="agentbudget", tenant="default")
+    store.write_header({**(store.header() or {}), "ns_per_token": None})
+    store.close()
+    async with open_index(tmp_path / "index", embedder=words) as index:
+        plan = await index.plan(folder)
+        assert (plan.tokens, plan.usd_nano, plan.full_usd_nano) == (0, 0, None)
+        assert (await index.update(folder)).saved_usd_nano is None
 
 
 async def test_a_plan_for_a_hosted_model_costs_its_price_and_no_call(write: Write, reopen: Reopen) -> None:
