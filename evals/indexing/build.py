@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from shutil import copyfile
 from typing import Final
@@ -104,5 +103,5 @@ def _parts(embedder: FastEmbedder, passages: int, rounds: int) -> list[tuple[lis
             texts |= {one.id: one.embedded for one in chunk(document, embedder.count_tokens)}
             if len(texts) >= passages // rounds:
                 break
-        parts.append((chosen, list(islice(texts.values(), None))))
+        parts.append((chosen, list(texts.values())))
     return parts

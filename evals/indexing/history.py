@@ -74,17 +74,13 @@ async def measure(versions: Sequence[Version]) -> None:
                 print(_row(version.name, report), flush=True)
     later = reports[1:]
     tokens, full = sum(report.tokens for report in later), sum(report.full_tokens for report in later)
-    paid, again = (sum(known or 0 for known in costs) for costs in _costs(later))
+    paid, again = sum(report.usd_nano for report in later), sum(report.full_usd_nano or 0 for report in later)
     print(
         f"after the first: {tokens:,} tokens embedded where indexing everything again each time takes {full:,} "
         f"({1 - tokens / full:.1%} saved); {format_usd(paid)} of this machine instead of {format_usd(again)}, or "
         f"{format_usd(hosted.cost(Usage(tokens)))} instead of {format_usd(hosted.cost(Usage(full)))} at the price of "
         "text-embedding-3-small"
     )
-
-
-def _costs(reports: Sequence[IndexReport]) -> tuple[list[int | None], list[int | None]]:
-    return [report.usd_nano for report in reports], [report.full_usd_nano for report in reports]
 
 
 def _row(name: str, report: IndexReport) -> str:
@@ -98,7 +94,7 @@ def _row(name: str, report: IndexReport) -> str:
         report.deleted,
         f"{report.tokens:,}",
         f"{report.tokens / report.full_tokens:.1%}",
-        format_usd(report.usd_nano or 0),
-        format_usd(report.full_usd_nano or 0),
+        format_usd(report.usd_nano),
+        "" if report.full_usd_nano is None else format_usd(report.full_usd_nano),
     )
     return f"| {' | '.join(map(str, cells))} |"
