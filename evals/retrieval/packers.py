@@ -71,7 +71,7 @@ class TopK:
 
 
 class Ours:
-    """`retrieve`, as a skill calls it."""
+    """`retrieve`, which a skill calls, with its tokens counted as the others' are."""
 
     def __init__(self, index: Index, count_tokens: CountTokens, *, hops: int = 1) -> None:
         self._index = index
