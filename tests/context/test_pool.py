@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Sequence
 
@@ -58,7 +59,9 @@ def test_no_more_workers_than_cores(words: WordEmbedder, monkeypatch: pytest.Mon
 def test_whoever_stops_asking_leaves_no_worker_behind(words: WordEmbedder) -> None:
     coming = embed_in_order(words, BATCHES, processes=2)
     assert len(next(coming)) == 3
+    assert multiprocessing.active_children() != []
     coming.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_worker_that_dies_says_that_what_is_done_is_kept() -> None:
