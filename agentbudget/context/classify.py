@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.context.document import Document
@@ -48,7 +48,7 @@ def looked_through(document: Document, privacy: Privacy) -> Document:
     if everywhere and privacy.documents == "mask":
         return _masked(replace(document, metadata=stated), found, finder)
     if everywhere:
-        stated[FOUND] = ",".join(sorted(Counter(f"{finding.group}:{finding.kind}" for finding in everywhere)))
+        stated[FOUND] = ",".join(sorted({f"{finding.group}:{finding.kind}" for finding in everywhere}))
     return replace(document, metadata=stated)
 
 
@@ -98,6 +98,7 @@ def _beside(document: Document) -> str:
 def _masked(document: Document, found: tuple[Finding, ...], finder: Finder) -> Document:
     """The document without what was found, in its text and in all that is said beside it: headings and metadata."""
 
+    @cache  # many blocks stand under one heading
     def masked(text: str) -> str:
         return _hidden(text, finder.find(text)) if text else text
 

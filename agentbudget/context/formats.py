@@ -82,7 +82,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _line_starts(text: str) -> list[int]:
+def line_starts(text: str) -> list[int]:
     """Where each line begins, and one past the end."""
     starts = [0]
     starts.extend(match.end() for match in re.finditer("\n", text))
@@ -121,7 +121,7 @@ _RULE: Final = re.compile(r"([!-/:-@\[-`{-~])\1{2,}")
 
 def _underlined(text: str, *, glue_indented: bool) -> Parsed:
     lines = text.split("\n")
-    starts = _line_starts(text)
+    starts = line_starts(text)
     outline, styles, blocks = _Outline(), list[str](), list[Block]()
     at = 0
     while at < len(lines):
@@ -176,7 +176,7 @@ def markdown(data: bytes) -> Parsed:
     text = decode(data)
     skipped, metadata = _front_matter(text)
     body = text[skipped:]
-    starts = [skipped + start for start in _line_starts(body)]
+    starts = [skipped + start for start in line_starts(body)]
     outline, blocks = _Outline(), list[Block]()
     tokens = MarkdownIt("commonmark").enable("table").parse(body)
     for token, following in pairwise([*tokens, *tokens[-1:]]):
@@ -392,7 +392,7 @@ def python(data: bytes) -> Parsed:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # Code for another Python is still text that a reader can use.
         return Parsed(text, tuple(_block(text, 0, len(text), (), "lines")))
-    lines, starts = text.split("\n"), _line_starts(text)
+    lines, starts = text.split("\n"), line_starts(text)
     pieces = _definitions(tree.body, lines, first=0, last=len(lines), path=())
     blocks = [
         block for first, last, path in pieces for block in _block(text, starts[first], starts[last], path, "lines")

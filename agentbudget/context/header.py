@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget.context import chunk as chunking
 from agentbudget.context import store as storing
 from agentbudget.context.embed import Embedder
 from agentbudget.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _REBUILD: Final = "embed everything again with agentbudget index --rebuild, or update(folder, rebuild=True)"
 
@@ -52,19 +56,19 @@ class Header:
     ns_per_token: float | None = None
 
     @classmethod
-    def load(cls, stored: storing.Header, location: str) -> Self:
+    def load(cls, stored: storing.Header, location: str) -> Header:
         """From what `Store.header` gave. Raises `IndexMismatch` if a version wrote it that this one cannot read.
 
         The first format's header has no files, and is not whole: searching it would find payloads without metadata.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         version = stored.get("format")
         if version not in (1, storing.FORMAT):
             raise IndexMismatch(f"the index {location} has format {version!r}, not {storing.FORMAT}; {_REBUILD}")
         known = {key: value for key, value in stored.items() if key in cls.__dataclass_fields__}
         try:
-            return TypeAdapter(cls).validate_python(known)
+            return _form().validate_python(known)
         except ValidationError as error:
             raise IndexMismatch(f"the index {location} was written by another version; {_REBUILD}") from error
 
@@ -115,3 +119,11 @@ class Header:
                 f"the index {location} holds {self.folder}, not {folder}; give each folder an index of its own "
                 f"(another path, collection or tenant), or {_REBUILD}"
             )
+
+
+@cache
+def _form() -> TypeAdapter[Header]:
+    """Made once, for it takes milliseconds, and the version of a server's index is asked for at every search."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Header)

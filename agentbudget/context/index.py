@@ -6,9 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import repeat
 from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
@@ -307,9 +306,9 @@ class DocumentIndex:
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
         hits = self._alone(self._store.search, dense, sparse, limit, where)
+        stale = self._stale({hit.chunk.source for hit in hits})
         hits = [
-            replace(hit, chunk=replace(hit.chunk, stale=stale)) if stale else hit
-            for hit, stale in zip(hits, self._stale(hits), strict=True)
+            replace(hit, chunk=replace(hit.chunk, stale=True)) if hit.chunk.source in stale else hit for hit in hits
         ]
         hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
@@ -335,14 +334,12 @@ class DocumentIndex:
             embedder.embed_query("ready")
         self._ready = True
 
-    def _stale(self, hits: Sequence[Hit]) -> Iterator[bool]:
-        """For each hit, whether its file is no longer as it was read. Where the folder is elsewhere, nobody knows."""
+    def _stale(self, sources: Set[str]) -> Set[str]:
+        """Those of these files that are no longer as they were read. Where the folder is elsewhere, nobody knows."""
         header = self._header
         if header is None or not Path(header.folder).is_dir():
-            return repeat(False, len(hits))
-        files = {hit.chunk.source for hit in hits}
-        stale = {source for source in files if header.is_stale(source)}
-        return (hit.chunk.source in stale for hit in hits)
+            return frozenset()
+        return {source for source in sources if header.is_stale(source)}
 
     def _alone(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Use the engine while nobody else does."""

@@ -34,7 +34,7 @@ class Retrieved:
     text: str
     tokens: int
     compute_ns: int
-    chance: float | None = 0.0
+    chance: float | None = None
     left_out: tuple[LeftOut, ...] = ()
     more: More | None = None
 

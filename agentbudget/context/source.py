@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from agentbudget.context.document import Block
-from agentbudget.context.formats import Parsed, Path, decode
+from agentbudget.context.formats import Parsed, Path, decode, line_starts
 
 SUFFIXES: Final = (
     ".c", ".cc", ".cpp", ".cs", ".go", ".h", ".hpp", ".java", ".js", ".jsx", ".kt", ".lua", ".mjs", ".php", ".proto",
@@ -51,15 +51,12 @@ _CLOSING: Final = re.compile(
 def source(data: bytes) -> Parsed:
     """A block for each definition, for each inside a long one, and for what stands between them."""
     text = decode(data)
-    lines = text.split("\n")
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
+    lines, starts = text.split("\n"), line_starts(text)
     blocks: list[Block] = []
     for first, last, path in _pieces(lines, 0, len(lines), ()):
-        start, end = starts[first], min(starts[last], len(text))
-        end = start + len(text[start:end].rstrip())
-        if end > start and text[start:end].strip():
+        start = starts[first]
+        end = start + len(text[start : starts[last]].rstrip())
+        if end > start:
             blocks.append(Block(start, end, path, "lines"))
     return Parsed(text, tuple(blocks))
 
