@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -14,14 +13,10 @@ from itertools import islice
 from agentbudget.context.embed import Embedder, FastEmbedder, Vector
 from agentbudget.context.hosted import HostedEmbedder
 from agentbudget.errors import IndexFault, Mistake
+from agentbudget.models._processors import processors
 
 _embedder: Embedder | None = None
 """In a worker: the model that it has loaded."""
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def embed_in_order(
@@ -29,15 +24,15 @@ def embed_in_order(
 ) -> Generator[list[Vector]]:
     """The vectors of each batch, as soon as it and those before it are done.
 
-    ``processes`` workers, but no more than there are cores or batches, share the cores; one works in this process.
+    ``processes`` workers, but no more than there are processors or batches, share those; one works in this process.
     Raises `Mistake` if the embedder cannot be sent to another process, `IndexFault` if a worker dies.
     """
-    workers = min(processes, cores(), len(batches))
+    workers = min(processes, processors(), len(batches))
     if workers <= 1:
         for batch in batches:
             yield embedder.embed(batch)
         return
-    yield from _shared_out(_sendable(embedder, threads=max(1, cores() // workers)), batches, workers)
+    yield from _shared_out(_sendable(embedder, threads=max(1, processors() // workers)), batches, workers)
 
 
 def _shared_out(packed: bytes, batches: Sequence[Sequence[str]], workers: int) -> Iterator[list[Vector]]:

@@ -20,7 +20,7 @@ BATCHES = [[f"text {number} of batch {batch}" for number in range(3)] for batch 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool, "processors", lambda: 2)
 
 
 class Dying(WordEmbedder):
@@ -51,7 +51,7 @@ def test_no_more_workers_than_batches(words: WordEmbedder) -> None:
 
 
 def test_no_more_workers_than_cores(words: WordEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "cores", lambda: 1)
+    monkeypatch.setattr(pool, "processors", lambda: 1)
     assert len(list(embed_in_order(words, BATCHES, processes=8))) == len(BATCHES)
     assert len(words.embedded) == 21
 

@@ -229,7 +229,7 @@ def _long(sections: int) -> dict[str, str]:
 async def test_several_processes_give_the_same_index(
     write: Write, words: WordEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool, "processors", lambda: 2)
     folder = write(_long(100))
     found: list[list[tuple[str, float]]] = []
     for processes in (1, 2):
