@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -24,6 +25,9 @@ _CHARACTERS_A_TOKEN: Final = 8
 _LAST_WORDS: Final = 6
 _LAST_CHARACTERS: Final = 400
 """The words, and the characters in which they are looked for, by which a paragraph may end a chunk."""
+
+_REMEMBERED: Final = 64
+"""Texts whose tokens are not counted again while a document is cut."""
 
 CountTokens = Callable[[str], int]
 
@@ -92,7 +96,9 @@ class Chunk:
 
 def chunk(document: Document, count_tokens: CountTokens, *, sizes: Sizes | None = None) -> tuple[Chunk, ...]:
     """The chunks of `document`, in order. No chunk crosses a heading."""
-    return tuple(_Cutter(document, count_tokens, sizes or Sizes()).chunks())
+    # The same headings are counted for each piece below them, the same piece for each size that it may have to fit.
+    counted = lru_cache(maxsize=_REMEMBERED)(count_tokens)
+    return tuple(_Cutter(document, counted, sizes or Sizes()).chunks())
 
 
 def chunk_id(heading_path: tuple[str, ...], text: str) -> str:
