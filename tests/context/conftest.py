@@ -15,7 +15,7 @@ from agentbudget.errors import WeightsError
 from agentbudget.models import catalog
 from tests.context.words import WordEmbedder, count_words
 
-__all__ = ["HANDBOOK", "Reopen", "WordEmbedder", "Write", "count_words", "pdf_bytes"]
+__all__ = ["HANDBOOK", "Reopen", "WordEmbedder", "Write", "count_words", "long_document", "pdf_bytes"]
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
 
@@ -86,6 +86,11 @@ class _Shared(RemoteStore):
 
     def close(self) -> None:
         pass
+
+
+def long_document(sections: int) -> dict[str, str]:
+    """A file of so many sections, each a chunk of its own."""
+    return {"long.md": "".join(f"# S{n}\n\nsection number {n}\n\n" for n in range(sections))}
 
 
 def pdf_bytes(*pages: str) -> bytes:

@@ -16,17 +16,13 @@ from agentbudget.context import edge, open_index
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
 from agentbudget.errors import IndexBusy, IndexFault, Mistake
-from tests.context.conftest import WordEmbedder, Write
+from tests.context.conftest import WordEmbedder, Write, long_document
 
 ROOT = Path(__file__).parents[2]
 
 
 def _index(folder: Path, words: WordEmbedder) -> DocumentIndex:
     return DocumentIndex(EdgeStore(folder, collection="c", tenant="t"), words, tenant="t")
-
-
-def _long(sections: int) -> dict[str, str]:
-    return {"long.md": "".join(f"# S{n}\n\nsection number {n}\n\n" for n in range(sections))}
 
 
 def _child(code: str, *args: str) -> subprocess.Popen[str]:
@@ -83,7 +79,7 @@ async def test_the_same_process_cannot_open_it_twice_either(tmp_path: Path, word
 async def test_an_update_that_was_killed_goes_on_where_it_stopped(
     tmp_path: Path, write: Write, words: WordEmbedder
 ) -> None:
-    folder, place = write(_long(200)), tmp_path / "index"
+    folder, place = write(long_document(200)), tmp_path / "index"
     child = _child(UPDATE, str(place), str(folder))
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -104,7 +100,7 @@ async def test_after_a_killed_second_update_the_old_documents_are_still_found(
     folder, place = write({"a.md": "# Old\n\nblue swift\n"}), tmp_path / "index"
     async with _index(place, words) as index:
         await index.update(folder)
-    write(_long(200))
+    write(long_document(200))
     child = _child(UPDATE, str(place), str(folder))
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -120,7 +116,7 @@ async def test_after_a_killed_second_update_the_old_documents_are_still_found(
 async def test_a_damaged_index_says_so_and_rebuild_mends_it(
     tmp_path: Path, write: Write, words: WordEmbedder, damage: str
 ) -> None:
-    folder, place = write(_long(3)), tmp_path / "index"
+    folder, place = write(long_document(3)), tmp_path / "index"
     async with _index(place, words) as index:
         await index.update(folder)
     [broken] = [path for path in place.rglob("*") if path.as_posix().endswith(damage)]
@@ -135,7 +131,7 @@ async def test_a_damaged_index_says_so_and_rebuild_mends_it(
 
 
 async def test_an_index_whose_engine_panics_on_it_says_so(tmp_path: Path, write: Write, words: WordEmbedder) -> None:
-    folder, place = write(_long(3)), tmp_path / "index"
+    folder, place = write(long_document(3)), tmp_path / "index"
     async with _index(place, words) as index:
         await index.update(folder)
     [status] = place.rglob("vector_storage-dense/vectors/status.dat")
@@ -148,7 +144,7 @@ async def test_an_index_whose_engine_panics_on_it_says_so(tmp_path: Path, write:
 async def test_chunks_that_were_lost_are_noticed_and_embedded_again(
     tmp_path: Path, write: Write, words: WordEmbedder
 ) -> None:
-    folder, place = write(_long(3)), tmp_path / "index"
+    folder, place = write(long_document(3)), tmp_path / "index"
     async with _index(place, words) as index:
         await index.update(folder)
     store = EdgeStore(place, collection="c", tenant="t")
@@ -179,7 +175,7 @@ async def test_a_big_index_is_optimized_in_a_child_and_searched_on(
 ) -> None:
     monkeypatch.setattr(edge, "BIG", 100)
     async with _index(tmp_path / "index", words) as index:
-        await index.update(write(_long(300)))
+        await index.update(write(long_document(300)))
         found = await index.search("section number 150", limit=1)
         assert found.hits[0].chunk.heading_path == ("S150",)
         assert await index.count() == 300
@@ -207,7 +203,7 @@ async def test_the_event_loop_goes_on_while_a_big_index_is_optimized(
     monkeypatch.setattr(EdgeStore, "tidy", counted)
     async with _index(tmp_path / "index", words) as index:
         beating = asyncio.create_task(heart())
-        await index.update(write(_long(300)))
+        await index.update(write(long_document(300)))
         beating.cancel()
     # A child process takes at least some tens of milliseconds to start; a stalled loop would not have beaten once.
     assert optimizing[0] > 3

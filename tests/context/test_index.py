@@ -12,7 +12,7 @@ from agentbudget.context import Progress, retrieve
 from agentbudget.context.index import DocumentIndex
 from agentbudget.errors import BudgetExceeded, DocumentsError, IndexMismatch, Mistake
 from agentbudget.money import ZERO
-from tests.context.conftest import Reopen, WordEmbedder, Write
+from tests.context.conftest import Reopen, WordEmbedder, Write, long_document
 
 DOCS = {
     "returns.md": "# Returns\n\n## Window\n\nWithin 30 days.\n\n## Postage\n\nThe customer pays the postage.\n",
@@ -195,7 +195,7 @@ async def test_progress_tells_what_there_is_to_embed_and_how_long_the_first_of_i
 ) -> None:
     told: list[Progress] = []
     async with reopen() as index:
-        report = await index.update(write(DOCS | _long(40)), progress=told.append)
+        report = await index.update(write(DOCS | long_document(40)), progress=told.append)
     first, second, last = (progress.work for progress in told if progress.work is not None)
     assert (first.files, first.tokens, first.done_tokens, first.expected_ns) == (3, report.tokens, 0, None)
     assert 0 < second.done_tokens < second.tokens == last.done_tokens
@@ -203,14 +203,10 @@ async def test_progress_tells_what_there_is_to_embed_and_how_long_the_first_of_i
     assert last.expected_ns == last.compute_ns == report.compute_ns
 
 
-def _long(sections: int) -> dict[str, str]:
-    return {"long.md": "".join(f"# S{n}\n\nsection number {n}\n\n" for n in range(sections))}
-
-
 async def test_what_progress_raises_ends_the_update_and_the_next_one_goes_on(
     reopen: Reopen, write: Write, words: WordEmbedder
 ) -> None:
-    folder = write(_long(100))
+    folder = write(long_document(100))
 
     def out_of_budget(progress: Progress) -> None:
         if progress.stage == "embed" and progress.done >= 64:
@@ -227,7 +223,7 @@ async def test_what_progress_raises_ends_the_update_and_the_next_one_goes_on(
 
 
 async def test_a_cancelled_update_stops_soon_and_lets_the_index_be_closed(reopen: Reopen, write: Write) -> None:
-    folder = write(_long(200))
+    folder = write(long_document(200))
     loop = asyncio.get_running_loop()
     begun = asyncio.Event()
 
@@ -249,8 +245,8 @@ async def test_a_cancelled_update_stops_soon_and_lets_the_index_be_closed(reopen
 
 async def test_searches_run_while_an_update_does(reopen: Reopen, write: Write) -> None:
     async with reopen() as index:
-        await index.update(write(_long(50)))
-        update = asyncio.create_task(index.update(write(_long(300))))
+        await index.update(write(long_document(50)))
+        update = asyncio.create_task(index.update(write(long_document(300))))
         while not update.done():
             assert len((await index.search("section number 7", limit=5)).hits) == 5
         assert (await update).embedded == 250

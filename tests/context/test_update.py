@@ -15,7 +15,7 @@ from agentbudget.context.index import DocumentIndex
 from agentbudget.context.metadata import MODIFIED
 from agentbudget.errors import IndexMismatch, Mistake
 from agentbudget.prices import ComputePrice, TokenPrice
-from tests.context.conftest import Reopen, WordEmbedder, Write
+from tests.context.conftest import Reopen, WordEmbedder, Write, long_document
 
 DOCS = {
     "returns.md": "# Returns\n\n## Window\n\nWithin 30 days.\n\n## Postage\n\nThe customer pays the postage.\n",
@@ -222,15 +222,11 @@ async def test_a_touched_file_is_relabelled_and_no_longer_stale(reopen: Reopen, 
 # --- several processes
 
 
-def _long(sections: int) -> dict[str, str]:
-    return {"long.md": "".join(f"# S{n}\n\nsection number {n}\n\n" for n in range(sections))}
-
-
 async def test_several_processes_give_the_same_index(
     write: Write, words: WordEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "processors", lambda: 2)
-    folder = write(_long(100))
+    folder = write(long_document(100))
     found: list[list[tuple[str, float]]] = []
     for processes in (1, 2):
         words.embedded.clear()
