@@ -176,10 +176,10 @@ def refusal(names: Iterable[str], label: Label, *, what: str, found: Mapping[str
     """The error for a text that none of these destinations may have. Its message says what to change."""
     listed = tuple(names)
     if found:
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
         message = (
-            f"{what} holds {counted} and may not go to {' or '.join(listed)}, which is not on this machine: take it "
-            "out, use a model of this machine, or send it without by Privacy(secrets='redact', personal='redact')"
+            f"{what} holds {_counted(found)} and may not go to {' or '.join(listed)}, which is not on this machine: "
+            "take it out, use a model of this machine, or send it without by "
+            "Privacy(secrets='redact', personal='redact')"
         )
     else:
         message = (
@@ -187,6 +187,15 @@ def refusal(names: Iterable[str], label: Label, *, what: str, found: Mapping[str
             f"model of this machine, or allow it by code with Privacy(allow={{{listed[0]!r}: {label.data_class!r}}})"
         )
     return DataRefused(message, data_class=label.data_class, sources=label.sources, destinations=listed, found=found)
+
+
+def kept_from(destination: str, label: Label, found: Mapping[str, int]) -> str:
+    """Why a text did not go there, as the journal puts it: what was found in it, or its class."""
+    return f"{_counted(found) or label.told} may not go to {destination}"
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
 
 
 def _checked_action(name: str, action: object) -> None:
