@@ -152,10 +152,15 @@ class Privacy:
             raise refusal([destination.name], label, what=what)
 
     @property
+    def actions(self) -> Mapping[Group, Action]:
+        """What is looked for, and what becomes of prompts that would carry it off this machine."""
+        said: tuple[tuple[Group, Action | None], ...] = (("secret", self.secrets), ("personal", self.personal))
+        return {group: action for group, action in said if action is not None}
+
+    @property
     def groups(self) -> frozenset[Group]:
         """What is looked for."""
-        actions: tuple[tuple[Group, Action | None], ...] = (("secret", self.secrets), ("personal", self.personal))
-        return frozenset(group for group, action in actions if action is not None)
+        return frozenset(self.actions)
 
     @property
     def looking(self) -> str:
@@ -165,7 +170,7 @@ class Privacy:
     @property
     def looks(self) -> bool:
         """Whether prompts that leave are searched for secrets or personal data."""
-        return self.secrets is not None or self.personal is not None
+        return bool(self.actions)
 
     def _is_private(self, address: str) -> bool:
         host = (urlsplit(address).hostname or "").rstrip(".")

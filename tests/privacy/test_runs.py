@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 
 from agentbudget import Agent, Budget, Context, Mistake, Privacy, skill
 from agentbudget.context import open_index
-from agentbudget.errors import DataRefused, UnknownRun
+from agentbudget.errors import DataRefused, InvalidArgument, UnknownRun
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.testing import ScriptedModel
@@ -164,6 +164,8 @@ async def test_a_confidential_task_goes_to_no_cloud_from_its_first_step_on() -> 
     async with Agent(graph=lone(think), models=[small, cloud]) as agent:
         assert (await agent.run("a takeover", budget=USD, data_class="confidential")).output == "hm"
         assert cloud.requests == []
+        with pytest.raises(InvalidArgument, match="data_class must be one of"):
+            await agent.run("a takeover", budget=USD, data_class="")  # pyright: ignore[reportArgumentType]
         await agent.run("lunch", budget=USD)
     assert len(cloud.requests) == 1
     async with Agent(graph=lone(think), models=[cloud]) as agent:
