@@ -222,7 +222,9 @@ async def test_a_run_of_another_tenant_is_not_there(words: WordEmbedder) -> None
 
     async with agent("acme") as acme:
         await acme.run("our secret plan", budget=USD, run_id="plan")
+        assert acme.runs.ids() == ["plan"]
     async with agent("evil") as evil:
+        assert evil.runs.ids() == []
         for act in (evil.statement, evil.runs.load):
             with pytest.raises(UnknownRun, match="no run 'plan'; the latest are: none yet"):
                 act("plan")
