@@ -496,7 +496,7 @@ class Ledger:
         `HoldClosed`.
         """
         own = units(cost)
-        said = EMPTY if detail is None else _said(detail)
+        said = _said(detail)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             now = self._clock() if self._clock is not None else tx.now_ns()
