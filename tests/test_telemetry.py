@@ -234,6 +234,7 @@ def test_a_search_from_the_cache_is_a_hit_of_its_own_kind(captured: Capture) -> 
         search.cache_hit(saved_usd_nano=500)
     holds(captured.span("retrieval handbook").attributes, {Ours.CACHE_KIND: "retrieval", Ours.CACHE_SAVED: 500})
     assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="retrieval") == 1
+    assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="answer") is None
 
 
 @contextmanager
@@ -256,6 +257,14 @@ def test_an_embedding_is_a_call_of_its_own_operation(captured: Capture) -> None:
         meter.usage = Usage(9)
     told = {GenAI.OPERATION: "embeddings", GenAI.INPUT_TOKENS: 9, Ours.COST_NANO: 9_000, Ours.PRESUMED: False}
     holds(captured.span("embeddings embedder").attributes, told)
+
+
+@pytest.mark.parametrize(("operation", "kinds"), [("chat", {"answer", "plan"}), ("embeddings", {"embedding"})])
+def test_hits_of_each_kind_start_at_0_with_the_first_call(captured: Capture, operation: str, kinds: set[str]) -> None:
+    with telemetry.model_call("openai", "small", operation=operation):
+        pass
+    hits = captured.series(Ours.CACHE_HITS)
+    assert {labels[Ours.CACHE_KIND]: value for labels, value in hits} == dict.fromkeys(kinds, 0)
 
 
 def test_vectors_from_the_cache_are_a_hit_of_their_own_kind(captured: Capture) -> None:
