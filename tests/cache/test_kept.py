@@ -301,7 +301,7 @@ def test_no_two_tenants_prompts_and_versions_make_one_key(one: str, two: str, th
 async def test_a_cache_that_is_locked_costs_a_saving_and_a_warning(
     ledger: Ledger, model: ScriptedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("agentbudget.cache.store.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("agentbudget.cache.database.BUSY_TIMEOUT_S", 0.01)
     with Answers(tmp_path / "c.db") as answers:
         ctx = context(ledger, model, answers=answers)
         other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)
