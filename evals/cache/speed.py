@@ -85,6 +85,8 @@ def look(answers: Answers, request: Request, *, there: bool) -> None:
     key = answer_key(request, MODEL, tenant="t", skill_version="v")
     flight = answers.flights.claim(key)
     found = answers.first((f"run/answer.0123456789#{key}", key), max_output_tokens=256)
+    if found is not None:
+        answers.reused(found)
     assert flight is not None
     flight.land()
     assert (found is not None) is there

@@ -116,6 +116,17 @@ async def test_an_answer_that_is_too_old_is_bought_anew_but_its_own_run_keeps_it
     assert await say(of(ctx, "r"), "x") == "answer 1"
 
 
+async def test_an_answer_that_is_too_old_to_be_given_is_no_hit_of_the_cache(
+    ledger: Ledger, model: ScriptedModel
+) -> None:
+    clock = ManualClock()
+    ctx = context(ledger, model, answers=Answers(clock_ns=clock))
+    await SAY(ctx, "x")
+    clock.advance(3601)
+    assert await make(cache=timedelta(hours=1))(of(ctx, "q"), "x") == "answer 2"
+    assert [kept.hits for kept in ctx.engine.answers.store.kept()] == [0]
+
+
 async def test_a_skill_that_wants_fresher_answers_than_the_one_that_kept_them_gets_them(
     ledger: Ledger, model: ScriptedModel
 ) -> None:
