@@ -16,8 +16,9 @@ from agentbudget.cache.answers import Answers, Asked, CachedAnswer, Trust
 from agentbudget.cache.key import answer_key
 from agentbudget.cache.semantic.cache import Look, Place, SemanticCache
 from agentbudget.cache.semantic.policy import Semantic
+from agentbudget.cache.semantic.store import unknown_hit
 from agentbudget.context.embed import Embedder, FastEmbedder
-from agentbudget.errors import StoreError, UnknownHit
+from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Request
 
 _log = logging.getLogger(__name__)
@@ -116,9 +117,7 @@ class SemanticAnswers:
     def found_wrong(self, hit: int) -> None:
         """The answer that was given as this hit (it stands in the statement) was wrong. Raises `UnknownHit`."""
         if not self.cache.found_wrong(hit):
-            raise UnknownHit(
-                f"no semantic hit {hit!r} is known: take the number from the statement's line of the hit", hit=hit
-            )
+            raise unknown_hit(hit)
 
     def close(self) -> None:
         """Close the file, if it was opened."""

@@ -14,7 +14,7 @@ from agentbudget.cache.database import Database, Schema
 from agentbudget.cache.semantic.bound import Bound
 from agentbudget.cache.semantic.features import NAMES, Record
 from agentbudget.cache.semantic.learn import Fit, Trials
-from agentbudget.errors import StoreUnavailable
+from agentbudget.errors import StoreUnavailable, UnknownHit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -303,6 +303,13 @@ class SemanticStore(Database):
 
 _EVICTED: Final = 256
 """So many more go at once, so that the next few need not look."""
+
+
+def unknown_hit(hit: int) -> UnknownHit:
+    """What is wrong where `SemanticStore.found_wrong` knows of no such trial."""
+    return UnknownHit(
+        f"no semantic hit {hit!r} is known: take the number from the statement's line of the hit", hit=hit
+    )
 
 
 def _entry(id_: int, key: str, question: str, vector: bytes, right: int, wrong: int) -> Entry:
