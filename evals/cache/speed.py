@@ -107,9 +107,3 @@ def asked(number: int) -> Request:
     """A question over the same passages."""
     question = f"{PASSAGES}\n\nCan order {number} be refunded?"
     return Request((Message("system", SYSTEM), Message("user", question)), max_output_tokens=256)
-
-
-if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])
