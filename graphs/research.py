@@ -20,7 +20,7 @@ from langgraph.types import Send
 from agentbudget import Context, Mistake
 from skills import answer, plan, synthesise
 from skills.plan import filled, needs
-from skills.verify import plain, quotes
+from skills.verify import plain, quoted
 
 _MARK = re.compile(r"\s*\[\d+\]")
 
@@ -109,7 +109,8 @@ async def explore(state: Wave, runtime: Runtime[Context]) -> State:
     if not found.passages:
         raise Mistake(f"the documents have nothing on {question!r}: ask about what they contain")
     finding = await answer(ctx, passages=found.text, question=question)
-    source = next((p for p in found.passages if quotes(finding.quote, str(p))), None)
+    stands = ((passage, quoted(finding.quote, str(passage))) for passage in found.passages)
+    source, words = next((pair for pair in stands if pair[1] is not None), (None, None))
     number = state["question"]["number"]
     if source is None:  # not even the strongest model could ground an answer: none is better than a made-up one
         return {"findings": [Finding(number=number, question=question, answer=NOTHING_FOUND, citations=[])]}
@@ -119,7 +120,7 @@ async def explore(state: Wave, runtime: Runtime[Context]) -> State:
         "heading": " › ".join(source.chunk.heading_path),
         "start": source.chunk.start,
         "end": source.chunk.end,
-        "quote": finding.quote,
+        "quote": words,  # the document's own, which a model may have copied with a mistake
     }
     return {"findings": [Finding(number=number, question=question, answer=finding.answer, citations=[citation])]}
 

@@ -6,7 +6,7 @@ import pytest
 
 from graphs.research import Finding, Question, next_wave, traced
 from skills.plan import filled, needs
-from skills.verify import quotes, unsupported_numbers
+from skills.verify import quoted, unsupported_numbers
 
 PASSAGE = (
     "[1] returns.md › Window\nKettles have a *longer* window: a kettle can be returned\nwithin 60 days of delivery."
@@ -28,7 +28,16 @@ PASSAGE = (
     ],
 )
 def test_a_quote_stands_word_for_word_in_its_source(quote: str, stands: bool) -> None:
-    assert quotes(quote, PASSAGE) is stands
+    assert (quoted(quote, PASSAGE) is not None) is stands
+
+
+def test_a_citation_has_the_words_of_its_source_where_the_model_changed_one() -> None:
+    source = (
+        "[1] hours.txt › Opening hours\nOn Saturday, 10:00 to 14:00.\nOn Sundays and public holidays support is closed."
+    )
+    copied = quoted("On Saturdays and public holidays support is closed.", source)
+    assert copied == "On Sundays and public holidays support is closed"
+    assert quoted("Kettles have a longer window … 60 days", PASSAGE) == "Kettles have a *longer* window … 60 days"
 
 
 def test_numbers_that_the_source_does_not_have_are_found() -> None:

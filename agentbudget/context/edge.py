@@ -11,8 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -20,6 +19,8 @@ from agentbudget.context._extra import needs
 from agentbudget.context.chunk import Place
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where
+from agentbudget.context.shard import Shard
+from agentbudget.context.shard import point as stored
 from agentbudget.context.store import (
     CANDIDATES,
     HELD_FIELDS,
@@ -39,9 +40,7 @@ from agentbudget.errors import IndexBusy, IndexFault
 
 if TYPE_CHECKING:
     import qdrant_edge
-    from qdrant_edge import EdgeShard
 
-_PAGE: Final = 1000
 BIG: Final = 20_000
 """Chunks from which on a graph of neighbours pays: below, Qdrant looks at every vector in about a millisecond."""
 
@@ -64,7 +63,8 @@ class EdgeStore:
         self._folder = location.expanduser() / name
         self._tenant = tenant
         self._location = str(location)
-        self._open: EdgeShard | None = None
+        mend = "if it is damaged embed everything again with update(folder, rebuild=True)"
+        self._shard = Shard(self._folder / "shard", what=f"the index {location}", mend=mend)
         self._lock: IO[str] | None = self._locked()
 
     @property
@@ -86,7 +86,7 @@ class EdgeStore:
         """See `Store.header`."""
         if not self._header_path.exists():
             return None
-        with self._engine("read"):
+        with self._shard.guarded("read"):
             header: object = json.loads(self._header_path.read_text())
             if not isinstance(header, dict):
                 raise ValueError("its header is not an object")
@@ -94,8 +94,8 @@ class EdgeStore:
 
     def write_header(self, header: Header) -> None:
         """See `Store.write_header`: the engine's log first, then the header, whole or not at all."""
-        with self._engine("written"):
-            self._shard.flush()
+        with self._shard.guarded("written"):
+            self._shard.engine.flush()
             draft = self._header_path.with_suffix(".draft")
             with draft.open("w") as stream:
                 json.dump(header, stream)
@@ -105,152 +105,91 @@ class EdgeStore:
 
     def create(self, dim: int) -> None:
         """See `Store.create`."""
-        import qdrant_edge as edge
-
-        self._close_shard()
-        with self._engine("created"):
+        self._shard.close()
+        with self._shard.guarded("created"):
             self._header_path.unlink(missing_ok=True)
-            if self._shard_path.exists():
-                shutil.rmtree(self._shard_path)
-            self._shard_path.mkdir()
-            self._open = edge.EdgeShard.create(
-                str(self._shard_path),
-                edge.EdgeConfig(
-                    vectors={"dense": edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine)},
-                    sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-                ),
-            )
+            if self._shard.path.exists():
+                shutil.rmtree(self._shard.path)
+            self._shard.create(dim)
 
     def held(self) -> dict[str, Held]:
         """See `Store.held`."""
-        import qdrant_edge as edge
-
-        found: dict[str, Held] = {}
-        offset: qdrant_edge.PointId | None = None
-        with self._engine("read"):
-            while True:
-                records, offset = self._shard.scroll(
-                    edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=HELD_FIELDS)
-                )
-                found.update((str(record.id), held_of(record.payload or {})) for record in records)
-                if offset is None:
-                    return found
+        with self._shard.guarded("read"):
+            records = self._shard.records(payload=HELD_FIELDS)
+            return {str(record.id): held_of(record.payload or {}) for record in records}
 
     def add(self, points: Sequence[Point]) -> None:
         """See `Store.add`."""
-        import qdrant_edge as edge
-
-        with self._engine("written"):
-            self._shard.update(
-                edge.UpdateOperation.upsert_points(
-                    [
-                        edge.Point(
-                            point.id,
-                            {
-                                "dense": point.dense,
-                                "bm25": edge.SparseVector(point.sparse.indices, point.sparse.values),
-                            },
-                            payload(point, self._tenant),
-                        )
-                        for point in points
-                    ]
-                )
+        with self._shard.guarded("written"):
+            self._shard.add(
+                stored(point.id, point.dense, point.sparse, payload(point, self._tenant)) for point in points
             )
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """See `Store.vectors`."""
-        with self._engine("read"):
-            records = self._shard.retrieve(list(ids), with_payload=False, with_vector=["dense"])
+        with self._shard.guarded("read"):
+            records = self._shard.engine.retrieve(list(ids), with_payload=False, with_vector=["dense"])
             return {str(record.id): dense_of(record.vector) for record in records}
 
     def move(self, places: Mapping[str, tuple[Place, ...]]) -> None:
         """See `Store.move`."""
         from qdrant_edge import UpdateOperation
 
-        with self._engine("written"):
+        with self._shard.guarded("written"):
             for key, standing in places.items():
-                self._shard.update(UpdateOperation.set_payload([key], placed(standing)))
+                self._shard.engine.update(UpdateOperation.set_payload([key], placed(standing)))
 
     def filterable(self, keys: Sequence[str]) -> None:
         """See `Store.filterable`."""
         from qdrant_edge import PayloadSchemaType, UpdateOperation
 
-        with self._engine("written"):
+        with self._shard.guarded("written"):
             for path in (f"{PLACES}[].metadata.{key}" for key in keys):
-                self._shard.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
+                self._shard.engine.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`."""
         from qdrant_edge import UpdateOperation
 
-        with self._engine("written"):
-            self._shard.update(UpdateOperation.delete_points(list(ids)))
+        with self._shard.guarded("written"):
+            self._shard.engine.update(UpdateOperation.delete_points(list(ids)))
 
     def count(self) -> int:
         """See `Store.count`."""
         import qdrant_edge as edge
 
-        with self._engine("read"):
-            return self._shard.count(edge.CountRequest()) if self._shard_path.exists() else 0
+        with self._shard.guarded("read"):
+            return self._shard.engine.count(edge.CountRequest()) if self._shard.path.exists() else 0
 
     def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
         """See `Store.search`."""
-        import qdrant_edge as edge
-
-        by_words = edge.SparseVector(sparse.indices, sparse.values)
-        each = max(limit, CANDIDATES)
         within = _standing(where) if where else None
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
-            prefetches=[
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
-            ],
-            with_payload=True,
-        )
-        with self._engine("searched"):
-            return [Hit(chunk_of(point.payload or {}, where), point.score) for point in self._shard.query(request)]
+        with self._shard.guarded("searched"):
+            found = self._shard.hybrid(dense, sparse, limit=limit, each=max(limit, CANDIDATES), within=within)
+            return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
     def tidy(self, changed: int) -> None:
         """Build a big index's graph if a tenth changed, in a child process: here it would stop every thread."""
         total = self.count()
         if total < BIG or changed < total // 10:
             return
-        self._shard.flush()
-        self._close_shard()
-        command = [sys.executable, "-c", _OPTIMIZE, str(self._shard_path)]
+        self._shard.engine.flush()
+        self._shard.close()
+        command = [sys.executable, "-c", _OPTIMIZE, str(self._shard.path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise IndexFault(f"the index {self._location} could not be optimized: {done.stderr.strip()[-500:]}")
 
     def close(self) -> None:
         """See `Store.close`."""
-        self._close_shard()
+        self._shard.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     @property
-    def _shard_path(self) -> Path:
-        return self._folder / "shard"
-
-    @property
     def _header_path(self) -> Path:
         return self._folder / "header.json"
-
-    @property
-    def _shard(self) -> EdgeShard:
-        if self._open is None:
-            from qdrant_edge import EdgeShard
-
-            self._open = EdgeShard.load(str(self._shard_path))
-        return self._open
-
-    def _close_shard(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
 
     def _locked(self) -> IO[str]:
         try:
@@ -273,21 +212,6 @@ class EdgeStore:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         return lock
-
-    @contextmanager
-    def _engine(self, what: str) -> Generator[None]:
-        """Name the index in whatever the engine raises; a panic of its Rust code is no `Exception`."""
-        try:
-            yield
-        except IndexFault:
-            raise
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise IndexFault(
-                f"the index {self._location} cannot be {what} ({error}); check the disk, and if it is damaged embed "
-                "everything again with update(folder, rebuild=True)"
-            ) from error
 
 
 def _standing(where: Where) -> qdrant_edge.Filter:

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.context.embed import Vector
+from agentbudget.context.shard import Shard
+from agentbudget.context.shard import point as stored
 from agentbudget.context.store import Sparse
 from agentbudget.errors import IndexBusy, IndexFault, IndexMismatch
 from agentbudget.memory.record import Memory, Owner
 from agentbudget.memory.store import FORMAT, Point, payload
 
 if TYPE_CHECKING:
-    from qdrant_edge import EdgeShard, PointId, Record, ScoredPoint
+    from qdrant_edge import Record, ScoredPoint
 
-_PAGE: Final = 1000
 WAIT_S: Final = 10.0
 """How long a process waits for another that has the same user's memories open: it does for moments only."""
 
@@ -97,13 +98,13 @@ class EdgeStore:
         self._owner = owner
         self._fingerprint = fingerprint
         self._dim = dim
-        self._open: EdgeShard | None = None
+        self._shard = self._shard_at(folder / "shard")
 
     def check(self) -> None:
         """Finish what a crash left half done. Raises `IndexMismatch` for vectors of another model."""
         new, old = self._folder / "shard.new", self._folder / "shard.old"
-        if old.exists() and not self._path.exists():  # `_rewrite` was cut short between its two moves
-            new.rename(self._path)
+        if old.exists() and not self._shard.path.exists():  # `_rewrite` was cut short between its two moves
+            new.rename(self._shard.path)
         for left in (new, old):
             if left.exists():
                 shutil.rmtree(left)
@@ -119,9 +120,15 @@ class EdgeStore:
 
     def put(self, points: Sequence[Point]) -> None:
         """See `Store.put`."""
-        with self._engine("written"):
+        with self._shard.guarded("written"):
             self._make()
-            self._write(self._shard, points)
+            self._shard.add(
+                stored(
+                    point.memory.id, point.dense, point.sparse, payload(self._owner, point.memory, self._fingerprint)
+                )
+                for point in points
+            )
+            self._shard.engine.flush()
 
     def _make(self) -> None:
         """The folder's two parts, where they are not there yet. The header comes first, and each is whole or not there:
@@ -134,17 +141,21 @@ class EdgeStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(told | {"embedder": self._fingerprint, "dim": self._dim}), encoding="utf-8")
             draft.replace(header)
-        if not self._path.exists():
-            new = self._folder / "shard.new"
-            self._create(new).close()
-            new.rename(self._path)
+        if not self._shard.path.exists():
+            new = self._shard_at(self._folder / "shard.new")
+            new.create(self._dim)
+            new.close()
+            new.path.rename(self._shard.path)
 
     def get(self, ids: Sequence[str]) -> list[Memory]:
         """See `Store.get`."""
-        if not self._path.exists():
+        if not self._shard.path.exists():
             return []
-        with self._engine("read"):
-            return [_memory(record) for record in self._shard.retrieve(list(ids), with_payload=True, with_vector=False)]
+        with self._shard.guarded("read"):
+            return [
+                _memory(record)
+                for record in self._shard.engine.retrieve(list(ids), with_payload=True, with_vector=False)
+            ]
 
     def every(self) -> list[Memory]:
         """See `Store.every`."""
@@ -154,31 +165,19 @@ class EdgeStore:
         """See `Store.nearest`."""
         import qdrant_edge as edge
 
-        if not self._path.exists():
+        if not self._shard.path.exists():
             return []
         query = edge.Query.Nearest(dense, using="dense")
-        with self._engine("searched"):
-            found = self._shard.query(edge.QueryRequest(limit=limit, query=query, with_payload=True))
+        with self._shard.guarded("searched"):
+            found = self._shard.engine.query(edge.QueryRequest(limit=limit, query=query, with_payload=True))
             return [(_memory(point), point.score) for point in found]
 
     def search(self, dense: Vector, sparse: Sparse, limit: int) -> list[Memory]:
         """See `Store.search`."""
-        import qdrant_edge as edge
-
-        if not self._path.exists():
+        if not self._shard.path.exists():
             return []
-        by_words = edge.SparseVector(sparse.indices, sparse.values)
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
-            prefetches=[
-                edge.Prefetch(limit=limit, query=edge.Query.Nearest(dense, using="dense")),
-                edge.Prefetch(limit=limit, query=edge.Query.Nearest(by_words, using="bm25")),
-            ],
-            with_payload=True,
-        )
-        with self._engine("searched"):
-            return [_memory(point) for point in self._shard.query(request)]
+        with self._shard.guarded("searched"):
+            return [_memory(point) for point in self._shard.hybrid(dense, sparse, limit=limit, each=limit)]
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`: the engine's files are written anew without them, and the old ones removed."""
@@ -196,91 +195,33 @@ class EdgeStore:
 
     def close(self) -> None:
         """Let go of the files."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._shard.close()
 
-    @property
-    def _path(self) -> Path:
-        return self._folder / "shard"
-
-    @property
-    def _shard(self) -> EdgeShard:
-        if self._open is None:
-            from qdrant_edge import EdgeShard
-
-            self._open = EdgeShard.load(str(self._path))
-        return self._open
-
-    def _create(self, path: Path) -> EdgeShard:
-        import qdrant_edge as edge
-
-        path.mkdir(parents=True)
-        config = edge.EdgeConfig(
-            vectors={"dense": edge.EdgeVectorParams(size=self._dim, distance=edge.Distance.Cosine)},
-            sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        )
-        return edge.EdgeShard.create(str(path), config)
-
-    def _write(self, shard: EdgeShard, points: Sequence[Point]) -> None:
-        import qdrant_edge as edge
-
-        stored = [
-            edge.Point(
-                point.memory.id,
-                {"dense": point.dense, "bm25": edge.SparseVector(point.sparse.indices, point.sparse.values)},
-                payload(self._owner, point.memory, self._fingerprint),
-            )
-            for point in points
-        ]
-        shard.update(edge.UpdateOperation.upsert_points(stored))
-        shard.flush()
+    def _shard_at(self, path: Path) -> Shard:
+        user = self._owner.user
+        mend = f"if they are damaged forget them: agentbudget memory forget --user {user} --all"
+        return Shard(path, what=f"the memories of {user!r}", mend=mend)
 
     def _records(self, *, vectors: bool) -> list[Record]:
-        import qdrant_edge as edge
-
-        found: list[Record] = []
-        offset: PointId | None = None
-        if not self._path.exists():
-            return found
-        with self._engine("read"):
-            while True:
-                request = edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=True, with_vector=vectors)
-                records, offset = self._shard.scroll(request)
-                found += records
-                if offset is None:
-                    return found
+        if not self._shard.path.exists():
+            return []
+        with self._shard.guarded("read"):
+            return list(self._shard.records(payload=True, vectors=vectors))
 
     def _rewrite(self, kept: Sequence[Record]) -> None:
         """Put a shard with only these in the place of the old one: whole before, whole after, also after a crash."""
         import qdrant_edge as edge
 
-        new, old = self._folder / "shard.new", self._folder / "shard.old"
-        with self._engine("written"):
-            shard = self._create(new)
-            points = [edge.Point(record.id, cast("Any", record.vector), record.payload or {}) for record in kept]
-            shard.update(edge.UpdateOperation.upsert_points(points))
-            shard.flush()
-            shard.close()
-            self.close()
-            self._path.rename(old)
-            new.rename(self._path)
+        new, old = self._shard_at(self._folder / "shard.new"), self._folder / "shard.old"
+        with self._shard.guarded("written"):
+            new.create(self._dim)
+            new.add(edge.Point(record.id, cast("Any", record.vector), record.payload or {}) for record in kept)
+            new.engine.flush()
+            new.close()
+            self._shard.close()
+            self._shard.path.rename(old)
+            new.path.rename(self._shard.path)
             shutil.rmtree(old)
-
-    @contextmanager
-    def _engine(self, what: str) -> Generator[None]:
-        """Name the memories in whatever the engine raises; a panic of its Rust code is no `Exception`."""
-        try:
-            yield
-        except IndexFault:
-            raise
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise IndexFault(
-                f"the memories of {self._owner.user!r} cannot be {what} ({error}); check the disk, and if they are "
-                f"damaged forget them: agentbudget memory forget --user {self._owner.user} --all"
-            ) from error
 
 
 def _memory(record: Record | ScoredPoint) -> Memory:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agentbudget.context import open_index, remote
+from agentbudget.context import collection, open_index
 from agentbudget.context.index import DocumentIndex
 from agentbudget.context.remote import RemoteStore
 from agentbudget.errors import IndexFault, IndexMismatch
@@ -86,7 +86,7 @@ def slow() -> Iterator[str]:
 async def test_a_server_that_is_slow_is_given_up(
     slow: str, write: Write, words: WordEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_TIMEOUT_S", 1)
+    monkeypatch.setattr(collection, "_TIMEOUT_S", 1)
     async with open_index(slow, embedder=words) as index:
         with pytest.raises(IndexFault, match=rf"the Qdrant server {slow} does not answer: .*timed out"):
             await index.update(write({"a.md": "text"}))

@@ -1,0 +1,114 @@
+"""Qdrant's own engine in this process, as documents and memories use it: vectors and words in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agentbudget.context.embed import Vector
+from agentbudget.context.store import Sparse
+from agentbudget.errors import IndexFault
+
+if TYPE_CHECKING:
+    import qdrant_edge
+    from qdrant_edge import EdgeShard, Record, ScoredPoint
+
+_PAGE: Final = 1000
+
+
+class Shard:
+    """One shard, opened when it is first used. In errors ``what`` names it, and ``mend`` says what to do."""
+
+    def __init__(self, path: Path, *, what: str, mend: str) -> None:
+        self.path = path
+        self._what = what
+        self._mend = mend
+        self._open: EdgeShard | None = None
+
+    @property
+    def engine(self) -> EdgeShard:
+        """The engine, with the shard open."""
+        if self._open is None:
+            from qdrant_edge import EdgeShard
+
+            self._open = EdgeShard.load(str(self.path))
+        return self._open
+
+    def create(self, dim: int) -> None:
+        """Make it, for vectors of `dim` numbers. Its folder must not be there yet."""
+        import qdrant_edge as edge
+
+        self.path.mkdir(parents=True)
+        config = edge.EdgeConfig(
+            vectors={"dense": edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine)},
+            sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        )
+        self._open = edge.EdgeShard.create(str(self.path), config)
+
+    def add(self, points: Iterable[qdrant_edge.Point]) -> None:
+        """Add points, or replace those of the same id."""
+        from qdrant_edge import UpdateOperation
+
+        self.engine.update(UpdateOperation.upsert_points(list(points)))
+
+    def records(self, *, payload: bool | Sequence[str], vectors: bool = False) -> Iterator[Record]:
+        """Every point, a page at a time."""
+        import qdrant_edge as edge
+
+        offset: qdrant_edge.PointId | None = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=offset,
+                limit=_PAGE,
+                with_payload=payload if isinstance(payload, bool) else list(payload),
+                with_vector=vectors,
+            )
+            records, offset = self.engine.scroll(request)
+            yield from records
+            if offset is None:
+                return
+
+    def hybrid(
+        self, dense: Vector, sparse: Sparse, *, limit: int, each: int, within: qdrant_edge.Filter | None = None
+    ) -> list[ScoredPoint]:
+        """The `limit` best by meaning and by words: `each` of both searches, fused by the spread of their scores."""
+        import qdrant_edge as edge
+
+        by_words = edge.SparseVector(sparse.indices, sparse.values)
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
+            prefetches=[
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
+                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
+            ],
+            with_payload=True,
+        )
+        return self.engine.query(request)
+
+    def close(self) -> None:
+        """Let go of the files. Calling it twice does no harm."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @contextmanager
+    def guarded(self, act: str) -> Generator[None]:
+        """Raise `IndexFault` for whatever the engine raises; a panic of its Rust code is no `Exception`."""
+        try:
+            yield
+        except IndexFault:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise IndexFault(f"{self._what} cannot be {act} ({error}); check the disk, and {self._mend}") from error
+
+
+def point(key: str, dense: Vector, sparse: Sparse, payload: dict[str, Any]) -> qdrant_edge.Point:
+    """A point as a shard takes it."""
+    import qdrant_edge as edge
+
+    return edge.Point(key, {"dense": dense, "bm25": edge.SparseVector(sparse.indices, sparse.values)}, payload)
