@@ -14,7 +14,7 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.settling import amount_of, settle_failure, settled
 from agentbudget.usage import Usage
 
-NOTHING: Final = Usage()
+_NO_USAGE: Final = Usage()
 
 Reserve = Callable[[Amount, Mapping[str, Any]], Hold]
 """Reserves an amount for a call of which the meta tells; raises `BudgetExceeded`."""
@@ -27,7 +27,7 @@ def paid(reserve: Reserve, *, name: str, price: Price, most: Usage) -> Generator
     However it ends: known usage is settled, nothing sent is void, and anything else is presumed spent. A cache that
     gives everything asks for nothing, and says to the meter what it saved.
     """
-    amount = amount_of(price, most) if most != NOTHING else ZERO
+    amount = amount_of(price, most) if most != _NO_USAGE else ZERO
     provider, _, _ = name.partition(":")
     hold = reserve(amount, {"kind": "embedding", "model": name, "price": price.source})
     meter = Meter(on_leaving=hold.mark_sent)

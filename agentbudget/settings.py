@@ -38,10 +38,10 @@ def weights_dir() -> Path:
 class Settings:
     """What a run needs to know about its surroundings.
 
-    ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for the indexes; None:
-    the embedded engine. ``ledger`` is the path or ``postgresql://`` address of a ledger; None: the home's own.
-    ``watts`` that this machine draws while it computes and ``usd_per_kwh`` are paid beside its hour; None: no energy.
-    ``cache_mb`` is how many megabytes of what was paid for are kept; None: a gigabyte.
+    ``models`` is the ladder, cheapest first; empty: choose. ``qdrant_url`` is a Qdrant server for indexes and
+    memories; None: the embedded engine. ``ledger`` is the path or ``postgresql://`` address of a ledger; None: the
+    home's own. ``watts`` that this machine draws while it computes and ``usd_per_kwh`` are paid beside its hour;
+    None: no energy. ``cache_mb`` is how many megabytes of what was paid for are kept; None: a gigabyte.
     """
 
     home: Path
@@ -101,7 +101,7 @@ class Settings:
 
     @property
     def cache_path(self) -> Path:
-        """Answers already paid for."""
+        """What was paid for already: answers, plans, searches, vectors."""
         return self.home / "cache.db"
 
     @property

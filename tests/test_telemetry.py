@@ -22,10 +22,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agentbudget import telemetry
 from agentbudget.cache import Answers
 from agentbudget.errors import BudgetExceeded, OutcomeUnknown
-from agentbudget.ledger import Ledger
+from agentbudget.ledger import Hold, Ledger
+from agentbudget.models.base import Meter
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import Amount, Budget
-from agentbudget.prices import ComputePrice
+from agentbudget.paying import paid
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.telemetry import Capture, GenAI, Ours
@@ -232,6 +234,46 @@ def test_a_search_from_the_cache_is_a_hit_of_its_own_kind(captured: Capture) -> 
         search.cache_hit(saved_usd_nano=500)
     holds(captured.span("retrieval handbook").attributes, {Ours.CACHE_KIND: "retrieval", Ours.CACHE_SAVED: 500})
     assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="retrieval") == 1
+    assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="answer") is None
+
+
+@contextmanager
+def embedding(most: Usage) -> Generator[Meter]:
+    """A call of an embedding model that is paid for."""
+    price = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="0")
+    with Ledger.open("memory:") as ledger:
+        ledger.account("user/42", limit=Budget(usd="1"))
+
+        def reserve(amount: Amount, meta: Mapping[str, object]) -> Hold:
+            return ledger.reserve("embed", amount, accounts=["user/42"], meta=meta)
+
+        with paid(reserve, name="openai:embedder", price=price, most=most) as meter:
+            yield meter
+
+
+def test_an_embedding_is_a_call_of_its_own_operation(captured: Capture) -> None:
+    with embedding(Usage(10)) as meter:
+        meter.leaving()
+        meter.usage = Usage(9)
+    told = {GenAI.OPERATION: "embeddings", GenAI.INPUT_TOKENS: 9, Ours.COST_NANO: 9_000, Ours.PRESUMED: False}
+    holds(captured.span("embeddings embedder").attributes, told)
+
+
+@pytest.mark.parametrize(("operation", "kinds"), [("chat", {"answer", "plan"}), ("embeddings", {"embedding"})])
+def test_hits_of_each_kind_start_at_0_with_the_first_call(captured: Capture, operation: str, kinds: set[str]) -> None:
+    with telemetry.model_call("openai", "small", operation=operation):
+        pass
+    hits = captured.series(Ours.CACHE_HITS)
+    assert {labels[Ours.CACHE_KIND]: value for labels, value in hits} == dict.fromkeys(kinds, 0)
+
+
+def test_vectors_from_the_cache_are_a_hit_of_their_own_kind(captured: Capture) -> None:
+    with embedding(Usage()) as meter:
+        meter.saved_usd_nano = 500
+    attributes = captured.span("embeddings embedder").attributes
+    holds(attributes, {Ours.CACHE_KIND: "embedding", Ours.CACHE_SAVED: 500, Ours.COST_NANO: 0})
+    assert GenAI.INPUT_TOKENS not in attributes
+    assert captured.metric(Ours.CACHE_HITS, agentbudget__cache__kind="embedding") == 1
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("settle", "settled"), ("presume", "presumed"), ("void", "voided")])

@@ -49,7 +49,7 @@ from agentbudget.ledger.records import (
     units,
 )
 from agentbudget.ledger.repeat import repeated
-from agentbudget.ledger.store import check_text
+from agentbudget.ledger.store import check_text, note
 from agentbudget.ledger.windows import NS, Window
 from agentbudget.money import ZERO, Amount, Budget
 
@@ -188,7 +188,7 @@ class Ledger:
                     required(tx, parent)
                 account = Account(name, parent)
                 tx.put_account(account)
-                limiting.note(tx, "account", name, {"parent": parent}, at_ns=self._now(tx))
+                note(tx, "account", name, {"parent": parent}, at_ns=self._now(tx))
             elif parent is not None and account.parent != parent:
                 raise AccountConflict(
                     f"account {name!r} stands under {account.parent!r}, not {parent!r}",
@@ -239,7 +239,7 @@ class Ledger:
                 account = account._replace(frozen=reason)
                 tx.put_account(account)
                 kind = "unfreeze" if reason is None else "freeze"
-                limiting.note(tx, kind, name, {"reason": reason}, at_ns=self._now(tx))
+                note(tx, kind, name, {"reason": reason}, at_ns=self._now(tx))
             return account
 
     def balance(self, name: str, *, at: datetime | None = None) -> Account:
@@ -444,7 +444,7 @@ class Ledger:
             if record.owner != self.owner:
                 record = record._replace(owner=self.owner)
                 tx.put_hold(record)
-                limiting.note(tx, "adopt", hold_id, {"owner": self.owner}, at_ns=now)
+                note(tx, "adopt", hold_id, {"owner": self.owner}, at_ns=now)
         self._owner.lease_due = now + self._lease_ns // 2
         return Hold(self, record, True)
 
@@ -456,7 +456,7 @@ class Ledger:
                 return record
             record = record._replace(sent=True)
             tx.put_hold(record)
-            limiting.note(tx, "sent", hold_id, EMPTY, at_ns=self._now(tx))
+            note(tx, "sent", hold_id, EMPTY, at_ns=self._now(tx))
             return record
 
     def extend(self, hold_id: str, to: Amount) -> HoldRecord:
@@ -496,7 +496,7 @@ class Ledger:
         `HoldClosed`.
         """
         own = units(cost)
-        said = EMPTY if detail is None else _said(detail)
+        said = _said(detail)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             now = self._clock() if self._clock is not None else tx.now_ns()

@@ -6,16 +6,11 @@ from typing import Final
 
 from agentbudget.errors import AccountConflict, InvalidArgument
 from agentbudget.ledger.admission import required, shift
-from agentbudget.ledger.records import NOTHING, UNLIMITED, Account, Detail, EntryKind, Limits, WindowLimit
-from agentbudget.ledger.store import Transaction
+from agentbudget.ledger.records import UNLIMITED, Account, Detail, Limits, WindowLimit
+from agentbudget.ledger.store import Transaction, note
 from agentbudget.ledger.windows import Window
 
 _UNITS: Final = ("usd", "tokens", "calls")
-
-
-def note(tx: Transaction, kind: EntryKind, subject: str, detail: Detail, *, at_ns: int) -> int:
-    """Write an entry that changes no balance."""
-    return tx.append(kind, subject, at_ns=at_ns, targets=(), held=NOTHING, posted=NOTHING, detail=detail)
 
 
 def relimit(tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int) -> Account:

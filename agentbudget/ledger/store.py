@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol, cast
 
 from agentbudget.errors import InvalidArgument
-from agentbudget.ledger.records import Account, Detail, Entry, EntryKind, HoldRecord, Units
+from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units
 
 GENESIS: Final = bytes(16)
 """The hash before the first entry."""
@@ -110,6 +110,11 @@ class Transaction(Protocol):
     def entry(self, seq: int) -> Entry | None: ...
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]: ...
+
+
+def note(tx: Transaction, kind: EntryKind, subject: str, detail: Detail, *, at_ns: int) -> int:
+    """Write an entry that changes no balance."""
+    return tx.append(kind, subject, at_ns=at_ns, targets=(), held=NOTHING, posted=NOTHING, detail=detail)
 
 
 class Store(Protocol):

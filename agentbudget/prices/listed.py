@@ -110,7 +110,8 @@ class InForce:
             embeds=self._embeds,
         )
         turns = self._sheet.turns(f"{self._provider}:{self._model}", after=now)
-        return _Look(price, file, min(now + PUBLIC_FOR, turns) if turns is not None else now + PUBLIC_FOR)
+        until = now + PUBLIC_FOR
+        return _Look(price, file, until if turns is None else min(until, turns))
 
     def _read_again(self) -> None:
         try:

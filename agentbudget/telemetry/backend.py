@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("granted", "refused", "settled", "presumed", "voided")
 _FAULT: Final[Outcome] = "error"
 UNKNOWN: Final = "unknown"
+_HITS: Final[Mapping[str, tuple[str, ...]]] = {"embeddings": ("embedding",), "retrieval": ("retrieval",)}
+"""The kinds of hits that an operation may have; any other's are answers and plans."""
 STEP_KEY: Final = "agentbudget.step"
 """Under which OpenTelemetry's context keeps the labels of the step around."""
 
@@ -144,11 +146,11 @@ class Backend:
         tracer = tracers.get_tracer(SCOPE, _version(), schema_url=SCHEMA_URL)
         return cls(_Api.load(), tracer, Instruments.of(meters))
 
-    def calls(self, model: str) -> CallSeries:
+    def calls(self, model: str, operation: str) -> CallSeries:
         """The counters' series of calls of `model` in the step around: never a user, a run or a hold."""
         step = self._step()
         key = (step.get(Ours.SKILL, UNKNOWN), step.get(Ours.TIER, UNKNOWN), model)
-        return self._calls.get(key) or self._begin_calls(key)
+        return self._calls.get(key) or self._begin_calls(key, operation)
 
     def clients(self, operation: str, provider: str, model: str, answered_by: str | None) -> ClientLabels:
         """The histograms' labels of a call."""
@@ -184,14 +186,15 @@ class Backend:
     def _step(self) -> Mapping[str, str]:
         return cast("Mapping[str, str]", self.api.context.get_value(STEP_KEY) or {})
 
-    def _begin_calls(self, key: tuple[str, str, str]) -> CallSeries:
+    def _begin_calls(self, key: tuple[str, str, str], operation: str) -> CallSeries:
         plain = tuple(zip((Ours.SKILL, Ours.TIER, Ours.MODEL), key, strict=True))
         tokens = ((*plain, (GenAI.TOKEN_TYPE, kind)) for kind in ("input", "output"))
         series = CallSeries(plain, *tokens)
         self.instruments.cost.add(0, series.plain)
-        hits = (*plain, (Ours.CACHE_KIND, "answer"))
-        self.instruments.cache_hits.add(0, hits)
-        self.instruments.cache_savings.add(0, hits)
+        for kind in _HITS.get(operation, ("answer", "plan")):
+            hits = (*plain, (Ours.CACHE_KIND, kind))
+            self.instruments.cache_hits.add(0, hits)
+            self.instruments.cache_savings.add(0, hits)
         self.instruments.tokens.add(0, series.input)
         self.instruments.tokens.add(0, series.output)
         self._calls[key] = series

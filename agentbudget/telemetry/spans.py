@@ -205,12 +205,12 @@ class RetrievalSpan(Span):
         told = {Ours.PASSAGES: passages, Ours.RETRIEVAL_TOKENS: tokens, Ours.COST_NANO: cost_usd_nano}
         self._set({**told, Ours.DATA_CLASS: data_class})
         if self._backend is not None and cost_usd_nano is not None:
-            self._backend.instruments.cost.add(cost_usd_nano, self._backend.calls("retrieval").plain)
+            self._backend.instruments.cost.add(cost_usd_nano, _searches(self._backend).plain)
 
     def cache_hit(self, *, saved_usd_nano: int | None = None, kind: str = "retrieval", because: str = "exact") -> None:
         """The same was found before: nothing is searched."""
         if self._backend is not None:
-            self._hit(self._backend, self._backend.calls("retrieval"), saved_usd_nano, kind=kind, because=because)
+            self._hit(self._backend, _searches(self._backend), saved_usd_nano, kind=kind, because=because)
 
 
 class ModelCallSpan(Span):
@@ -293,7 +293,8 @@ class ModelCallSpan(Span):
     def _counted(self, backend: Backend) -> CallSeries:
         """Under which labels it is counted: those of the step in which it began."""
         if self._series is None:
-            self._series = backend.calls(str(self._attributes.get(Ours.MODEL) or UNKNOWN))
+            told = self._attributes
+            self._series = backend.calls(str(told.get(Ours.MODEL) or UNKNOWN), str(told[GenAI.OPERATION]))
         return self._series
 
 
@@ -328,6 +329,10 @@ class SettlementSpan(Leaf):
             self._later[Ours.REMAINING_TOKENS] = max(0, tokens - posted[1] - held[1])
         if elapsed_s:
             self._later[Ours.BURN_RATE] = posted[0] / NANO * 60 / elapsed_s
+
+
+def _searches(backend: Backend) -> CallSeries:
+    return backend.calls("retrieval", "retrieval")
 
 
 def _known(values: Values) -> dict[str, Value]:
