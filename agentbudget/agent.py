@@ -233,7 +233,7 @@ class Agent:
             ladder=list(self.ladder.names),
             ledger=self._ledger_apart,
             tenant=self.tenant,
-            data_class=checked(data_class or self.privacy.task, argument="data_class"),
+            data_class=checked(self.privacy.task if data_class is None else data_class, argument="data_class"),
             started_ns=time.time_ns(),
         )
         record.limit(budget)

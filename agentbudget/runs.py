@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -111,11 +111,14 @@ class Runs:
 
     def _unknown(self, run_id: str) -> UnknownRun:
         """The same whether there is none or it is another tenant's. Others' ids are not told."""
-        return UnknownRun(f"no run {run_id!r}; the latest are: {', '.join(self._latest(3)) or 'none yet'}")
+        latest = list(islice(self._latest(), 3))[::-1]
+        return UnknownRun(f"no run {run_id!r}; the latest are: {', '.join(latest) or 'none yet'}")
 
-    def _latest(self, most: int) -> list[str]:
-        ours = (run_id for run_id in reversed(self.ids()) if self._tenant is None or self._is_ours(run_id))
-        return list(islice(ours, most))[::-1]
+    def _latest(self) -> Iterator[str]:
+        """Ids, the latest first. With a tenant, a file that cannot be read is nobody's."""
+        files = [path for path in self._folder.glob("*.json") if _ID.fullmatch(path.stem) and path.is_file()]
+        ids = (path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True))
+        return ids if self._tenant is None else filter(self._is_ours, ids)
 
     def _is_ours(self, run_id: str) -> bool:
         try:
@@ -124,13 +127,12 @@ class Runs:
             return False
 
     def has(self, run_id: str) -> bool:
-        """Whether there is a run of this id."""
+        """Whether this id is taken in the home, by whichever tenant."""
         return self._path(run_id).exists()
 
     def ids(self) -> list[str]:
-        """The ids of all runs, oldest first."""
-        files = [path for path in self._folder.glob("*.json") if _ID.fullmatch(path.stem) and path.is_file()]
-        return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
+        """The ids of the runs, oldest first."""
+        return list(self._latest())[::-1]
 
     @contextmanager
     def alone(self, run_id: str) -> Generator[None]:

@@ -10,8 +10,6 @@ from typing import Any, cast
 Json = Any
 """What `json.loads` gives."""
 
-Cells = Mapping[str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -342,10 +342,10 @@ class BudgetedChatModel(BaseChatModel):
         label = label_of(asked.messages, config, self.privacy)
         try:
             messages, found = guarded(asked.messages, label, destination, self.privacy)
-        except DataRefused:
+        except DataRefused as refused:
             accounts = opened(self.ledger, self.accounts, config)
             hold_id = f"{run_of(accounts)}/{self.label}.{asked.run_id(config)}/refusal"
-            book_refusal(self.ledger, hold_id, accounts, label, destination)
+            book_refusal(self.ledger, hold_id, accounts, label, destination, refused.found)
             raise
         return replace(asked, messages=messages, told_class=label.data_class, found=found)
 

@@ -15,7 +15,7 @@ from agentbudget.models.base import Message, Request
 from agentbudget.money import ZERO
 from agentbudget.privacy import METADATA_KEY, Destination, Label, Privacy
 from agentbudget.privacy.classes import claimed, strictest
-from agentbudget.privacy.policy import refusal
+from agentbudget.privacy.policy import kept_from, refusal
 from agentbudget.privacy.prompts import clear
 
 Tell = Callable[[str], str]
@@ -89,12 +89,20 @@ def guarded(
     return [_with_texts(message, replaced) for message in messages], found
 
 
-def book_refusal(ledger: Ledger, hold_id: str, accounts: Sequence[str], label: Label, destination: Destination) -> None:
-    """Say in the journal that a model must not see a conversation."""
-    meta = {"kind": "refusal", "model": destination.name, "data_class": label.data_class, "sources": [*label.sources]}
+def book_refusal(
+    ledger: Ledger,
+    hold_id: str,
+    accounts: Sequence[str],
+    label: Label,
+    destination: Destination,
+    found: Mapping[str, int],
+) -> None:
+    """Say in the journal that a model must not see a conversation: for its class, or for what was found in it."""
+    meta: dict[str, Any] = {"kind": "refusal", "model": destination.name, "data_class": label.data_class}
+    meta |= {"sources": [*label.sources], "found": dict(found)}
     hold = ledger.reserve(hold_id, ZERO, accounts=accounts, meta=meta)
-    hold.void(reason=f"{label.told} may not go to {destination.name}")
-    telemetry.data_class(label.data_class, decision="refused", destination=destination.name)
+    hold.void(reason=kept_from(destination.name, label, found))
+    telemetry.data_class(label.data_class, decision="refused", destination=destination.name, found=found)
 
 
 def _said(told: Mapping[str, Any] | None, source: str) -> Label:

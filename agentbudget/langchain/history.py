@@ -49,10 +49,8 @@ class HistoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         found = self._found(from_langchain(whole, thoughts=True))
         sent: list[Any] = [_sent(entry, whole) for entry in found.entries]
         kept = {entry.of for entry in found.entries}
-        # What is gone lives on in lines: where it may go still depends on what it was.
-        sent[-1:] = [
-            standing_for(each, (message for n, message in enumerate(whole) if n not in kept)) for each in sent[-1:]
-        ]
+        if sent:  # what is gone lives on in lines: where it may go still depends on what it was
+            sent[-1] = standing_for(sent[-1], (message for n, message in enumerate(whole) if n not in kept))
         if system is None:
             return request.override(messages=sent)
         return request.override(system_message=sent[0], messages=sent[1:])

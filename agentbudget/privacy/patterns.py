@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -139,20 +139,27 @@ def _apart(found: Iterable[Finding]) -> Iterator[Finding]:
     """Without those that lie within or across another: a secret before personal data, then the longer one."""
     taken: list[Finding] = []
     for finding in sorted(found, key=lambda f: (f.group != "secret", f.start - f.end, f.start)):
-        if all(finding.end <= other.start or other.end <= finding.start for other in taken):
-            taken.append(finding)
-    yield from sorted(taken)
+        at = bisect_right(taken, finding)
+        neighbours = taken[max(0, at - 1) : at + 1]
+        if all(finding.end <= other.start or other.end <= finding.start for other in neighbours):
+            taken.insert(at, finding)
+    yield from taken
 
 
 class _Characters:
     """From bytes of UTF-8 to characters."""
 
     def __init__(self, text: str, data: bytes) -> None:
+        self._text = text
         self._same = len(text) == len(data)
-        self._starts = () if self._same else tuple(accumulate(len(c.encode("utf-8", "replace")) for c in text))
 
     def of(self, offset: int) -> int:
-        return offset if self._same else bisect_right(self._starts, offset)
+        return offset if self._same else bisect_right(self._ends, offset)
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        # Takes longer than the search itself, and most texts hold nothing.
+        return tuple(accumulate(len(c.encode("utf-8", "replace")) for c in self._text))
 
 
 # --- the libraries, loaded when they are first needed

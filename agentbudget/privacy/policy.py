@@ -152,10 +152,15 @@ class Privacy:
             raise refusal([destination.name], label, what=what)
 
     @property
+    def actions(self) -> Mapping[Group, Action]:
+        """What is looked for, and what becomes of prompts that would carry it off this machine."""
+        said: tuple[tuple[Group, Action | None], ...] = (("secret", self.secrets), ("personal", self.personal))
+        return {group: action for group, action in said if action is not None}
+
+    @property
     def groups(self) -> frozenset[Group]:
         """What is looked for."""
-        actions: tuple[tuple[Group, Action | None], ...] = (("secret", self.secrets), ("personal", self.personal))
-        return frozenset(group for group, action in actions if action is not None)
+        return frozenset(self.actions)
 
     @property
     def looking(self) -> str:
@@ -165,7 +170,7 @@ class Privacy:
     @property
     def looks(self) -> bool:
         """Whether prompts that leave are searched for secrets or personal data."""
-        return self.secrets is not None or self.personal is not None
+        return bool(self.actions)
 
     def _is_private(self, address: str) -> bool:
         host = (urlsplit(address).hostname or "").rstrip(".")
@@ -176,10 +181,10 @@ def refusal(names: Iterable[str], label: Label, *, what: str, found: Mapping[str
     """The error for a text that none of these destinations may have. Its message says what to change."""
     listed = tuple(names)
     if found:
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
         message = (
-            f"{what} holds {counted} and may not go to {' or '.join(listed)}, which is not on this machine: take it "
-            "out, use a model of this machine, or send it without by Privacy(secrets='redact', personal='redact')"
+            f"{what} holds {_counted(found)} and may not go to {' or '.join(listed)}, which is not on this machine: "
+            "take it out, use a model of this machine, or send it without by "
+            "Privacy(secrets='redact', personal='redact')"
         )
     else:
         message = (
@@ -187,6 +192,15 @@ def refusal(names: Iterable[str], label: Label, *, what: str, found: Mapping[str
             f"model of this machine, or allow it by code with Privacy(allow={{{listed[0]!r}: {label.data_class!r}}})"
         )
     return DataRefused(message, data_class=label.data_class, sources=label.sources, destinations=listed, found=found)
+
+
+def kept_from(destination: str, label: Label, found: Mapping[str, int]) -> str:
+    """Why a text did not go there, as the journal puts it: what was found in it, or its class."""
+    return f"{_counted(found) or label.told} may not go to {destination}"
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
 
 
 def _checked_action(name: str, action: object) -> None:

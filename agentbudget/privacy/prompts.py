@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from agentbudget.models.base import Message, Request, ToolCall
 from agentbudget.privacy.patterns import Finder, Finding, Group
-from agentbudget.privacy.policy import Action, Privacy
+from agentbudget.privacy.policy import Privacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def clear(request: Request, privacy: Privacy) -> Cleared:
     The same value is the same placeholder in all of a request's texts, so that a model can still tell two apart.
     Pictures are not searched. Raises `MissingDependency`.
     """
-    actions: dict[Group, Action | None] = {"secret": privacy.secrets, "personal": privacy.personal}
+    actions = privacy.actions
     removed: frozenset[Group] = frozenset(group for group, action in actions.items() if action == "redact")
     clearing = _Clearing(Finder.of(privacy.groups), removed)
     messages = tuple(clearing.message(message) for message in request.messages)

@@ -107,7 +107,7 @@ class Context:
         A node that is carried out again gets the same ticket, as long as nothing was spent on it.
         """
         amount = worst_case(self.engine, skill, input_tokens)
-        base = f"{self.run_id}/{self.engine.position()}".rstrip("/") + f"/{skill.name}.landing"
+        base = f"{self.engine.place(self.run_id)}/{skill.name}.landing"
         for record in self.engine.ledger.holds(prefix=base, state="open"):
             if self.engine.can_land(record.id) and not amount.minus(record.amount):
                 return record.id

@@ -99,6 +99,10 @@ class Engine:
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.ledger)
 
+    def place(self, run_id: str) -> str:
+        """Where in the run's graph its work is: what the ids of its holds begin with."""
+        return f"{run_id}/{self.position()}".rstrip("/")
+
     def can_land(self, ticket: str) -> bool:
         """Whether a step may still spend what this ticket's hold set aside: untouched, and in our own hands."""
         record = self.ledger.hold(ticket)

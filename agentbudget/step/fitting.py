@@ -53,7 +53,8 @@ async def fitted(
     for found in candidates(messages, policy):
         reader = _reader(step, found.messages, tools)
         shorter, worth = await _summarised(step, reader.model, found, len(messages) if turns is None else turns)
-        reader = _reader(step, shorter, tools)
+        if worth is not None and worth.pays:
+            reader = _reader(step, shorter, tools)
         count = await reader.model.count_input(reader.request)
         if count.tokens <= tokens:
             return Fitted(shorter, count.tokens, count.exact, found, worth)

@@ -135,6 +135,28 @@ def reserve_step(
         return hold
 
 
+def base_of(ctx: Context) -> str:
+    """What the ids of holds in this context begin with: its step's hold, or outside of one its place in the graph."""
+    return ctx.engine.place(ctx.run_id) if ctx.step is None else ctx.step.hold.id
+
+
+def reserve_within(ctx: Context, hold_id: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
+    """Reserve for what is no step of its own: inside the step that does it, or outside of one on the run's accounts."""
+    if ctx.step is not None:
+        return ctx.step.funds.reserve(hold_id, amount, hold_tag, meta)
+    accounts = ctx.scope.accounts()
+    with telemetry.reservation(hold_id, held=amount, kind=str(meta["kind"]), accounts=accounts) as span:
+        hold = ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
+        span.granted()
+        return hold
+
+
+def reserve_embedding(ctx: Context, beside: Hold, amount: Amount, meta: Mapping[str, Any]) -> Hold:
+    """Reserve for an API that embeds, beside the hold for the seconds of this machine."""
+    hold_id = unused_id(ctx.engine.ledger, f"{beside.id}/embed")
+    return reserve_within(ctx, hold_id, amount, "embedding", meta)
+
+
 def _first_unused(ledger: Ledger, base: str, reserve: Callable[[str], Hold]) -> Hold:
     """Reserve under `base`, or the next of its names where earlier tries have taken it. Raises `HoldConflict`.
 

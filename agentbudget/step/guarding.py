@@ -12,8 +12,9 @@ from agentbudget.models.base import Message, Model, Request
 from agentbudget.money import ZERO
 from agentbudget.privacy import Destination, Label
 from agentbudget.privacy.classes import narrow
-from agentbudget.privacy.policy import refusal
+from agentbudget.privacy.policy import kept_from, refusal
 from agentbudget.privacy.prompts import Cleared, clear
+from agentbudget.step.funds import base_of
 from agentbudget.step.identity import unused_id
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def open_ways(step: Step, request: Request) -> tuple[Way, ...]:
     found = sort_ways(step, request)
     if not found.open:
         for way in found.shut:
-            note(step.outer, REFUSAL, step.context.carries, model=way.model.name, found=dict(way.found))
+            refused(step.outer, step.context.carries, way.model.name, way.found, skill=step.skill.name)
     return found.open or _refuse(step, found)
 
 
@@ -128,8 +129,7 @@ def require(ctx: Context, destination: Destination, *, what: str) -> None:
     label, privacy = ctx.carries, ctx.engine.privacy
     if privacy.admits(destination, label.data_class):
         return
-    note(ctx, REFUSAL, label, model=destination.name)
-    telemetry.data_class(label.data_class, decision="refused", destination=destination.name)
+    refused(ctx, label, destination.name)
     privacy.require(destination, label, what=what)
 
 
@@ -144,17 +144,15 @@ def sendable(ctx: Context, destinations: Sequence[Destination], text: str, *, wh
             continue
         cleared = clear(Request((Message("user", text),), 1), privacy)
         if cleared.refused:
-            found = dict(cleared.found)
-            note(ctx, REFUSAL, label, model=destination.name, found=found)
-            telemetry.data_class(label.data_class, decision="refused", destination=destination.name, found=found)
-            raise refusal([destination.name], label, what=what, found=found)
+            refused(ctx, label, destination.name, cleared.found)
+            raise refusal([destination.name], label, what=what, found=cleared.found)
         text = cleared.request.messages[0].text
     return text
 
 
 def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:
     """An entry of the journal that moves no money."""
-    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{ctx.engine.position()}".rstrip("/")
+    base = base_of(ctx)
     meta = {"kind": kind, "data_class": label.data_class, "sources": list(label.sources), **told}
     ledger, hold_id = ctx.engine.ledger, unused_id(ctx.engine.ledger, f"{base}/{kind}")
     hold: Hold
@@ -162,7 +160,7 @@ def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:
         hold = ledger.reserve(hold_id, ZERO, within=base, meta=meta)
     else:
         hold = ledger.reserve(hold_id, ZERO, accounts=ctx.scope.accounts(), meta=meta)
-    hold.void(reason=_said(kind, label, told.get("model"), told.get("found")))
+    hold.void(reason=_said(kind, label, told))
 
 
 def book_refusal(step: Step, model: str, found: Mapping[str, int]) -> None:
@@ -170,13 +168,16 @@ def book_refusal(step: Step, model: str, found: Mapping[str, int]) -> None:
     if model in step.refused:
         return
     step.refused.add(model)
-    label = step.context.carries
-    note(step.context, REFUSAL, label, model=model, skill=step.skill.name, found=dict(found))
-    telemetry.data_class(label.data_class, decision="refused", destination=model, found=found)
+    refused(step.context, step.context.carries, model, found, skill=step.skill.name)
 
 
-def _said(kind: str, label: Label, model: object, found: Mapping[str, int] | None) -> str:
+def refused(ctx: Context, label: Label, destination: str, found: Mapping[str, int] | None = None, **told: Any) -> None:
+    """Say in the journal and in the trace that a destination must not see a text: for its class, or what is in it."""
+    note(ctx, REFUSAL, label, model=destination, found=dict(found or {}), **told)
+    telemetry.data_class(label.data_class, decision="refused", destination=destination, found=found)
+
+
+def _said(kind: str, label: Label, told: Mapping[str, Any]) -> str:
     if kind == REFUSAL:
-        counted = ", ".join(f"{count} {name}" for name, count in sorted((found or {}).items()))
-        return f"{counted or label.told} may not go to {model}"
+        return kept_from(told["model"], label, told["found"])
     return f"the run carries {label.told} from here on" if kind == LABEL else label.told

@@ -18,7 +18,8 @@ from agentbudget.money import Amount
 from agentbudget.paying import paid
 from agentbudget.privacy.classes import outlives_its_run
 from agentbudget.settling import settled
-from agentbudget.step.guarding import REFUSAL, note, sendable
+from agentbudget.step.funds import base_of, reserve_embedding, reserve_within
+from agentbudget.step.guarding import refused, sendable
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
 
@@ -47,7 +48,7 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
     source = sendable(ctx, places, source, what="what is remembered")
     label = ctx.carries
     if not outlives_its_run(label.data_class):
-        note(ctx, REFUSAL, label, model="memory")
+        refused(ctx, label, "memory")
         raise DataRefused(
             f"what is remembered is {label.told} and stays in its run: remember nothing of it, or only what you have "
             "cleared of it (ctx.cleared)",
@@ -72,9 +73,11 @@ async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
         found = await memories.recall(owner, question, tokens=tokens, pay=work.pay)
         ctx.saw(found.label)
         ctx.engine.retrieved.append(found.text)
-        told = {"memories": len(found.memories), "tokens": found.tokens, "data_class": found.label.data_class}
-        cost = work.done(found.compute_ns, told)
-        span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost)
+        told = found.label.data_class
+        cost = work.done(
+            found.compute_ns, {"memories": len(found.memories), "tokens": found.tokens, "data_class": told}
+        )
+        span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
     return found
 
 
@@ -117,26 +120,12 @@ def _booked(ctx: Context, act: Act, text: str) -> Generator[_Work]:
     engine = ctx.engine
     meta = {"kind": "memory", "source": act, "price": engine.machine.source}
     cap = Amount(engine.machine.cost(Usage(compute_ns=MEMORY_CAP_NS)))
-    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
-    hold = _reserve(ctx, unused_id(engine.ledger, f"{base}/{act}.{digest(repr(text))}"), cap, "memory", meta)
+    hold_id = unused_id(engine.ledger, f"{base_of(ctx)}/{act}.{digest(repr(text))}")
+    hold = reserve_within(ctx, hold_id, cap, "memory", meta)
     with hold:
         yield _Work(ctx, hold, partial(_pay, ctx, hold), time.perf_counter())
 
 
-def _reserve(ctx: Context, hold_id: str, amount: Amount, tag: str, meta: Mapping[str, Any]) -> Hold:
-    if ctx.step is not None:
-        return ctx.step.funds.reserve(hold_id, amount, tag, meta)
-    accounts = ctx.scope.accounts()
-    with telemetry.reservation(hold_id, held=amount, kind=tag, accounts=accounts) as span:
-        hold = ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=tag, meta=meta)
-        span.granted()
-        return hold
-
-
 def _pay(ctx: Context, hold: Hold, name: str, price: Price, most: Usage) -> AbstractContextManager[Meter]:
     """Pay for an embedding by an API, beside the seconds of this machine."""
-
-    def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
-        return _reserve(ctx, unused_id(ctx.engine.ledger, f"{hold.id}/embed"), amount, "embedding", meta)
-
-    return paid(reserve, name=name, price=price, most=most)
+    return paid(partial(reserve_embedding, ctx, hold), name=name, price=price, most=most)

@@ -19,6 +19,7 @@ from agentbudget.privacy import METADATA_KEY, DataClass
 from agentbudget.privacy.classes import wider, within
 from agentbudget.settling import settled
 from agentbudget.step.found import found_before, keep_found, search_key
+from agentbudget.step.funds import base_of, reserve_embedding, reserve_within
 from agentbudget.step.guarding import sendable
 from agentbudget.step.identity import digest, unused_id
 from agentbudget.usage import Usage
@@ -116,17 +117,10 @@ def _pay(
     """Pay for embedding the question by an API, beside the seconds of this machine."""
 
     def reserve(amount: Amount, meta: Mapping[str, Any]) -> Hold:
-        embedded.append(_reserve_embedding(ctx, hold, amount, meta))
+        embedded.append(reserve_embedding(ctx, hold, amount, meta))
         return embedded[-1]
 
     return paid(reserve, name=name, price=price, most=most)
-
-
-def _reserve_embedding(ctx: Context, hold: Hold, amount: Amount, meta: Mapping[str, Any]) -> Hold:
-    hold_id = unused_id(ctx.engine.ledger, f"{hold.id}/embed")
-    if ctx.step is not None:
-        return ctx.step.funds.reserve(hold_id, amount, "embedding", meta)
-    return ctx.engine.ledger.reserve(hold_id, amount, accounts=ctx.scope.accounts(), tag="embedding", meta=meta)
 
 
 def _reserve(ctx: Context, question: str, cap: Amount) -> Hold:
@@ -134,12 +128,5 @@ def _reserve(ctx: Context, question: str, cap: Amount) -> Hold:
     meta = {"kind": "retrieval", "source": engine.documents, "price": engine.machine.source}
     if ctx.subject is not None:
         meta["about"] = ctx.subject
-    base = ctx.step.hold.id if ctx.step else f"{ctx.run_id}/{engine.position()}".rstrip("/")
-    hold_id = unused_id(engine.ledger, f"{base}/retrieve.{digest(repr(question))}")
-    if ctx.step is not None:
-        return ctx.step.funds.reserve(hold_id, cap, "retrieval", meta)
-    accounts = ctx.scope.accounts()
-    with telemetry.reservation(hold_id, held=cap, kind="retrieval", accounts=accounts) as span:
-        hold = engine.ledger.reserve(hold_id, cap, accounts=accounts, tag="retrieval", meta=meta)
-        span.granted()
-        return hold
+    hold_id = unused_id(engine.ledger, f"{base_of(ctx)}/retrieve.{digest(repr(question))}")
+    return reserve_within(ctx, hold_id, cap, "retrieval", meta)

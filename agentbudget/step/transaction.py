@@ -61,8 +61,8 @@ class Step:
     def _identity(self, key: str | None) -> str:
         """Stable over a resume: where in the graph, which skill, which arguments."""
         told = _encode([stable(self.arguments), key])
-        place = self.parent.base if self.parent else f"{self.scope.run_id}/{self.engine.position()}"
-        return f"{place.rstrip('/')}/{self.skill.name}.{digest(told)}"
+        place = self.parent.base if self.parent else self.engine.place(self.scope.run_id)
+        return f"{place}/{self.skill.name}.{digest(told)}"
 
     @property
     def above(self) -> tuple[Step, ...]:

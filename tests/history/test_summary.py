@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentbudget.history import Policy, compact
 from agentbudget.history.summary import asked, summed_up
-from tests.history.talk import TALK
+from tests.history.talk import TALK, says, user
 
 FOUND = compact(TALK, Policy(step_tokens=0))
 
@@ -20,5 +20,9 @@ def test_a_summary_that_is_no_shorter_is_left_out() -> None:
     assert summed_up(FOUND, FOUND.lines, "so " * 1000) == FOUND.messages
 
 
-def test_the_same_lines_ask_for_the_same_summary() -> None:
-    assert asked(FOUND.lines) == asked(FOUND.lines)
+def test_a_conversation_that_went_on_asks_for_the_same_summary_of_its_oldest_lines() -> None:
+    longer = compact([*TALK, says("It is booked."), user("Thanks.")], Policy(step_tokens=0)).lines
+    assert len(longer) > len(FOUND.lines)
+    request = asked(longer[: len(FOUND.lines)])
+    assert request == asked(FOUND.lines)
+    assert request.messages[-1].text.splitlines() == list(FOUND.lines)

@@ -121,7 +121,7 @@ def test_a_local_model_never_reads_a_text_as_a_turn(name: str) -> None:
         pytest.skip(str(error))
     calm = vocabulary.prompt([Message("user", "hello")]).tokens
     hostile = vocabulary.prompt([Message("user", "hello" + TURNS[0] + TURNS[1])]).tokens
-    (start,) = {token for token in calm if calm.count(token) > 1 and token == calm[0]} or {calm[0]}
+    start = calm[0]
     assert hostile.count(start) == calm.count(start)
     assert hostile.count(vocabulary.end) == calm.count(vocabulary.end)
     vocabulary.close()

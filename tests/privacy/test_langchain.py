@@ -114,6 +114,9 @@ def test_what_is_found_in_a_conversation_is_taken_out_or_stops_it(ledger: Ledger
     with pytest.raises(DataRefused, match="the conversation holds 1 github-pat") as caught:
         model.invoke(said)
     assert inner.heard == []
+    (note,) = (hold for hold in ledger.holds() if hold.meta["kind"] == "refusal")
+    assert note.meta["found"] == {"github-pat": 1}
+    assert note.detail["reason"].startswith("1 github-pat may not go to ")
     assert TOKEN not in str(caught.value)
     assert TOKEN not in str(ledger.entries())
 

@@ -18,7 +18,7 @@ from agentbudget.money import Budget
 from agentbudget.prices import ComputePrice
 from agentbudget.privacy import Action, Label, Privacy
 from agentbudget.step import Context, Engine, Scope
-from agentbudget.testing import ScriptedModel
+from agentbudget.testing import ScriptedModel, capture_spans
 from tests.privacy.conftest import WordEmbedder
 from tests.privacy.test_documents import Hosted
 from tests.privacy.test_langchain import TOKEN
@@ -49,7 +49,9 @@ async def test_who_recalls_what_was_confidential_carries_that(ledger: Ledger, tm
     second = run(ledger, memories, "second")
     await second.recall("likes soup", tokens=6)
     assert second.carries.data_class == "internal"
-    await second.recall("earns coins", tokens=60)
+    with capture_spans() as captured:
+        await second.recall("earns coins", tokens=60)
+    assert (captured.span("retrieval memory").attributes or {})["agentbudget.data_class"] == "confidential"
     assert second.carries.data_class == "confidential"
 
 
@@ -70,6 +72,8 @@ async def test_what_is_restricted_is_not_remembered(ledger: Ledger, tmp_path: Pa
     ctx.saw(Label("restricted", ("keys.md",)))
     with pytest.raises(DataRefused, match=r"restricted \(keys.md\) and stays in its run"):
         await ctx.remember("The key is under the mat.")
+    (note,) = (hold for hold in ledger.holds() if hold.meta.get("kind") == "refusal")
+    assert note.detail["reason"] == "restricted (keys.md) may not go to memory"
     assert (await run(ledger, memories, "other").recall("key", tokens=60)).memories == ()
 
 

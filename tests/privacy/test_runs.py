@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 
 from agentbudget import Agent, Budget, Context, Mistake, Privacy, skill
 from agentbudget.context import open_index
-from agentbudget.errors import DataRefused, UnknownRun
+from agentbudget.errors import DataRefused, InvalidArgument, UnknownRun
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.testing import ScriptedModel
@@ -164,6 +164,8 @@ async def test_a_confidential_task_goes_to_no_cloud_from_its_first_step_on() -> 
     async with Agent(graph=lone(think), models=[small, cloud]) as agent:
         assert (await agent.run("a takeover", budget=USD, data_class="confidential")).output == "hm"
         assert cloud.requests == []
+        with pytest.raises(InvalidArgument, match="data_class must be one of"):
+            await agent.run("a takeover", budget=USD, data_class="")  # pyright: ignore[reportArgumentType]
         await agent.run("lunch", budget=USD)
     assert len(cloud.requests) == 1
     async with Agent(graph=lone(think), models=[cloud]) as agent:
@@ -220,7 +222,9 @@ async def test_a_run_of_another_tenant_is_not_there(words: WordEmbedder) -> None
 
     async with agent("acme") as acme:
         await acme.run("our secret plan", budget=USD, run_id="plan")
+        assert acme.runs.ids() == ["plan"]
     async with agent("evil") as evil:
+        assert evil.runs.ids() == []
         for act in (evil.statement, evil.runs.load):
             with pytest.raises(UnknownRun, match="no run 'plan'; the latest are: none yet"):
                 act("plan")

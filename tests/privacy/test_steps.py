@@ -113,9 +113,12 @@ async def test_a_tier_that_is_shut_is_answered_by_the_strongest_that_is_open(
 async def test_where_no_rung_may_see_it_the_error_says_what_to_change(ledger: Ledger, cloud: ScriptedModel) -> None:
     ctx = context(ledger, cloud)
     ctx.saw(PAY)
-    with pytest.raises(DataRefused, match=r"'conclude' asks is confidential \(hr/pay.md\).*scripted:cloud.*allow="):
+    why = r"'conclude' asks is confidential \(hr/pay.md\).*scripted:cloud.*allow="
+    with capture_spans() as captured, pytest.raises(DataRefused, match=why):
         await conclude(ctx, findings="…")
     assert cloud.requests == []
+    assert [name for span in captured.spans for name, _ in span.events].count("agentbudget.data_class") == 1
+    assert [(note.meta["skill"], note.meta["model"]) for note in notes(ledger)] == [("conclude", "scripted:cloud")]
     balance = ledger.balance("run/r")
     assert (balance.posted.usd_nano, balance.held.usd_nano) == (0, 0)
     assert ledger.verify().ok
