@@ -6,12 +6,12 @@ import json
 import os
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
-from agentbudget.cache import Label, Source, Store
+from agentbudget.cache import Kind, Label, Source, Store
 from agentbudget.cache.semantic import Place, Semantic, SemanticCache
 from agentbudget.cli import cli
 from agentbudget.errors import Mistake, StoreUnavailable, UnknownHit
@@ -79,6 +79,12 @@ def test_clearing_forgets_everything() -> None:
 @pytest.mark.usefixtures("home")
 def test_nothing_named_is_refused() -> None:
     assert isinstance(cache("invalidate").exception, Mistake)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_kind_can_be_named(kind: Kind) -> None:
+    assert cache("invalidate", "--kind", kind).exception is None
 
 
 def test_looking_makes_no_cache() -> None:

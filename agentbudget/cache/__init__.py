@@ -3,14 +3,13 @@
 from agentbudget.cache.answers import EXACT, AnswerCache, Answers, Asked, CachedAnswer, Trust
 from agentbudget.cache.flight import Flight, Flights
 from agentbudget.cache.key import answer_key, hashed
-from agentbudget.cache.label import KINDS, Kind, Label, Source, Which
+from agentbudget.cache.label import Kind, Label, Source, Which
 from agentbudget.cache.policy import Cache, Caching, Exact, Off, caching
 from agentbudget.cache.semantic.policy import Semantic
 from agentbudget.cache.store import Item, Kept, Limits, Row, Store
 
 __all__ = [
     "EXACT",
-    "KINDS",
     "AnswerCache",
     "Answers",
     "Asked",

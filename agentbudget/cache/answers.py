@@ -12,8 +12,8 @@ from typing import Literal, Protocol, Self
 from agentbudget.cache.codec import decode_completion, encode_completion
 from agentbudget.cache.flight import Flights
 from agentbudget.cache.label import Label
-from agentbudget.cache.policy import Caching
-from agentbudget.cache.store import Limits, Store
+from agentbudget.cache.policy import Caching, Exact
+from agentbudget.cache.store import NS_PER_S, Limits, Store
 from agentbudget.models.base import Completion, Model, Request
 
 _log = logging.getLogger(__name__)
@@ -36,13 +36,15 @@ EXACT = Trust()
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
     """An answer that was paid for: what it cost then, in nano-dollars, the key that it stood under, when it was bought
-    (nanoseconds since 1970; 0 if nobody knows), and why it may be given again."""
+    (nanoseconds since 1970; 0 if nobody knows), and why it may be given again. ``entry`` is the number that the `Store`
+    has for it, None for one that is not there."""
 
     completion: Completion
     cost_usd_nano: int
     key: str = ""
     created_ns: int = 0
     trust: Trust = EXACT
+    entry: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ class Asked:
     def keys(self) -> tuple[str, ...]:
         """Where to look, in this order."""
         return (self.own,) if self.shared is None else (self.own, self.shared)
+
+    @property
+    def ttl_s(self) -> float | None:
+        """How old a shared answer may be, in seconds; None: any age."""
+        return self.caching.ttl_s if isinstance(self.caching, Exact) else None
 
 
 class AnswerCache(Protocol):
@@ -96,15 +103,15 @@ class Answers:
         self.store = Store(path, limits=limits, clock_ns=clock_ns)
         self.flights = Flights.at(path)
 
-    def get(self, key: str, *, max_output_tokens: int, reused: bool = True) -> CachedAnswer | None:
+    def get(self, key: str, *, max_output_tokens: int) -> CachedAnswer | None:
         """The answer under `key`, if the model would give the same under this cap.
 
         An answer that ended by itself fits any cap that is not below its length; one that a cap cut, only that cap.
-        Not ``reused`` is one that is only looked at: that is no hit, and saves nothing.
+        Looking is no hit yet: see `reused`.
         """
-        return self.first((key,), max_output_tokens=max_output_tokens, reused=reused)
+        return self.first((key,), max_output_tokens=max_output_tokens)
 
-    def first(self, keys: Sequence[str], *, max_output_tokens: int, reused: bool = True) -> CachedAnswer | None:
+    def first(self, keys: Sequence[str], *, max_output_tokens: int) -> CachedAnswer | None:
         """The answer under the first of `keys` that has one which fits; see `get`. An unreadable one is dropped."""
         for row in self.store.find(keys):
             try:
@@ -116,10 +123,17 @@ class Answers:
                 self.store.drop((row.key,))
                 continue
             if _is_same(completion, max_output_tokens):
-                if reused:
-                    self.store.touch(row.entry)
-                return CachedAnswer(completion, row.cost_usd_nano, row.key, row.created_ns)
+                return CachedAnswer(completion, row.cost_usd_nano, row.key, row.created_ns, entry=row.entry)
         return None
+
+    def is_fresh(self, found: CachedAnswer, ttl_s: float | None) -> bool:
+        """Whether an answer is no older than so many seconds; None: any age will do."""
+        return ttl_s is None or self.store.clock_ns() - found.created_ns <= ttl_s * NS_PER_S
+
+    def reused(self, found: CachedAnswer) -> None:
+        """Note that an answer was given again: it is worth more, and saved what it cost."""
+        if found.entry is not None:
+            self.store.touch(found.entry)
 
     def put(self, key: str, completion: Completion, *, cost_usd_nano: int) -> None:
         """Keep an answer, in place of what stood under its key."""

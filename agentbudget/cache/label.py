@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Kind = Literal["answer", "plan", "embedding", "retrieval"]
 """What was paid for."""
-
-KINDS: Final[tuple[Kind, ...]] = ("answer", "plan", "embedding", "retrieval")
 
 
 class Source(NamedTuple):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
+from functools import cache
 from typing import Final
 
-from agentbudget.errors import SchemaMismatch
+from agentbudget.cache.database import Schema
 
 VERSION: Final = 2
 APPLICATION_ID: Final = 0x41474243
@@ -46,14 +46,13 @@ TABLES: Final = (
 """``names`` are the keys under which an entry was put, as JSON, and ``named`` is how many of them still lead to it."""
 
 
+@cache
 def find(keys: int) -> str:
     """What stands under so many keys, and is not past its time."""
     return f"""SELECT k.key, e.id, e.value, e.cost_usd_nano, e.created_ns FROM keys k JOIN entries e ON e.id = k.entry
         WHERE k.key IN ({",".join("?" * keys)}) AND (k.expires_ns IS NULL OR k.expires_ns > ?)"""
 
 
-FIND_ONE: Final = find(1)
-FIND_TWO: Final = find(2)
 ADD: Final = """INSERT INTO entries
     (kind, tenant, skill, skill_version, model, value, cost_usd_nano, bytes, created_ns, named, names, worth)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, age + 1.0 * ?7 / ?8 FROM totals"""
@@ -71,60 +70,10 @@ BY_KIND: Final = """SELECT kind, count(*), sum(bytes), sum(hits), sum(hits * cos
     FROM entries GROUP BY kind ORDER BY kind"""
 
 
-def opened(path: Path | None, *, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection to the file, its tables made or brought to this version. Raises `SchemaMismatch`, ``sqlite3.Error``.
-
-    Nothing is written before it is known to be ours.
-    """
-    db = sqlite3.connect(path or ":memory:", timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
-    try:
-        if not _is_current(db, path):
-            _migrate(db, path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _is_current(db: sqlite3.Connection, path: Path | None) -> bool:
-    """Whether the tables are these. Raises `SchemaMismatch` for those of a later version or another program."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if tables and application != APPLICATION_ID:
-        raise SchemaMismatch(
-            f"{path} is another program's database; name another path for the cache", location=str(path)
-        )
-    if version > VERSION:
-        raise SchemaMismatch(
-            f"the cache {path} was written by a later version of agentbudget; upgrade, or name another home",
-            location=str(path),
-            found=version,
-            expected=VERSION,
-        )
-    return version == VERSION
-
-
-def _migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_current(db, path):  # by now: another process may have been first
-            for statement in TABLES:
-                db.execute(statement)
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
-                _adopt(db)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
 def _adopt(db: sqlite3.Connection) -> None:
     """The answers of version 1, which did not say whose they were."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
+        return
     db.execute(
         """INSERT INTO entries (id, kind, tenant, skill, skill_version, model, unlabelled, value, cost_usd_nano, bytes,
             created_ns, worth, named, names)
@@ -134,3 +83,6 @@ def _adopt(db: sqlite3.Connection) -> None:
     )
     db.execute("INSERT INTO keys (key, entry) SELECT key, row_number() OVER (ORDER BY created_ns, key) FROM answers")
     db.execute("DROP TABLE answers")
+
+
+SCHEMA: Final = Schema("cache", APPLICATION_ID, VERSION, TABLES, adopt=_adopt)

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from agentbudget.cache import schema
+from agentbudget.cache.database import Database
 from agentbudget.cache.label import Kind, Label, Which
-from agentbudget.errors import Mistake, StoreBusy, StoreError, StoreUnavailable
-from agentbudget.ledger.forks import watch
+from agentbudget.errors import Mistake, StoreError
 
 _log = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_S: Final = 2.0
-"""How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
 
 TOUCHES: Final = 256
 """Hits that are noted in memory before they are written: a look-up writes nothing by itself."""
@@ -76,55 +71,29 @@ class Kept:
     saved_usd_nano: int
 
 
-class Store:
+class Store(Database):
     """Entries in the file at `path`, made with its folder if it is not there; None: in memory.
 
     Where the bound is reached, those entries go first that would save least: what an entry cost for each byte, times
     how often it was asked for, aged by what has been dropped since (GreedyDual-Size-Frequency, Cherkasova 1998).
-    Raises `SchemaMismatch` for another program's file, `StoreUnavailable` for one that cannot be used.
+    Raises what `Database` does.
     """
 
     def __init__(
         self, path: Path | None = None, *, limits: Limits | None = None, clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        self.path = path
         self.limits = limits or Limits()
         self.clock_ns = clock_ns
-        self._lock = threading.Lock()
         self._touched: dict[int, int] = {}
         self._swept_ns = 0
-        self._closed = False
-        self._db = self._connect()
-        self._inherited: sqlite3.Connection | None = None
-        watch(self)
-
-    @property
-    def location(self) -> str:
-        """Its path, for messages."""
-        return "in memory" if self.path is None else str(self.path)
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            return schema.opened(self.path, busy_timeout_s=BUSY_TIMEOUT_S)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(
-                f"cannot open the cache {self.location}: {error}; move the file away, and a new one is made",
-                location=self.location,
-            ) from error
+        super().__init__(path, schema.SCHEMA)
 
     # --- one entry
 
     def find(self, keys: Sequence[str]) -> list[Row]:
         """What stands under these keys, in their order, without what is past its time."""
-        sql = schema.FIND_ONE if len(keys) == 1 else schema.FIND_TWO if len(keys) == 2 else schema.find(len(keys))
-        values = (*keys, self.clock_ns())
-        with self._lock:
-            try:
-                found = self._usable().execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                raise self._fault(error) from error
+        with self._using() as db:
+            found = db.execute(schema.find(len(keys)), (*keys, self.clock_ns())).fetchall()
         if len(found) > 1:
             found.sort(key=lambda row: keys.index(row[0]))
         return [Row._make(row) for row in found]
@@ -237,73 +206,22 @@ class Store:
             db.executemany(schema.TOUCH, [(count, entry) for entry, count in self._touched.items()])
             self._touched.clear()
 
-    # --- the connection
-
-    @contextmanager
-    def _using(self) -> Generator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._usable()
-            except sqlite3.Error as error:
-                raise self._fault(error) from error
-
-    @contextmanager
-    def _writing(self) -> Generator[sqlite3.Connection]:
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # a full disk has already rolled back
-                    db.execute("ROLLBACK")
-                raise
-
-    def _usable(self) -> sqlite3.Connection:
-        if self._inherited is not None:  # it has to go before this process opens the same file
-            inherited, self._inherited = self._inherited, None
-            inherited.close()
-            self._db = self._connect()
-        return self._db
-
-    def _fault(self, error: sqlite3.Error) -> StoreUnavailable | StoreBusy:
-        where = self.location
-        if self._closed:
-            return StoreUnavailable(f"the cache {where} is closed; open it again", location=where)
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return StoreBusy(f"the cache {where} is being written to by another process: {error}", location=where)
-        return StoreUnavailable(f"the cache {where} failed: {error}", location=where)
+    # --- its end
 
     def close(self) -> None:
-        """Close the file. Closing it twice does no harm."""
+        """Note the hits that were not, and close the file. Closing it twice does no harm."""
         if not self._closed and self._touched:
             try:
                 with self._writing() as db:
                     self._write_touches(db)
             except StoreError as error:
                 _log.warning("hits of the cache were not noted: %s", error)
-        with self._lock:
-            self._closed = True
-            self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def before_fork(self) -> None:
-        """Come to rest, so that the child inherits nothing half done."""
-        self._lock.acquire()
+        super().close()
 
     def after_fork(self, *, child: bool) -> None:
-        """The child opens the file for itself when it needs it; what is in memory is a copy of its own."""
-        if not child:
-            self._lock.release()
-            return
-        self._lock = threading.Lock()
-        if self.path is not None and not self._closed:
-            self._inherited = self._db
+        """See `Database.after_fork`. What was touched is for the parent to note."""
+        super().after_fork(child=child)
+        if child and self.path is not None:
             self._touched.clear()
 
 

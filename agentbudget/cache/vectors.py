@@ -88,9 +88,9 @@ class KeptEmbedder:
         known, saved = self._found(list(keys.values()))
         new = [text for text, key in keys.items() if key not in known]
         if new:
-            made = ask(new)
-            self._keep({keys[text]: (text, vector) for text, vector in zip(new, made, strict=True)})
-            known |= {keys[text]: vector for text, vector in zip(new, made, strict=True)}
+            made = dict(zip(new, ask(new), strict=True))
+            self._keep({keys[text]: (text, vector) for text, vector in made.items()})
+            known |= {keys[text]: vector for text, vector in made.items()}
         if len(new) < len(keys) and self._pay is not None:
             with self._pay(self.name, self.price, Usage()) as meter:
                 meter.saved_usd_nano = saved

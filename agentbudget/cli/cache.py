@@ -143,13 +143,11 @@ def wrong(hit: int, home: Path | None) -> None:
 
     The number stands in the run's statement, where it says why the answer was trusted.
     """
-    from agentbudget.errors import UnknownHit
+    from agentbudget.cache.semantic.store import unknown_hit
 
     with similar(home) as store:
         if store is None or not store.found_wrong(hit):
-            raise UnknownHit(
-                f"no semantic hit {hit} is known: take the number from the statement's line of the hit", hit=hit
-            )
+            raise unknown_hit(hit)
     click.echo(f"hit {hit} was wrong: its answer is not given again")
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "Line",
     "LineStatus",
     "Point",
+    "Refusal",
     "Rejection",
     "Reuse",
     "SkillCost",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from agentbudget.history import Breakdown
 from agentbudget.money import NANO, Amount, Budget, format_usd, nano_to_usd
 from agentbudget.privacy import CLASSES
-from agentbudget.statement.fold import Line, Refusal, Rejection, TierModel, Totals
+from agentbudget.statement.fold import Line, Refusal, Rejection, TierModel, Totals, unique
 from agentbudget.statement.reuse import Reuse, by_kind
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         *_few("Asked", [_about(line) for line in statement.lines if line.about and line.kind == "step"]),
         *_few("Rejected", [_against(rejection, line) for line in statement.lines for rejection in line.rejected]),
         ("Data", _data_classes(statement.lines)),
-        *_few("Kept here", unique_of(_kept_here(line, one) for line in statement.lines for one in line.refused)),
+        *_few("Kept here", unique(_kept_here(line, one) for line in statement.lines for one in line.refused)),
         *_few("Found", [_found(line) for line in statement.lines if line.found]),
         *(("Failed", f"{line.skill}: {cut(line.error, ERROR_LENGTH)}") for line in statement.lines if line.error),
         *((model.tier.capitalize(), _priced(model)) for model in statement.ladder),
@@ -258,11 +258,6 @@ def _kept_here(line: Line, refusal: Refusal) -> str:
 
 def _found(line: Line) -> str:
     return f"{line.skill}: " + ", ".join(f"{count} {kind}" for kind, count in line.found)
-
-
-def unique_of(values: Iterable[str]) -> list[str]:
-    """The values in order of first appearance."""
-    return list(dict.fromkeys(values))
 
 
 def _priced(model: TierModel) -> str:

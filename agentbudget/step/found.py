@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 from agentbudget.cache import Label, Source, hashed
@@ -63,15 +64,10 @@ def keep_found(ctx: Context, key: str, found: Retrieved, *, cost_usd_nano: int) 
         _log.warning("a search that was paid for cannot be kept: %s", error)
 
 
+@cache
 def _form() -> TypeAdapter[Retrieved]:
-    global _adapter
-    if _adapter is None:
-        from pydantic import TypeAdapter
+    from pydantic import TypeAdapter
 
-        from agentbudget.context import Retrieved
+    from agentbudget.context import Retrieved
 
-        _adapter = TypeAdapter(Retrieved)
-    return _adapter
-
-
-_adapter: TypeAdapter[Retrieved] | None = None
+    return TypeAdapter(Retrieved)

@@ -71,17 +71,17 @@ def paid_once(
 
 
 def _kept(step: Step, asked: Asked, max_output_tokens: int) -> CachedAnswer | None:
-    """An answer under the first of its keys that has one, no older than the skill wants."""
+    """An answer under the first of its keys that has one, no older than the skill wants; its own run's at any age."""
+    answers = step.engine.answers
     try:
-        found = step.engine.answers.first(asked.keys, max_output_tokens=max_output_tokens)
+        found = answers.first(asked.keys, max_output_tokens=max_output_tokens)
     except StoreError as error:
         _log.warning("answers already paid for cannot be read, so this one is bought: %s", error)
         return None
-    ttl_s = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
-    if found is None or ttl_s is None or found.key == asked.own:
-        return found
-    age_ns = step.engine.answers.store.clock_ns() - found.created_ns
-    return found if age_ns <= ttl_s * 1e9 else None
+    if found is None or not (found.key == asked.own or answers.is_fresh(found, asked.ttl_s)):
+        return None
+    answers.reused(found)
+    return found
 
 
 async def _alike(step: Step, asked: Asked) -> CachedAnswer | None:
@@ -108,7 +108,7 @@ def keep(step: Step, answer: Completion, output: Output, asked: Asked, cost_usd_
         return
     keys: dict[str, float | None] = {asked.own: None}
     if whole and asked.shared is not None:
-        keys[asked.shared] = asked.caching.ttl_s if isinstance(asked.caching, Exact) else None
+        keys[asked.shared] = asked.ttl_s
     _put(step, keys, answer, asked, cost_usd_nano)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.cache import Source
@@ -17,29 +16,20 @@ REMEMBERED: Final = 512
 """Passages of a run that are remembered, the latest: a prompt brings a few."""
 
 
-@dataclass(slots=True)
-class _Read:
-    """A passage, and by which steps' skills it was read; none for a node of the graph."""
-
-    source: Source
-    text: str
-    by: set[str] = field(default_factory=set[str])
-
-
 class Reading:
-    """The passages that were retrieved in one run."""
+    """The passages that were retrieved in one run, the latest last, and the steps that read each; none for a node."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[Source, str], _Read] = {}
+        self._read: dict[tuple[Source, str], set[str]] = {}
 
     def add(self, passages: Iterable[Passage], step: Step | None) -> None:
         """Remember that these were retrieved, by `step` or by a node."""
         for passage in passages:
-            source, text = Source(passage.chunk.source, passage.chunk.id), passage.told
-            read = self._read.pop((source, text), None) or _Read(source, text)
+            piece = Source(passage.chunk.source, passage.chunk.id), passage.told
+            readers = self._read.pop(piece, set[str]())
             if step is not None:
-                read.by.add(step.base)
-            self._read[source, text] = read
+                readers.add(step.base)
+            self._read[piece] = readers
         while len(self._read) > REMEMBERED:
             del self._read[next(iter(self._read))]
 
@@ -51,8 +41,8 @@ class Reading:
         steps = {one.base for one in (step, *step.above)}
         told = "\n".join(message.text for message in messages)
         found = {
-            read.source
-            for read in self._read.values()
-            if read.by & steps or read.text in told or read.source.document in told
+            source
+            for (source, text), readers in self._read.items()
+            if readers & steps or text in told or source.document in told
         }
         return tuple(sorted(found))

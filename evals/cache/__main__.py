@@ -1,4 +1,4 @@
-"""What the caches take and save: `python -m evals.cache speed`."""
+"""What the caches take and save: `python -m evals.cache COMMAND`."""
 
 from __future__ import annotations
 

@@ -121,7 +121,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows(requests, shuffles=given.shuffles, methods=given.methods):
         print(row.text(), flush=True)
     print(f"\n{given.shuffles} orders, {time.process_time() - started:.0f} s of processor time")
-
-
-if __name__ == "__main__":
-    main()

@@ -102,7 +102,3 @@ def _words(chance: random.Random) -> str:
 
 def _since(started: float) -> float:
     return 1e3 * (time.perf_counter() - started)
-
-
-if __name__ == "__main__":
-    main()

@@ -85,6 +85,8 @@ def look(answers: Answers, request: Request, *, there: bool) -> None:
     key = answer_key(request, MODEL, tenant="t", skill_version="v")
     flight = answers.flights.claim(key)
     found = answers.first((f"run/answer.0123456789#{key}", key), max_output_tokens=256)
+    if found is not None:
+        answers.reused(found)
     assert flight is not None
     flight.land()
     assert (found is not None) is there
@@ -105,9 +107,3 @@ def asked(number: int) -> Request:
     """A question over the same passages."""
     question = f"{PASSAGES}\n\nCan order {number} be refunded?"
     return Request((Message("system", SYSTEM), Message("user", question)), max_output_tokens=256)
-
-
-if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])

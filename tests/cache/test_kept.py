@@ -116,6 +116,17 @@ async def test_an_answer_that_is_too_old_is_bought_anew_but_its_own_run_keeps_it
     assert await say(of(ctx, "r"), "x") == "answer 1"
 
 
+async def test_an_answer_that_is_too_old_to_be_given_is_no_hit_of_the_cache(
+    ledger: Ledger, model: ScriptedModel
+) -> None:
+    clock = ManualClock()
+    ctx = context(ledger, model, answers=Answers(clock_ns=clock))
+    await SAY(ctx, "x")
+    clock.advance(3601)
+    assert await make(cache=timedelta(hours=1))(of(ctx, "q"), "x") == "answer 2"
+    assert [kept.hits for kept in ctx.engine.answers.store.kept()] == [0]
+
+
 async def test_a_skill_that_wants_fresher_answers_than_the_one_that_kept_them_gets_them(
     ledger: Ledger, model: ScriptedModel
 ) -> None:
@@ -301,7 +312,7 @@ def test_no_two_tenants_prompts_and_versions_make_one_key(one: str, two: str, th
 async def test_a_cache_that_is_locked_costs_a_saving_and_a_warning(
     ledger: Ledger, model: ScriptedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("agentbudget.cache.store.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("agentbudget.cache.database.BUSY_TIMEOUT_S", 0.01)
     with Answers(tmp_path / "c.db") as answers:
         ctx = context(ledger, model, answers=answers)
         other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)

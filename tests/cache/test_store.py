@@ -287,7 +287,7 @@ def test_an_answer_that_cannot_be_read_is_dropped_and_bought_anew(
 
 
 def test_another_writer_is_waited_for_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentbudget.cache.store.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("agentbudget.cache.database.BUSY_TIMEOUT_S", 0.01)
     with Store(tmp_path / "c.db") as store:
         keep(store, "k")
         other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)

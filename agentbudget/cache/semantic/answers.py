@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +16,9 @@ from agentbudget.cache.answers import Answers, Asked, CachedAnswer, Trust
 from agentbudget.cache.key import answer_key
 from agentbudget.cache.semantic.cache import Look, Place, SemanticCache
 from agentbudget.cache.semantic.policy import Semantic
+from agentbudget.cache.semantic.store import unknown_hit
 from agentbudget.context.embed import Embedder, FastEmbedder
-from agentbudget.errors import StoreError, UnknownHit
+from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Request
 
 _log = logging.getLogger(__name__)
@@ -63,41 +63,38 @@ class SemanticAnswers:
 
     async def find(self, asked: Asked) -> CachedAnswer | None:
         """See `AnswerCache.find`: the answer to a question that means the same, unless it is bought to check it."""
-        if not isinstance(asked.caching, Semantic) or asked.shared is None or question_of(asked.request) is None:
+        question = question_of(asked.request)
+        if not isinstance(asked.caching, Semantic) or asked.shared is None or question is None:
             return None
         try:
-            return await asyncio.to_thread(self._find, asked, asked.caching)
+            return await asyncio.to_thread(self._find, asked, asked.caching, question)
         except StoreError as error:
             _log.warning("similar questions cannot be looked up, so this answer is bought: %s", error)
             return None
 
-    def _find(self, asked: Asked, policy: Semantic) -> CachedAnswer | None:
-        question = question_of(asked.request)
-        if question is None or self._embedder.count_tokens(question) > MOST_TOKENS:
+    def _find(self, asked: Asked, policy: Semantic, question: str) -> CachedAnswer | None:
+        if self._embedder.count_tokens(question) > MOST_TOKENS:
             return None
         look = self.cache.look(_place(asked, policy), question, policy)
-        found = self._answer(look, asked, policy)
+        found = self._answer(look, asked)
         if look.entry is not None and found is None:
             if not self._answers.store.find((look.entry.key,)):
                 self.cache.gone(look)
             look = replace(look, entry=None, decision="buy")
         if look.decision == "reuse" and found is not None:
-            self._answers.get(found.key, max_output_tokens=asked.request.max_output_tokens)  # now it is a hit
+            self._answers.reused(found)
             return replace(found, trust=_trust(look, self.cache.reused(look), policy))
         self._looks[asked.own] = look
         while len(self._looks) > _OPEN_LOOKS:
             self._looks.popitem(last=False)
         return None
 
-    def _answer(self, look: Look, asked: Asked, policy: Semantic) -> CachedAnswer | None:
+    def _answer(self, look: Look, asked: Asked) -> CachedAnswer | None:
         """The candidate's answer, if the exact cache still has it and it is not too old."""
         if look.entry is None:
             return None
-        most = asked.request.max_output_tokens
-        found = self._answers.get(look.entry.key, max_output_tokens=most, reused=False)
-        if found is None or policy.ttl_s is None:
-            return found
-        return found if time.time_ns() - found.created_ns <= policy.ttl_s * 1e9 else None
+        found = self._answers.get(look.entry.key, max_output_tokens=asked.request.max_output_tokens)
+        return found if found is not None and self._answers.is_fresh(found, asked.ttl_s) else None
 
     async def bought(self, asked: Asked, completion: Completion) -> None:
         """See `AnswerCache.bought`: compare it with the answer that was known, and learn from that."""
@@ -113,16 +110,14 @@ class SemanticAnswers:
         assert asked.shared is not None, "only what is shared was looked up"
         if not self._answers.store.find((asked.shared,)):
             return  # it was no answer worth keeping
-        known = self._answer(look, asked, policy)
+        known = self._answer(look, asked)
         same = None if known is None else bool(policy.same(known.completion.text, completion.text))
         self.cache.bought(look, key=asked.shared, same=same, policy=policy)
 
     def found_wrong(self, hit: int) -> None:
         """The answer that was given as this hit (it stands in the statement) was wrong. Raises `UnknownHit`."""
         if not self.cache.found_wrong(hit):
-            raise UnknownHit(
-                f"no semantic hit {hit!r} is known: take the number from the statement's line of the hit", hit=hit
-            )
+            raise unknown_hit(hit)
 
     def close(self) -> None:
         """Close the file, if it was opened."""

@@ -6,7 +6,7 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -17,7 +17,7 @@ from agentbudget.cache.semantic.learn import Decision, Fit, learn
 from agentbudget.cache.semantic.nearby import CANDIDATES, Nearby, signs_of
 from agentbudget.cache.semantic.policy import Semantic
 from agentbudget.cache.semantic.store import Entry, SemanticStore
-from agentbudget.cache.semantic.words import Difference, differences, read
+from agentbudget.cache.semantic.words import Difference, Reading, differences, read
 from agentbudget.context.embed import Embedder
 from agentbudget.errors import InvalidArgument
 
@@ -110,7 +110,9 @@ class SemanticCache:
         fit = self.store.fit(space, policy.wrong)
         look = Look(question, vector, space, fit)
         near = self._nearest(space, vector)
-        return max((self._judged(look, entry, cosine, policy) for entry, cosine in near), key=_promise, default=look)
+        asked = read(question)
+        judged = (self._judged(look, asked, entry, cosine, policy) for entry, cosine in near)
+        return max(judged, key=_promise, default=look)
 
     def _space(self, place: Place) -> int:
         parts = {"tenant": place.tenant, "form": place.form, "embedder": self._embedder.fingerprint, "format": FORMAT}
@@ -139,16 +141,13 @@ class SemanticCache:
             self._held.popitem(last=False)
         return nearby
 
-    def _judged(self, look: Look, entry: Entry, cosine: float, policy: Semantic) -> Look:
-        asked, known = read(look.question), read(entry.question)
+    def _judged(self, look: Look, asked: Reading, entry: Entry, cosine: float, policy: Semantic) -> Look:
+        known = read(entry.question)
         told, differ = features(asked, known, cosine, entry.record), differences(asked, known)
         score = look.fit.score(told)
         decision = look.fit.decide(score, entry.record, differ, audited=policy.audited, draw=self._draw())
-        return Look(
-            question=look.question,
-            vector=look.vector,
-            space=look.space,
-            fit=look.fit,
+        return replace(
+            look,
             decision=decision,
             entry=entry,
             features=tuple(told),

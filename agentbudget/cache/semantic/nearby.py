@@ -25,9 +25,6 @@ class Nearby:
         self._columns: NDArray[np.uint64] | None = None
         self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def last_id(self) -> int:
         """The id that was added last; 0 before there is one."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
+from agentbudget.cache.database import Database, Schema
 from agentbudget.cache.semantic.bound import Bound
 from agentbudget.cache.semantic.features import NAMES, Record
 from agentbudget.cache.semantic.learn import Fit, Trials
-from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.errors import StoreUnavailable, UnknownHit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 APPLICATION_ID: Final = 0x41474253
 """``AGBS``: marks the file as ours, so that a path to another program's database is refused."""
-
-BUSY_TIMEOUT_S: Final = 2.0
 
 TRIALS: Final = 20_000
 """So many are learned from, the latest: what was true of older questions may have changed."""
@@ -52,6 +49,8 @@ _TABLES: Final = (
     "CREATE INDEX trials_by_space ON trials (space, id)",
 )
 
+_SCHEMA: Final = Schema("semantic cache", APPLICATION_ID, VERSION, _TABLES)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -64,135 +63,93 @@ class Entry:
     record: Record
 
 
-class SemanticStore:
+class SemanticStore(Database):
     """The file at `path`, made with its folder if it is not there; None: in memory. Threads and processes may share it.
 
-    Raises `SchemaMismatch` for another program's file or a later version's, `StoreUnavailable` for one that cannot be
-    used, `StoreBusy` where another process writes for too long.
+    Raises what `Database` does.
     """
 
     def __init__(self, path: Path | None = None, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
-        self.path = path
         self._clock_ns = clock_ns
-        self._lock = threading.RLock()
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise self._fault(error) from error
-        try:
-            with self._named():
-                self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
+        super().__init__(path, _SCHEMA)
 
-    @property
-    def location(self) -> str:
-        """Its path, for messages."""
-        return "in memory" if self.path is None else str(self.path)
-
-    def _prepare(self) -> None:
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if tables and application != APPLICATION_ID:
-            raise SchemaMismatch(
-                f"{self.location} is another program's database; name another home", location=self.location
-            )
-        if version > VERSION:
-            raise SchemaMismatch(
-                f"the semantic cache {self.location} was written by a later version of agentbudget; "
-                "upgrade it, or name another home",
-                location=self.location,
-                found=version,
-                expected=VERSION,
-            )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._transaction():
-            if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _TABLES:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        super()._prepare(db)
+        db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
 
     # --- spaces: questions that may answer each other
 
     def space(self, name: str, *, tenant: str, skill: str) -> int:
         """The id of a space, made if it is new."""
-        with self._named():
-            found = self._db.execute("SELECT id FROM spaces WHERE name = ?", (name,)).fetchone()
+        with self._using() as db:
+            found = db.execute("SELECT id FROM spaces WHERE name = ?", (name,)).fetchone()
             if found is None:
-                self._db.execute(
+                db.execute(
                     "INSERT INTO spaces (name, tenant, skill) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                     (name, tenant, skill),
                 )
-                found = self._db.execute("SELECT id FROM spaces WHERE name = ?", (name,)).fetchone()
+                found = db.execute("SELECT id FROM spaces WHERE name = ?", (name,)).fetchone()
             return int(found[0])
 
     def dropped(self, space: int) -> int:
         """How often entries of a space were dropped: what is held of it in memory is stale when this has grown."""
-        with self._named():
-            found = self._db.execute("SELECT dropped FROM spaces WHERE id = ?", (space,)).fetchone()
+        with self._using() as db:
+            found = db.execute("SELECT dropped FROM spaces WHERE id = ?", (space,)).fetchone()
             return int(found[0]) if found else -1
 
     def forget(self, *, tenant: str | None = None, skill: str | None = None) -> int:
         """Delete the questions, trials and what was learned of a tenant, of a skill, or of both; how many questions."""
-        with self._writing():
+        with self._writing() as db:
             spaces = [
                 id_
-                for (id_,) in self._db.execute(
+                for (id_,) in db.execute(
                     "SELECT id FROM spaces WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR skill = ?2)",
                     (tenant, skill),
                 )
             ]
             count = 0
             for space in spaces:
-                count += self._db.execute("DELETE FROM entries WHERE space = ?", (space,)).rowcount
-                self._db.execute("DELETE FROM trials WHERE space = ?", (space,))
-                self._db.execute("DELETE FROM fits WHERE space = ?", (space,))
-                self._db.execute("UPDATE spaces SET dropped = dropped + 1, kept = 0 WHERE id = ?", (space,))
+                count += db.execute("DELETE FROM entries WHERE space = ?", (space,)).rowcount
+                db.execute("DELETE FROM trials WHERE space = ?", (space,))
+                db.execute("DELETE FROM fits WHERE space = ?", (space,))
+                db.execute("UPDATE spaces SET dropped = dropped + 1, kept = 0 WHERE id = ?", (space,))
             return count
 
     # --- entries
 
     def signs(self, space: int, after: int) -> list[tuple[int, bytes]]:
         """Ids, later than `after`, and signs of the entries of a space."""
-        with self._named():
-            return self._db.execute(
+        with self._using() as db:
+            return db.execute(
                 "SELECT id, signs FROM entries WHERE space = ? AND id > ? ORDER BY id", (space, after)
             ).fetchall()
 
     def entries(self, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that are still there."""
         marks = ",".join("?" * len(ids))
-        with self._named():
-            rows = self._db.execute(
+        with self._using() as db:
+            rows = db.execute(
                 f"SELECT id, key, question, vector, right, wrong FROM entries WHERE id IN ({marks})", ids
             ).fetchall()
         return [_entry(*row) for row in rows]
 
     def drop(self, ids: Iterable[int]) -> None:
         """Delete entries whose answers are gone. What was learned from them stays."""
-        with self._writing():
+        with self._writing() as db:
             for id_ in ids:
-                self._db.execute(
-                    "UPDATE spaces SET dropped = dropped + 1 WHERE id = (SELECT space FROM entries WHERE id = ?)",
+                db.execute(
+                    "UPDATE spaces SET dropped = dropped + 1, kept = kept - 1 "
+                    "WHERE id = (SELECT space FROM entries WHERE id = ?)",
                     (id_,),
                 )
-                self._db.execute("DELETE FROM entries WHERE id = ?", (id_,))
+                db.execute("DELETE FROM entries WHERE id = ?", (id_,))
 
     def sweep(self, kept: Callable[[Sequence[str]], Container[str]]) -> int:
         """Delete the questions whose answers are gone; how many. ``kept`` says which of some keys still have one."""
         count, last = 0, 0
         while True:
-            with self._named():
-                rows: list[tuple[int, str]] = self._db.execute(
+            with self._using() as db:
+                rows: list[tuple[int, str]] = db.execute(
                     "SELECT id, key FROM entries WHERE id > ? ORDER BY id LIMIT ?", (last, _EVICTED)
                 ).fetchall()
             if not rows:
@@ -206,51 +163,60 @@ class SemanticStore:
         """Keep a question whose answer stands under `key`. Beyond `most`, those go that were not used for longest."""
         import numpy as np
 
-        with self._writing():
-            made = self._db.execute(
+        with self._writing() as db:
+            made = db.execute(
                 "INSERT INTO entries (space, key, used_ns, signs, question, vector) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING",
                 (space, key, self._clock_ns(), signs, question, vector.astype(np.float16).tobytes()),
             )
             if made.rowcount:
-                (kept,) = self._db.execute(
+                (kept,) = db.execute(
                     "UPDATE spaces SET kept = kept + 1 WHERE id = ? RETURNING kept", (space,)
                 ).fetchone()
                 if kept > most:
-                    self._evict(space, kept - most + min(_EVICTED, most // 2))
+                    self._evict(db, space, kept - most + min(_EVICTED, most // 2))
 
-    def _evict(self, space: int, count: int) -> None:
-        gone = self._db.execute(
+    def _evict(self, db: sqlite3.Connection, space: int, count: int) -> None:
+        gone = db.execute(
             "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE space = ? ORDER BY used_ns, id LIMIT ?)",
             (space, count),
         ).rowcount
-        self._db.execute("UPDATE spaces SET dropped = dropped + 1, kept = kept - ? WHERE id = ?", (gone, space))
+        db.execute("UPDATE spaces SET dropped = dropped + 1, kept = kept - ? WHERE id = ?", (gone, space))
 
     # --- trials: what was decided, and what came of it
 
     def reused(self, space: int, entry: int, features: Sequence[float]) -> int:
         """Note that an answer was reused; the trial's id, by which it may be found wrong later."""
-        with self._writing():
-            self._db.execute("UPDATE entries SET used_ns = ? WHERE id = ?", (self._clock_ns(), entry))
-            return self._try(space, entry, features, hit=True, same=None)
+        with self._writing() as db:
+            db.execute("UPDATE entries SET used_ns = ? WHERE id = ?", (self._clock_ns(), entry))
+            return self._try(db, space, entry, features, hit=True, same=None)
 
     def compared(self, space: int, entry: int, features: Sequence[float], *, same: bool) -> int:
         """Note that an answer was compared with one that was bought; how many of the space ever were."""
-        with self._writing():
-            self._try(space, entry, features, hit=False, same=same)
+        with self._writing() as db:
+            self._try(db, space, entry, features, hit=False, same=same)
             column = "right" if same else "wrong"
-            self._db.execute(
+            db.execute(
                 f"UPDATE entries SET {column} = {column} + 1, used_ns = ? WHERE id = ?", (self._clock_ns(), entry)
             )
-            (count,) = self._db.execute(
+            (count,) = db.execute(
                 "UPDATE spaces SET verified = verified + 1 WHERE id = ? RETURNING verified", (space,)
             ).fetchone()
             return int(count)
 
-    def _try(self, space: int, entry: int, features: Sequence[float], *, hit: bool, same: bool | None) -> int:
+    def _try(
+        self,
+        db: sqlite3.Connection,
+        space: int,
+        entry: int,
+        features: Sequence[float],
+        *,
+        hit: bool,
+        same: bool | None,
+    ) -> int:
         import numpy as np
 
-        made = self._db.execute(
+        made = db.execute(
             "INSERT INTO trials (space, entry, at_ns, hit, same, features) VALUES (?, ?, ?, ?, ?, ?)",
             (space, entry, self._clock_ns(), hit, same, np.asarray(features, np.float32).tobytes()),
         )
@@ -259,15 +225,15 @@ class SemanticStore:
 
     def found_wrong(self, trial: int) -> bool:
         """Note that a reused answer was wrong; False if there is no such trial. A second time changes nothing."""
-        with self._writing():
-            found = self._db.execute("SELECT entry, same FROM trials WHERE id = ? AND hit", (trial,)).fetchone()
+        with self._writing() as db:
+            found = db.execute("SELECT entry, same FROM trials WHERE id = ? AND hit", (trial,)).fetchone()
             if found is None:
                 return False
             if found[1] is None:
-                self._db.execute("UPDATE trials SET same = 0 WHERE id = ?", (trial,))
+                db.execute("UPDATE trials SET same = 0 WHERE id = ?", (trial,))
                 # Whoever says so has seen it: it weighs more than what speaks for the entry.
-                self._db.execute("UPDATE entries SET wrong = max(wrong, right) + 1 WHERE id = ?", (found[0],))
-                self._db.execute(
+                db.execute("UPDATE entries SET wrong = max(wrong, right) + 1 WHERE id = ?", (found[0],))
+                db.execute(
                     "UPDATE fits SET learned_from = 0 WHERE space = (SELECT space FROM trials WHERE id = ?)", (trial,)
                 )
             return True
@@ -276,13 +242,13 @@ class SemanticStore:
         """The latest trials of a space; older ones are deleted."""
         import numpy as np
 
-        with self._writing():
-            rows = self._db.execute(
+        with self._writing() as db:
+            rows = db.execute(
                 "SELECT id, features, entry, same, hit FROM trials WHERE space = ? ORDER BY id DESC LIMIT ?",
                 (space, TRIALS),
             ).fetchall()
             if len(rows) == TRIALS:
-                self._db.execute("DELETE FROM trials WHERE space = ? AND id < ?", (space, rows[-1][0]))
+                db.execute("DELETE FROM trials WHERE space = ? AND id < ?", (space, rows[-1][0]))
         rows.reverse()
         width = 4 * len(NAMES)
         if any(len(row[1]) != width for row in rows):
@@ -303,8 +269,8 @@ class SemanticStore:
 
     def fit(self, space: int, wrong: float) -> Fit:
         """What was learned of a space for this bound; what is believed before anything was, if nothing was."""
-        with self._named():
-            found = self._db.execute(
+        with self._using() as db:
+            found = db.execute(
                 "SELECT fit, learned_from FROM fits WHERE space = ? AND wrong = ?", (space, wrong)
             ).fetchone()
         return Fit() if found is None else self._read_fit(*found)
@@ -327,64 +293,23 @@ class SemanticStore:
         """Keep what was learned, unless another process has learned from more."""
         bound = fit.bound
         told = {"threshold": bound.threshold, "wrong": bound.wrong, "risk": bound.risk, "verified": bound.verified}
-        with self._writing():
-            self._db.execute(
+        with self._writing() as db:
+            db.execute(
                 "INSERT INTO fits (space, wrong, learned_from, fit) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE "
                 "SET learned_from = ?3, fit = ?4 WHERE learned_from <= ?3",
                 (space, wrong, fit.learned_from, json.dumps({"weights": fit.weights, "bound": told})),
             )
 
-    # --- SQLite
-
-    @contextmanager
-    def _named(self) -> Generator[None]:
-        """One thread at a time; what SQLite says is raised with the file's name."""
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise self._fault(error) from error
-
-    @contextmanager
-    def _writing(self) -> Generator[None]:
-        with self._named(), self._transaction():
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Generator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-
-    def _fault(self, error: Exception) -> StoreUnavailable | StoreBusy:
-        if "locked" in str(error):
-            return StoreBusy(
-                f"the semantic cache {self.location} was locked by another process for more than {BUSY_TIMEOUT_S:g} s",
-                location=self.location,
-            )
-        return StoreUnavailable(
-            f"the semantic cache {self.location} cannot be used: {error}; move the file away, and a new one is made",
-            location=self.location,
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 _EVICTED: Final = 256
 """So many more go at once, so that the next few need not look."""
+
+
+def unknown_hit(hit: int) -> UnknownHit:
+    """What is wrong where `SemanticStore.found_wrong` knows of no such trial."""
+    return UnknownHit(
+        f"no semantic hit {hit!r} is known: take the number from the statement's line of the hit", hit=hit
+    )
 
 
 def _entry(id_: int, key: str, question: str, vector: bytes, right: int, wrong: int) -> Entry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -71,7 +70,6 @@ _COMMON_CAPITALS: Final = _set("i i'm i've i'd i'll ok")
 class Reading:
     """A question as it is compared: ``words`` in order and casefolded; ``names`` are words written as names."""
 
-    text: str
     words: tuple[str, ...]
     bag: frozenset[str]
     numbers: tuple[str, ...]
@@ -96,7 +94,6 @@ def read(text: str) -> Reading:
             names.add(_stem(folded))
         words.append(folded)
     return Reading(
-        plain,
         tuple(words),
         frozenset(words),
         tuple(sorted(numbers)),
@@ -169,10 +166,3 @@ def _stem(word: str) -> str:
     for ending in ("'s", "s'", "'"):
         word = word.removesuffix(ending)
     return word[:-1] if len(word) > 3 and word.endswith("s") else word
-
-
-def rarity(counts: Counter[str], total: int, word: str) -> float:
-    """How much a word tells, from 0 to 1: its inverse frequency among the questions that are known."""
-    from math import log
-
-    return log((total + 1) / (counts[word] + 1)) / log(total + 2)

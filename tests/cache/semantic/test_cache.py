@@ -205,6 +205,51 @@ def test_those_that_were_not_used_for_longest_make_room() -> None:
         assert cache.look(HERE, "dera lome kuni", POLICY).similarity > 0.99
 
 
+def test_what_was_dropped_takes_no_room() -> None:
+    with SemanticCache(None, WordEmbedder(), most_entries=100) as cache:
+        for topic in topics(90):
+            keep(cache, topic)
+            cache.gone(cache.look(HERE, topic, POLICY))
+        kept = topics(90, start=90)
+        for topic in kept:
+            keep(cache, topic)
+        assert all(cache.look(HERE, topic, POLICY).similarity > 0.99 for topic in kept)
+
+
+FORKING = """
+import os, sys
+from pathlib import Path
+from tests.cache.semantic.test_cache import HERE, POLICY, keep, opened
+with opened(Path(sys.argv[1])) as cache:
+    keep(cache, "dera lome kuni")
+    parents = cache.store._db
+    if os.fork() == 0:
+        keep(cache, "bago fila nume")
+        assert cache.store._db is not parents
+        cache.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    assert cache.look(HERE, "bago fila nume", POLICY).similarity > 0.99
+"""
+
+
+def test_a_forked_child_opens_the_file_for_itself(tmp_path: Path) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    done = subprocess.run([sys.executable, "-c", FORKING, str(tmp_path / "s.db")], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_named_and_leaves_the_cache_usable(tmp_path: Path) -> None:
+    with opened(tmp_path / "s.db") as cache:
+        keep(cache, "dera lome kuni")
+        pages = cache.store._db.execute("PRAGMA page_count").fetchone()[0]  # pyright: ignore[reportPrivateUsage] # SQLite's own way to a full disk
+        cache.store._db.execute(f"PRAGMA max_page_count = {pages}")  # pyright: ignore[reportPrivateUsage] # likewise
+        with pytest.raises(StoreUnavailable, match="full"):
+            keep(cache, "bago " * 100_000)
+        assert cache.look(HERE, "dera lome kuni", POLICY).similarity > 0.99
+
+
 @pytest.mark.parametrize("empty", ["", " \n"])
 def test_an_empty_question_is_a_mistake(empty: str) -> None:
     with opened() as cache, pytest.raises(InvalidArgument, match="empty question"):

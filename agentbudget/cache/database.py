@@ -1,0 +1,186 @@
+"""One SQLite file (or memory) of a cache: shared by threads, processes and forked children, its faults named."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.ledger.forks import watch
+
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a file. ``name`` is what messages call it; ``application_id`` marks the file as ours.
+
+    ``adopt`` is told, once the tables were made, to take over what an earlier version kept in others.
+    """
+
+    name: str
+    application_id: int
+    version: int
+    tables: tuple[str, ...]
+    adopt: Callable[[sqlite3.Connection], None] | None = None
+
+
+class Database:
+    """A connection to the file at `path`, made with its folder if it is not there; None: in memory.
+
+    Raises `SchemaMismatch` for another program's file or a later version's, `StoreUnavailable` for one that cannot be
+    used, `StoreBusy` where another process writes for too long.
+    """
+
+    def __init__(self, path: Path | None, schema: Schema) -> None:
+        self.path = path
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._closed = False
+        self._db = self._connect()
+        self._inherited: sqlite3.Connection | None = None
+        watch(self)
+
+    @property
+    def location(self) -> str:
+        """Its path, for messages."""
+        return "in memory" if self.path is None else str(self.path)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(
+                self.path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(db)
+            except BaseException:
+                db.close()
+                raise
+            return db
+        except (OSError, sqlite3.Error) as error:
+            if _is_busy(error):
+                raise self._busy(error) from error
+            raise StoreUnavailable(
+                f"cannot open the {self._schema.name} {self.location}: {error}; "
+                "move the file away, and a new one is made",
+                location=self.location,
+            ) from error
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables, or bring them to this version. Nothing is written before they are known to be ours."""
+        if not self._is_current(db):
+            with _transaction(db):
+                if not self._is_current(db):  # by now: another process may have been first
+                    for statement in self._schema.tables:
+                        db.execute(statement)
+                    if self._schema.adopt is not None:
+                        self._schema.adopt(db)
+                    db.execute(f"PRAGMA application_id = {self._schema.application_id}")
+                    db.execute(f"PRAGMA user_version = {self._schema.version}")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+
+    def _is_current(self, db: sqlite3.Connection) -> bool:
+        """Whether the tables are these. Raises `SchemaMismatch` for those of a later version or another program."""
+        schema, where = self._schema, self.location
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if tables and application != schema.application_id:
+            raise SchemaMismatch(
+                f"{where} is another program's database; name another path for the {schema.name}", location=where
+            )
+        if version > schema.version:
+            raise SchemaMismatch(
+                f"the {schema.name} {where} was written by a later version of agentbudget; "
+                "upgrade, or name another home",
+                location=where,
+                found=version,
+                expected=schema.version,
+            )
+        return version == schema.version
+
+    @contextmanager
+    def _using(self) -> Generator[sqlite3.Connection]:
+        """One thread at a time; what SQLite says is raised with the file's name."""
+        with self._lock:
+            try:
+                yield self._usable()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        """All of it, or nothing."""
+        with self._using() as db, _transaction(db):
+            yield db
+
+    def _usable(self) -> sqlite3.Connection:
+        if self._inherited is not None:  # it has to go before this process opens the same file
+            inherited, self._inherited = self._inherited, None
+            inherited.close()
+            self._db = self._connect()
+        return self._db
+
+    def _fault(self, error: sqlite3.Error) -> StoreUnavailable | StoreBusy:
+        name, where = self._schema.name, self.location
+        if self._closed:
+            return StoreUnavailable(f"the {name} {where} is closed; open it again", location=where)
+        if _is_busy(error):
+            return self._busy(error)
+        return StoreUnavailable(f"the {name} {where} failed: {error}", location=where)
+
+    def _busy(self, error: Exception) -> StoreBusy:
+        where = self.location
+        return StoreBusy(
+            f"the {self._schema.name} {where} is being written to by another process: {error}", location=where
+        )
+
+    def close(self) -> None:
+        """Close the file. Closing it twice does no harm."""
+        with self._lock:
+            self._closed = True
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def before_fork(self) -> None:
+        """Come to rest, so that the child inherits nothing half done."""
+        self._lock.acquire()
+
+    def after_fork(self, *, child: bool) -> None:
+        """The child opens the file for itself when it needs it; what is in memory is a copy of its own."""
+        if not child:
+            self._lock.release()
+            return
+        self._lock = threading.Lock()
+        if self.path is not None and not self._closed:
+            self._inherited = self._db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Generator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk has already rolled back
+            db.execute("ROLLBACK")
+        raise
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
