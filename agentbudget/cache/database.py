@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from agentbudget.ledger.busy import is_busy, use_wal
 from agentbudget.ledger.forks import watch
 
 BUSY_TIMEOUT_S: Final = 2.0
@@ -66,7 +67,7 @@ class Database:
                 raise
             return db
         except (OSError, sqlite3.Error) as error:
-            if _is_busy(error):
+            if is_busy(error):
                 raise self._busy(error) from error
             raise StoreUnavailable(
                 f"cannot open the {self._schema.name} {self.location}: {error}; "
@@ -76,7 +77,9 @@ class Database:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Make the tables, or bring them to this version. Nothing is written before they are known to be ours."""
-        if not self._is_current(db):
+        with _transaction(db, "DEFERRED"):  # one moment of the file: another may be making it just now
+            current = self._is_current(db)
+        if not current:
             with _transaction(db):
                 if not self._is_current(db):  # by now: another process may have been first
                     for statement in self._schema.tables:
@@ -85,7 +88,7 @@ class Database:
                         self._schema.adopt(db)
                     db.execute(f"PRAGMA application_id = {self._schema.application_id}")
                     db.execute(f"PRAGMA user_version = {self._schema.version}")
-        db.execute("PRAGMA journal_mode = WAL")
+        use_wal(db, timeout_s=BUSY_TIMEOUT_S)
         db.execute("PRAGMA synchronous = NORMAL")
 
     def _is_current(self, db: sqlite3.Connection) -> bool:
@@ -134,7 +137,7 @@ class Database:
         name, where = self._schema.name, self.location
         if self._closed:
             return StoreUnavailable(f"the {name} {where} is closed; open it again", location=where)
-        if _is_busy(error):
+        if is_busy(error):
             return self._busy(error)
         return StoreUnavailable(f"the {name} {where} failed: {error}", location=where)
 
@@ -171,8 +174,8 @@ class Database:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Generator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, mode: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE") -> Generator[None]:
+    db.execute(f"BEGIN {mode}")
     try:
         yield
         db.execute("COMMIT")
@@ -180,7 +183,3 @@ def _transaction(db: sqlite3.Connection) -> Generator[None]:
         if db.in_transaction:  # a full disk has already rolled back
             db.execute("ROLLBACK")
         raise
-
-
-def _is_busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

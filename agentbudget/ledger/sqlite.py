@@ -25,6 +25,7 @@ from agentbudget.errors import (
     StoreInterrupted,
     StoreUnavailable,
 )
+from agentbudget.ledger.busy import is_busy, patiently, use_wal
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
@@ -143,7 +144,7 @@ class _Connection:
         while _inherited:
             _inherited.pop().close()
         self._db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        use_wal(self._db, timeout_s=self._timeout_s)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._tx = TailTransaction(self._db, self._execute)
@@ -412,7 +413,7 @@ class _Writer(_Connection):
                 db.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
+                if not is_busy(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(PAUSE_S)
 
@@ -469,7 +470,7 @@ class _Writer(_Connection):
         except sqlite3.IntegrityError:
             raise self._overtaken() from None
         except sqlite3.OperationalError as error:
-            if _is_busy(error):
+            if is_busy(error):
                 raise self._overtaken() from None
             raise
         tx.start()
@@ -533,7 +534,7 @@ class _Writer(_Connection):
 
     def is_current(self) -> bool:
         """Whether the file is this version's: then nobody who writes keeps it from being opened."""
-        return self._tables.version() == VERSION
+        return patiently(self._tables.version, timeout_s=self._timeout_s) == VERSION
 
     @contextmanager
     def exclusively(self) -> Generator[_Tables]:
@@ -581,10 +582,6 @@ class _NoDatabase:
 
     def executemany(self, sql: str, values: Iterable[Row], /) -> object:
         raise AssertionError("a transaction without a connection")
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorname.startswith("SQLITE_BUSY")
 
 
 def unreadable(path: Path, error: Exception) -> SchemaMismatch:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -232,23 +233,16 @@ async def test_a_stream_that_is_left_hands_over(ledger: Ledger) -> None:
 def test_equal_calls_in_threads_pay_once(tmp_path: Path) -> None:
     model = ScriptedModel(lambda _: ScriptedReply("said it", delay_s=0.2))
     start = threading.Barrier(4)
-    got: list[str] = []
 
-    def work(number: int) -> None:
-        async def ask() -> str:
-            with Ledger.open("memory:") as ledger, Answers(tmp_path / "cache.db") as answers:
-                ctx = context(ledger, model, answers=answers, run=f"r{number}")
-                start.wait()
-                return await say(ctx, what="x")
+    async def ask() -> str:
+        with Ledger.open("memory:") as ledger, Answers(tmp_path / "cache.db") as answers:
+            ctx = context(ledger, model, answers=answers)
+            start.wait(60)
+            return await say(ctx, what="x")
 
-        got.append(asyncio.run(ask()))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert got == ["said it"] * 4
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(asyncio.run, ask()) for _ in range(4)]
+        assert [one.result() for one in asked] == ["said it"] * 4
     assert len(model.requests) == 1
 
 

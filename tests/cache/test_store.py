@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_a_value_survives_the_process(tmp_path: Path) -> None:
         keep(store, "k", cost=7)
     with Store(tmp_path / "c.db") as store:
         assert only(store, "k").cost_usd_nano == 7
+
+
+def test_threads_may_make_a_file_at_once(tmp_path: Path) -> None:
+    def make(path: Path) -> str:
+        with Store(path) as store:
+            keep(store, "k")
+            return only(store, "k").key
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(25):
+            assert list(pool.map(make, [tmp_path / f"{number}.db"] * 4)) == ["k"] * 4
 
 
 def test_what_is_put_again_takes_the_place_of_what_stood_there() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ def test_balances_survive_reopening(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         assert ledger.balance("run/1").posted == Amount(4, 3)
         assert ledger.verify().ok
+
+
+def test_threads_may_make_a_file_at_once(tmp_path: Path) -> None:
+    at_once = threading.Barrier(4)
+
+    def make(path: Path) -> str:
+        at_once.wait(60)
+        with Ledger.open(path) as ledger:
+            return ledger.account("a", limit=Budget(tokens=1)).name
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(100):
+            assert list(pool.map(make, [tmp_path / f"{number}.db"] * 4)) == ["a"] * 4
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
