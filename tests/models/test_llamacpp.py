@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
 from tests.models.llama import PRICE, TEMPLATE
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+ROOT = Path(__file__).parents[2]
 
 LONG = " ".join(f"The number after {n} is {n + 1}." for n in range(300))
 
@@ -716,3 +719,29 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+FORKING = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.models.test_llamacpp import ask, complete, model_of
+model = model_of(Path(sys.argv[1]))
+said = asyncio.run(complete(model, ask("Say hello.", tokens=3))).text
+child = os.fork()
+assert asyncio.run(complete(model, ask("Say hello.", tokens=3))).text == said
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_opens_the_model_for_itself(smollm2: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, str(smollm2)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
