@@ -17,6 +17,10 @@ from agentbudget.ledger.forks import watch
 BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
 
+CHECKPOINT_PAGES: Final = 4_000
+"""Pages (of 4 kB) after which SQLite copies its log into the file: whoever writes then waits for the disk, and an answer
+that is kept writes six of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -90,6 +94,7 @@ class Database:
                     db.execute(f"PRAGMA user_version = {self._schema.version}")
         use_wal(db, timeout_s=BUSY_TIMEOUT_S)
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     def _is_current(self, db: sqlite3.Connection) -> bool:
         """Whether the tables are these. Raises `SchemaMismatch` for those of a later version or another program."""
