@@ -8,7 +8,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from agentbudget.cache.semantic.fit import Bools, Floats, Ints
+    from agentbudget.cache.semantic.fit import Bools, Floats
 
 RISK: Final = 0.05
 """How likely the share of wrong hits may come to stand above what is aimed at."""
