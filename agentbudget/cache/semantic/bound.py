@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 RISK: Final = 0.05
 """How likely the share of wrong hits may come to stand above what is aimed at."""
 
-AIM: Final = 0.9
+AIM: Final = 0.7
 """The part of the allowed share that is aimed at: of many thresholds, tried again and again, that one is taken which
 looks good, and it looks better than it is."""
 
-BELIEF: Final = 200
+BELIEF: Final = 1000
 """So many outcomes is the model's word worth in each stratum."""
 
 SURE: Final = 2.0
