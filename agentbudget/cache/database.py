@@ -18,8 +18,8 @@ BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
 
 CHECKPOINT_PAGES: Final = 4_000
-"""Pages (of 4 kB) after which SQLite copies its log into the file: whoever writes then waits for the disk, and an answer
-that is kept writes six of them."""
+"""Pages (of 4 kB) after which SQLite copies its log into the file: whoever writes then waits for the disk, and an
+answer that is kept writes six of them."""
 
 
 @dataclass(frozen=True, slots=True)
