@@ -131,7 +131,8 @@ def close_within(tx: Transaction, record: HoldRecord, *, at_ns: int) -> HoldReco
 def _cover(tx: Transaction, hold_id: str, *, at_ns: int) -> None:
     """Raise an open hold to what is known to have been spent within it: an overrun weighs at once."""
     record = required_hold(tx, hold_id)
-    deficit = units((record.spent + record.reserved).minus(record.amount))
+    (usd, tokens, calls), amount = plus(record.spent_units, record.reserved_units), record.amount_units
+    deficit = max(0, usd - amount[0]), max(0, tokens - amount[1]), max(0, calls - amount[2])
     if record.state == "open" and deficit != NOTHING:
         resize(tx, "extend", record, deficit, at_ns=at_ns)
         if record.parent is not None:
