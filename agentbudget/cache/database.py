@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.ledger.busy import is_busy, use_wal
@@ -122,6 +122,14 @@ class Database:
         with self._lock:
             try:
                 yield self._usable()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+
+    def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
+        """What a query finds: as in a block of `_using`, without what such a block costs."""
+        with self._lock:
+            try:
+                return self._usable().execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise self._fault(error) from error
 
