@@ -422,7 +422,7 @@ def replay(tx: TailTransaction, line: Row) -> None:
         if kind in ("extend", "reduce"):
             record = record._replace(amount_units=plus(record.amount_units, held))
         elif kind in _ENDS:
-            record = closed(record, _ENDS[kind], posted, seq, at_ns, detail, presumed=bool(detail.get("presumed")))
+            record = closed(record, _ENDS[kind], posted, seq, at_ns, detail, bool(detail.get("presumed")))
             change = -1
         else:
             raise ValueError(f"entry {seq}, {kind!r}, was written before the tables followed")
