@@ -31,7 +31,7 @@ from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
-from agentbudget.ledger.tail import CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -381,6 +381,10 @@ class _Writer(_Connection):
             self._following = False
         if self._tx.applied < 0:
             self._lock_file()
+        elif self._tx.is_long:
+            (applied,) = db.execute(APPLIED).fetchone()
+            if applied <= self._tx.seq:
+                self._tx.rebase(applied)  # another may have brought the tables up: then it need not be done again
 
     def _take_turn(self) -> bool:
         """Wait for the turn; False if nobody else had it since this process did."""
