@@ -200,9 +200,9 @@ class TailTransaction(SqlTransaction):
             weigh(self, read_targets(text), held, posted, 0)
 
     def _only_adds(self, text: str) -> bool:
-        """Whether an entry of these targets weighs on accounts alone, and none of them has windows."""
+        """Whether an entry of these targets weighs on accounts at most, and none of them has windows."""
         targets = read_targets(text)
-        if not targets or targets[0].startswith("hold:"):
+        if targets and targets[0].startswith("hold:"):
             return False
         return not any((self.account(name) or required(self, name)).windows for name in targets)
 

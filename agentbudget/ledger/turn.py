@@ -89,7 +89,7 @@ class Turn:
         words = self._waiting
         left = words[_UNTIL] - now
         pause = left if 0 < left <= SLICE_NS else 0
-        # Whoever waits asks several times for each turn, beside whoever has it: only places that are taken are looked at.
+        # Whoever waits asks several times for each turn: only places that are taken are looked at one by one.
         begun: list[int] = words[:_UNTIL:2].tolist()
         for moment in filter(None, begun):
             if moment < since and now - words[2 * begun.index(moment) + 1] < GONE_NS:
