@@ -191,10 +191,10 @@ def _check_keys(value: Any) -> None:
 def check_text(argument: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:
     """Raise `InvalidArgument` unless every store can keep `text`, compare it and list it: without NUL, lone surrogates
     and U+10FFFF, and no longer than an index takes."""
+    if type(text) is str and text.isascii() and least <= len(text) <= most and "\0" not in text:
+        return
     if not isinstance(text, str):
         raise InvalidArgument(f"{argument} is text, not {text!r}", argument=argument, value=text)
-    if text.isascii() and least <= len(text) <= most and "\0" not in text:
-        return
     if not least <= len(text) <= most:
         raise InvalidArgument(
             f"{argument} has {len(text)} characters; give it {least} to {most}", argument=argument, value=text
