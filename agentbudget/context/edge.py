@@ -38,6 +38,7 @@ from agentbudget.context.store import (
     placed,
 )
 from agentbudget.errors import IndexBusy, IndexFault
+from agentbudget.ledger.forks import Owned
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -67,6 +68,7 @@ class EdgeStore:
         mend = "if it is damaged embed everything again with update(folder, rebuild=True)"
         self._shard = Shard(self._folder / "shard", what=f"the index {location}", mend=mend)
         self._lock: IO[str] | None = self._locked()
+        self._owned = Owned(self._lock)
 
     @property
     def location(self) -> str:
