@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from evals.estimates import limits
 from evals.estimates.__main__ import SETTINGS, Score, halves, table
 from evals.estimates.data import Answer, Arrival, answers, arrivals, models_of
 from evals.estimates.replay import Replay, Tally
@@ -68,6 +69,16 @@ def test_a_table_has_a_row_a_model_and_the_mean_of_the_others(data: Path) -> Non
     found = [Answer(a.exercise, a.question, {"o": a.tokens["m"]}) for a in answers(data)]
     lines = list(table(SETTINGS[3], found, splits=1, others=1))
     assert any(line.startswith("| mean of the 1 other models") for line in lines)
+
+
+def test_what_other_models_answered_leaves_less_open_than_the_prompt_does(data: Path) -> None:
+    found = [Answer(a.exercise, a.question, {**a.tokens, "twin": a.tokens["m"] + 1}) for a in answers(data)]
+    lines = list(limits.table("m", found, None, splits=2))
+    prompt, curved, others, groups = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-4:])
+    left, at_level = ([float(row[cell]) for row in (prompt, curved, others)] for cell in (1, 4))
+    assert left[2] < 0.8 * min(left[:2])
+    assert 1 < at_level[2] < min(at_level[:2])
+    assert float(groups[4]) > at_level[0]
 
 
 async def test_a_log_is_replayed_without_overspending_and_every_request_ends_somehow(data: Path) -> None:
