@@ -16,8 +16,10 @@ from agentbudget.context.store import Hit
 
 # --- what kind of answer a question asks for, and what such an answer looks like ------------------------------------
 
-_MONTHS: Final = "January|February|March|April|May|June|July|August|September|October|November|December"
-_TIME: Final = re.compile(rf"\b(?:1\d{{3}}|20\d\d|{_MONTHS}|\d{{1,2}}(?:st|nd|rd|th)|centur(?:y|ies)|BC|AD)\b")
+MONTHS: Final = "January|February|March|April|May|June|July|August|September|October|November|December"
+"""Their names, as an alternation."""
+
+_TIME: Final = re.compile(rf"\b(?:1\d{{3}}|20\d\d|{MONTHS}|\d{{1,2}}(?:st|nd|rd|th)|centur(?:y|ies)|BC|AD)\b")
 _NUMBER: Final = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|hundred|thousand|million|billion|"
     r"half|third|quarter|twice|once)\b",
@@ -140,7 +142,7 @@ class _Asked:
 
     def share(self, found: frozenset[str]) -> float:
         """How much of the question is said."""
-        return sum(value for stem, value in self.rarity.items() if stem in found)
+        return sum([value for stem, value in self.rarity.items() if stem in found])
 
 
 def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) -> list[Features]:
@@ -150,7 +152,7 @@ def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) 
     shares = [0.0, *(asked.share(sentence.distinct) for sentence in reading.sentences), 0.0]
     rows: list[Features] = []
     for place, sentence in enumerate(reading.sentences):
-        pairs = sum(1 for pair in pairwise(sentence.stems) if pair in asked.pairs)
+        pairs = sum(map(asked.pairs.__contains__, pairwise(sentence.stems))) if shares[place + 1] else 0
         rows.append(
             Features(
                 always=1.0,

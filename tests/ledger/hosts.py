@@ -37,7 +37,7 @@ class Hosts:
         _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", space)
         _ip("addr", "add", f"{self.gateway(number)}/30", "dev", here)
         _ip("link", "set", here, "up")
-        _ip("-n", space, "addr", "add", f"{self.gateway(number)[:-1]}2/30", "dev", there)
+        _ip("-n", space, "addr", "add", f"{self._address(number, 2)}/30", "dev", there)
         _ip("-n", space, "link", "set", there, "up")
 
     def space(self, number: int) -> str:
@@ -49,7 +49,12 @@ class Hosts:
 
     def gateway(self, number: int) -> str:
         """This end's address, as a host sees it."""
-        return f"10.213.{number}.1"
+        return self._address(number, 1)
+
+    def _address(self, number: int, end: int) -> str:
+        """Of this process alone: two runs of the tests may go on beside each other, or one have been killed."""
+        high, low = divmod(os.getpid() % (1 << 14), 1 << 8)
+        return f"10.{192 + high}.{low}.{4 * number + end}"
 
     def cut(self, number: int) -> None:
         """Pull a host's cable out."""
