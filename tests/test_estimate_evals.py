@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evals.estimates import limits
+from evals.estimates import limits, speed
 from evals.estimates.__main__ import SETTINGS, Score, halves, table
 from evals.estimates.data import Answer, Arrival, answers, arrivals, models_of
 from evals.estimates.replay import Replay, Tally
@@ -79,6 +79,11 @@ def test_what_other_models_answered_leaves_less_open_than_the_prompt_does(data: 
     assert left[2] < 0.8 * min(left[:2])
     assert 1 < at_level[2] < min(at_level[:2])
     assert float(groups[4]) > at_level[0]
+
+
+async def test_what_an_estimate_costs_is_measured_part_by_part() -> None:
+    *_, read, estimated, learned = await speed.measured(20)
+    assert all(float(row.split("|")[2]) > 0 for row in (read, estimated, learned))
 
 
 async def test_a_log_is_replayed_without_overspending_and_every_request_ends_somehow(data: Path) -> None:
