@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from evals.estimates import limits, speed
+from evals.estimates import course, limits, speed
 from evals.estimates.__main__ import SETTINGS, Score, halves, table
-from evals.estimates.data import Answer, Arrival, answers, arrivals, models_of
+from evals.estimates.data import MAX_OUTPUT_TOKENS, Answer, Arrival, answers, arrivals, models_of
 from evals.estimates.replay import Replay, Tally
 from evals.estimates.replay import table as replay_table
 
@@ -67,8 +67,24 @@ async def test_a_learned_bound_covers_the_other_half_for_less_than_the_cap(data:
 
 def test_a_table_has_a_row_a_model_and_the_mean_of_the_others(data: Path) -> None:
     found = [Answer(a.exercise, a.question, {"o": a.tokens["m"]}) for a in answers(data)]
-    lines = list(table(SETTINGS[3], found, splits=1, others=1))
+    lines = list(table(SETTINGS[4], found, splits=1, others=1))
     assert any(line.startswith("| mean of the 1 other models") for line in lines)
+
+
+def test_a_skill_is_played_from_its_first_call_on_and_through_a_change(data: Path) -> None:
+    calls = course.play(
+        answers(data) * 4, lambda answer, n: answer.tokens["m"] * (1 if n < 240 else 3), level=0.9, seed=1
+    )
+    hits = [call.used <= call.held for call in calls]
+    assert {call.held for call in calls[:20]} == {MAX_OUTPUT_TOKENS}
+    assert sum(hits[140:240]) > 80
+    assert sum(hits[240:260]) < 14
+    assert sum(hits[-100:]) > 80
+
+
+def test_stages_that_no_skill_came_to_have_no_row(data: Path) -> None:
+    rows = list(course.from_the_start(answers(data)))
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["0 to 19", "20 to 39", "40 to 79", "80 to 159"]
 
 
 def test_what_other_models_answered_leaves_less_open_than_the_prompt_does(data: Path) -> None:
