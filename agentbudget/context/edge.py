@@ -22,6 +22,7 @@ from agentbudget.context.metadata import Where
 from agentbudget.context.shard import Shard
 from agentbudget.context.shard import point as stored
 from agentbudget.context.store import (
+    AMONG,
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
@@ -161,11 +162,25 @@ class EdgeStore:
         with self._shard.guarded("read"):
             return self._shard.engine.count(edge.CountRequest()) if self._shard.path.exists() else 0
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
+    def search(
+        self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None, *, diversity: float = 0.0
+    ) -> list[Hit]:
         """See `Store.search`."""
         within = _standing(where) if where else None
         with self._shard.guarded("searched"):
-            found = self._shard.hybrid(dense, sparse, limit=limit, each=max(limit, CANDIDATES), within=within)
+            if diversity:
+                among = AMONG * limit
+                found = self._shard.diverse(
+                    dense,
+                    sparse,
+                    diversity=diversity,
+                    limit=limit,
+                    among=among,
+                    each=max(among, CANDIDATES),
+                    within=within,
+                )
+            else:
+                found = self._shard.hybrid(dense, sparse, limit=limit, each=max(limit, CANDIDATES), within=within)
             return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
     def tidy(self, changed: int) -> None:

@@ -94,10 +94,13 @@ class Index(Protocol):
         *,
         limit: int = 24,
         where: Mapping[str, str | Sequence[str]] | None = None,
+        diversity: float = 0.0,
         pay: Pay | None = None,
     ) -> Found:
         """The `limit` best chunks, among those of files whose metadata `where` matches: a value, or one of several, for
-        every key. Raises `Mistake` for an empty question, `DocumentsError` for an empty index.
+        every key. ``diversity`` above 0, up to 1, gives less alike ones: each is chosen for what it has of the question
+        less what it has of those before it, which counts by that weight (maximal marginal relevance). Raises `Mistake`
+        for an empty question, `DocumentsError` for an empty index.
         """
         ...
 
@@ -228,6 +231,7 @@ class DocumentIndex:
         *,
         limit: int = 24,
         where: Mapping[str, str | Sequence[str]] | None = None,
+        diversity: float = 0.0,
         pay: Pay | None = None,
     ) -> Found:
         """See `Index.search`."""
@@ -235,7 +239,10 @@ class DocumentIndex:
             raise Mistake(f"{question!r} is no question; ask for something that the documents may say")
         if limit < 1:
             raise Mistake(f"limit must be at least 1, not {limit}")
-        return await asyncio.to_thread(self._search, question, limit, asked(where), paid_for(self._embedder, pay))
+        if not 0 <= diversity <= 1:
+            raise Mistake(f"diversity must be between 0 (the best) and 1 (the least alike), not {diversity}")
+        embedder = paid_for(self._embedder, pay)
+        return await asyncio.to_thread(self._search, question, limit, asked(where), diversity, embedder)
 
     async def count(self) -> int:
         """See `Index.count`."""
@@ -301,16 +308,17 @@ class DocumentIndex:
             self._version = version
         return version
 
-    def _search(self, question: str, limit: int, where: Where | None, embedder: Embedder) -> Found:
+    def _search(self, question: str, limit: int, where: Where | None, diversity: float, embedder: Embedder) -> Found:
         self._prepare(embedder)
         started = time.perf_counter_ns()
         dense, sparse = embedder.embed_query(question), self._words.query(question)
-        hits = self._alone(self._store.search, dense, sparse, limit, where)
+        hits = self._alone(self._store.search, dense, sparse, limit, where, diversity=diversity)
         stale = self._stale({hit.chunk.source for hit in hits})
         hits = [
             replace(hit, chunk=replace(hit.chunk, stale=True)) if hit.chunk.source in stale else hit for hit in hits
         ]
-        hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
+        if not diversity:  # then the order is not that of the scores
+            hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
     def _prepare(self, embedder: Embedder) -> None:

@@ -11,6 +11,7 @@ from agentbudget.context.collection import point as stored
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where
 from agentbudget.context.store import (
+    AMONG,
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
@@ -136,12 +137,27 @@ class RemoteStore:
                 return 0
             return self._points.client.count(self._points.name, count_filter=self._ours(), exact=True).count
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
+    def search(
+        self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None, *, diversity: float = 0.0
+    ) -> list[Hit]:
         """See `Store.search`. A word's rarity is counted within the tenant."""
         ours, each = self._ours(), max(limit, CANDIDATES)
         which = self._standing(where) if where else ours
         with self._points.guarded():
-            found = self._points.hybrid(dense, sparse, limit=limit, each=each, which=which, corpus=ours)
+            if diversity:
+                among = AMONG * limit
+                found = self._points.diverse(
+                    dense,
+                    sparse,
+                    diversity=diversity,
+                    limit=limit,
+                    among=among,
+                    each=max(among, CANDIDATES),
+                    which=which,
+                    corpus=ours,
+                )
+            else:
+                found = self._points.hybrid(dense, sparse, limit=limit, each=each, which=which, corpus=ours)
         return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
     def tidy(self, changed: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from agentbudget.context.choose import Candidate, candidates
 from agentbudget.context.chunk import Chunk
 from agentbudget.context.classify import label_of
-from agentbudget.context.hops import BRANCHES, DOUBT, ENDS, MOST_HOPS, follow_up, less_likely, merged
+from agentbudget.context.hops import BRANCHES, ENDS, MOST_HOPS, doubt, follow_up, less_likely, merged, one_a_step
 from agentbudget.context.hosted import Pay
 from agentbudget.context.index import Index
 from agentbudget.context.pack import WORTHLESS, LeftOut, More, pack_candidates
@@ -122,23 +122,27 @@ class _Search:
     async def found(self, question: str, hops: int) -> list[Candidate]:
         """What `question` finds, and what the open ends of that find, likelier first within each search."""
         groups = [await self._ask(question)]
-        ends = [(question, candidate) for candidate in groups[0][:BRANCHES]]
+        ends = [(question, candidate) for candidate in groups[0][:BRANCHES] if candidate.chances]
         for hop in range(1, hops):
+            best = max((max(candidate.chances) for _, candidate in ends), default=0.0)
             ends = [
-                end for question, candidate in ends for end in await self._further(question, candidate, hop, groups)
+                end
+                for question, candidate in ends
+                for end in await self._further(question, candidate, doubt(hop, candidate, best), groups)
             ]
             ends = sorted(ends, key=lambda end: -max(end[1].chances))[:BRANCHES]
-        return merged(groups) if hops > 1 else groups[0]
+        return one_a_step(merged(groups)) if hops > 1 else groups[0]
 
     async def _further(
-        self, question: str, candidate: Candidate, hop: int, groups: list[list[Candidate]]
+        self, question: str, candidate: Candidate, factor: float, groups: list[list[Candidate]]
     ) -> list[tuple[str, Candidate]]:
         """Ask what `candidate` leaves open; the best of what that finds are the next ends."""
         asked = follow_up(question, candidate)
         if asked is None:
             return []
-        groups.append(less_likely(await self._ask(asked, besides=candidate.chunk), DOUBT**hop))
-        return [(asked, each) for each in groups[-1][:ENDS] if each.chances]
+        found = await self._ask(asked.question, besides=candidate.chunk)
+        groups.append(less_likely(asked.likelier(found), factor))
+        return [(asked.question, each) for each in groups[-1][:ENDS] if each.chances]
 
     async def _ask(self, question: str, besides: Chunk | None = None) -> list[Candidate]:
         """What `question` finds. The chunk that led to it would come first again, and all else look unlikely by it."""

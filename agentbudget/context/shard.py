@@ -76,17 +76,35 @@ class Shard:
         """The `limit` best by meaning and by words: `each` of both searches, fused by the spread of their scores."""
         import qdrant_edge as edge
 
-        by_words = edge.SparseVector(sparse.indices, sparse.values)
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
-            prefetches=[
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
-                edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
-            ],
+            prefetches=_both(dense, sparse, each, within),
             with_payload=True,
         )
         return self.engine.query(request)
+
+    def diverse(
+        self,
+        dense: Vector,
+        sparse: Sparse,
+        *,
+        diversity: float,
+        limit: int,
+        among: int,
+        each: int,
+        within: qdrant_edge.Filter | None = None,
+    ) -> list[ScoredPoint]:
+        """`limit` of the `among` that `hybrid` finds, each unlike those before it: maximal marginal relevance."""
+        import qdrant_edge as edge
+
+        fused = edge.Prefetch(
+            limit=among,
+            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
+            prefetches=_both(dense, sparse, each, within),
+        )
+        unlike = edge.Mmr(dense, 1 - diversity, among, using="dense")
+        return self.engine.query(edge.QueryRequest(limit=limit, query=unlike, prefetches=[fused], with_payload=True))
 
     def close(self) -> None:
         """Let go of the files. Calling it twice does no harm."""
@@ -105,6 +123,16 @@ class Shard:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise IndexFault(f"{self._what} cannot be {act} ({error}); check the disk, and {self._mend}") from error
+
+
+def _both(dense: Vector, sparse: Sparse, each: int, within: qdrant_edge.Filter | None) -> list[qdrant_edge.Prefetch]:
+    import qdrant_edge as edge
+
+    by_words = edge.SparseVector(sparse.indices, sparse.values)
+    return [
+        edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
+        edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
+    ]
 
 
 def point(key: str, dense: Vector, sparse: Sparse, payload: dict[str, Any]) -> qdrant_edge.Point:

@@ -29,13 +29,19 @@ CANDIDATES: Final = 100
 deviation and added up (distribution-based score fusion): the best chunk came first for 95.7 % of XQuAD's and 91.3 % of
 NQ's questions, against 92.9 % and 87.0 % by reciprocal ranks with k = 60, and 93.8 % and 89.0 % with k = 2."""
 
+AMONG: Final = 4
+"""Diverse chunks are chosen among so many times as many as are asked for: further down, unlike is also irrelevant."""
+
 _MEAN_WORDS: Final = 80.0
 """Words of a usual chunk, stop words left out: BM25's average length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only."""
+    """A chunk that answers a question, with its fused score; higher is better, comparable within one search only.
+
+    Of a search for diverse chunks, the score is the cosine with the question.
+    """
 
     chunk: Chunk
     score: float
@@ -135,8 +141,13 @@ class Store(Protocol):
         """Chunks that are there."""
         ...
 
-    def search(self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None) -> list[Hit]:
-        """Both searches, fused by the engine, among chunks that stand in a file which `where` matches."""
+    def search(
+        self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None, *, diversity: float = 0.0
+    ) -> list[Hit]:
+        """Both searches, fused by the engine, among chunks that stand in a file which `where` matches, best first.
+
+        With ``diversity``, in the order of maximal marginal relevance, chosen from `AMONG` times as many.
+        """
         ...
 
     def tidy(self, changed: int) -> None:

@@ -16,8 +16,10 @@ from agentbudget.context.store import Hit
 
 # --- what kind of answer a question asks for, and what such an answer looks like ------------------------------------
 
-_MONTHS: Final = "January|February|March|April|May|June|July|August|September|October|November|December"
-_TIME: Final = re.compile(rf"\b(?:1\d{{3}}|20\d\d|{_MONTHS}|\d{{1,2}}(?:st|nd|rd|th)|centur(?:y|ies)|BC|AD)\b")
+MONTHS: Final = "January|February|March|April|May|June|July|August|September|October|November|December"
+"""Their names, as an alternation."""
+
+_TIME: Final = re.compile(rf"\b(?:1\d{{3}}|20\d\d|{MONTHS}|\d{{1,2}}(?:st|nd|rd|th)|centur(?:y|ies)|BC|AD)\b")
 _NUMBER: Final = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|hundred|thousand|million|billion|"
     r"half|third|quarter|twice|once)\b",

@@ -7,7 +7,7 @@ import pytest
 from agentbudget.context import Index, open_index, retrieve
 from agentbudget.context.choose import Candidate, candidates
 from agentbudget.context.chunk import Chunk, chunk_id
-from agentbudget.context.hops import follow_up, less_likely, merged
+from agentbudget.context.hops import doubt, follow_up, less_likely, merged, one_a_step
 from agentbudget.context.store import Hit
 from agentbudget.errors import Mistake
 from tests.context.conftest import WordEmbedder, Write, count_words
@@ -23,10 +23,45 @@ def test_a_follow_up_asks_for_what_is_open_about_the_names_that_were_found() -> 
     text = "It rains in Oslo. The Journal of Psychotherapy is published by the American Psychological Association."
     asked = follow_up(question, _found(question, text, title="Journal of Psychotherapy"))
     assert asked is not None
-    assert "president" in asked
-    assert "American Psychological Association" in asked
-    assert "Journal" not in asked
-    assert "Oslo" not in asked
+    assert "president" in asked.question
+    assert "American Psychological Association" in asked.question
+    assert "Journal" not in asked.question
+    assert "Oslo" not in asked.question
+
+
+def test_a_month_is_no_name_that_leads_on() -> None:
+    asked = follow_up("When did the club of Ada Lie win?", _found("", "Ada Lie joined Brann in March or April."))
+    assert asked is not None
+    assert asked.question.endswith("win Brann")
+
+
+def test_what_is_about_a_name_that_was_followed_is_likelier() -> None:
+    asked = follow_up(
+        "Who runs the state where Marram is?", _found("", "Marram is a village in West Holm, Lie.", title="")
+    )
+    assert asked is not None
+    text = "It is a state. Ada Quist runs West Holm."
+    plain = _found(asked.question, text, title="Elsewhere")
+    [likelier] = asked.likelier([plain])
+    assert likelier.chances[0] == plain.chances[0]
+    assert plain.chances[1] < likelier.chances[1] < 1
+    titled = _found(asked.question, text, title="West Holm")
+    assert asked.likelier([titled])[0].chances[0] > titled.chances[0]
+
+
+def test_a_less_likely_road_is_doubted_more() -> None:
+    likely, unlikely = (_found("Who wrote Emma?", text) for text in ("She wrote Emma.", "It rains."))
+    best = max(likely.chances)
+    assert 1 > doubt(1, likely, best) > doubt(1, unlikely, best)
+    assert doubt(1, likely, best) > doubt(2, likely, best)
+
+
+def test_a_step_needs_the_likeliest_sentence_of_a_chunk_more_than_the_others() -> None:
+    found = _found("Who wrote Emma?", "It rains in Oslo. Jane Austen wrote Emma. Tea is good.")
+    [thinned] = one_a_step([found])
+    assert thinned.chances[1] == found.chances[1]
+    assert thinned.chances[0] < found.chances[0]
+    assert thinned.chances[2] < found.chances[2]
 
 
 @pytest.mark.parametrize(

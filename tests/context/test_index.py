@@ -259,3 +259,40 @@ async def test_a_closed_index_says_so(reopen: Reopen, write: Write) -> None:
     await index.aclose()
     with pytest.raises(Mistake, match="is closed; open it again"):
         await index.search("anything")
+
+
+ALIKE = {
+    **{f"window{n}.md": f"# Returns\n\nA parcel may be returned within 30 days, version {n}.\n" for n in range(4)},
+    "postage.md": "# Postage\n\nA late parcel may be returned, and its postage be paid, many days on.\n",
+    "lunch.md": "# Lunch\n\nOn Fridays there is soup.\n",
+}
+
+
+async def test_a_diverse_search_prefers_another_document_to_one_more_like_the_best(
+    reopen: Reopen, write: Write
+) -> None:
+    question = "May a parcel be returned within 30 days?"
+    async with reopen() as index:
+        await index.update(write(ALIKE))
+        best = (await index.search(question, limit=2)).hits
+        assert [hit.chunk.source[:6] for hit in best] == ["window", "window"]
+        first, second = (await index.search(question, limit=2, diversity=0.4)).hits
+        assert first.chunk.source.startswith("window")
+        assert second.chunk.source == "postage.md"
+
+
+async def test_a_diverse_search_looks_only_where_it_is_told_to(reopen: Reopen, write: Write) -> None:
+    labels = {"window*": {"team": "desk"}, "[pl]*": {"team": "other"}}
+    async with reopen() as index:
+        await index.update(write(ALIKE), metadata=labels)
+        found = await index.search("a parcel that is returned", limit=3, diversity=1.0, where={"team": "desk"})
+        assert len(found.hits) == 3
+        assert {hit.chunk.metadata["team"] for hit in found.hits} == {"desk"}
+
+
+@pytest.mark.parametrize("diversity", [-0.1, 1.5])
+async def test_diversity_has_bounds(reopen: Reopen, write: Write, diversity: float) -> None:
+    async with reopen() as index:
+        await index.update(write(DOCS))
+        with pytest.raises(Mistake, match="between 0"):
+            await index.search("postage", diversity=diversity)
