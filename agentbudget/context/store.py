@@ -150,6 +150,10 @@ class Store(Protocol):
         """
         ...
 
+    def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:
+        """The chunks that end at most `near` characters before one of `places`, or begin as near behind it."""
+        ...
+
     def tidy(self, changed: int) -> None:
         """After an update of so many points: whatever the engine needs to stay quick."""
         ...
