@@ -221,8 +221,6 @@ class Agent:
         """
         if not task.strip() or not _is_text(task):
             raise Mistake("the task is empty, or not text: say what the agent should do")
-        if run_id is not None and self.runs.has(run_id):
-            raise Mistake(f"there is a run {run_id!r} already: resume it, or name another id")
         record = RunRecord(
             run_id=run_id or new_run_id(),
             task=task,
@@ -237,7 +235,9 @@ class Agent:
             started_ns=time.time_ns(),
         )
         record.limit(budget)
-        return await self._carry_out(record, listener, on_index)
+        await self.check_documents()
+        with self.runs.begun(record):
+            return await self._carry_out(record, listener, on_index)
 
     async def check_documents(self) -> None:
         """Raise `DocumentsError` if the documents folder is missing or has nothing to read. Nothing is spent."""
@@ -268,11 +268,12 @@ class Agent:
 
         ``budget`` becomes the run's limit, what it has spent included; None leaves it as it was.
         """
-        record = self.runs.load(run_id)
-        require_ledger(record, self._ledger_apart)
-        if budget is not None:
-            record.limit(budget)
-        return await self._carry_out(record, listener, on_index)
+        await self.check_documents()
+        with self.runs.resumed(run_id) as record:
+            require_ledger(record, self._ledger_apart)
+            if budget is not None:
+                record.limit(budget)
+            return await self._carry_out(record, listener, on_index)
 
     def statement(self, run_id: str) -> Statement:
         """What a run cost until now."""
@@ -288,34 +289,33 @@ class Agent:
         )
 
     async def _carry_out(self, record: RunRecord, listener: Listener | None, on_index: OnProgress | None) -> Run:
+        """Go on with a run that nobody else works on."""
         engine = self.engine
-        await self.check_documents()
-        with self.runs.alone(record.run_id):
-            engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
-            finished = record.status == "done"
-            record.status, record.error, record.ended_ns = "running", None, None
+        engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
+        finished = record.status == "done"
+        record.status, record.error, record.ended_ns = "running", None, None
+        self.runs.save(record)
+        mark = Mark(_carried(engine.ledger, record))
+        scope = Scope(record.run_id, record.user, record.feature, tenant=self.tenant, mark=mark)
+        engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
+        engine.open_accounts(scope.accounts())
+        beat = asyncio.create_task(_heartbeat(engine.ledger))
+        try:
+            if not finished:
+                engine.renew_landings(record.run_id)
+            state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
+        except BaseException as error:
+            _note_failure(record, error)
+            raise
+        else:
+            record.status = "done"
+            record.output = _jsonable(state.get("output"))
+            record.citations = _jsonable(list(state.get("citations") or []))
+        finally:
+            beat.cancel()
+            _close_open_steps(engine.ledger, record.run_id)
+            record.ended_ns = time.time_ns()
             self.runs.save(record)
-            mark = Mark(_carried(engine.ledger, record))
-            scope = Scope(record.run_id, record.user, record.feature, tenant=self.tenant, mark=mark)
-            engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
-            engine.open_accounts(scope.accounts())
-            beat = asyncio.create_task(_heartbeat(engine.ledger))
-            try:
-                if not finished:
-                    engine.renew_landings(record.run_id)
-                state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
-            except BaseException as error:
-                _note_failure(record, error)
-                raise
-            else:
-                record.status = "done"
-                record.output = _jsonable(state.get("output"))
-                record.citations = _jsonable(list(state.get("citations") or []))
-            finally:
-                beat.cancel()
-                _close_open_steps(engine.ledger, record.run_id)
-                record.ended_ns = time.time_ns()
-                self.runs.save(record)
         return Run(
             run_id=record.run_id,
             task=record.task,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
 
@@ -15,6 +17,7 @@ from pydantic import Field, create_model
 
 from agentbudget.cache import Exact
 from agentbudget.errors import SkillError
+from agentbudget.ledger.busy import use_wal
 from agentbudget.skills import Skill
 from agentbudget.step import Context
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 PLAN_LIMIT: Final = 5
 """Skill calls in a plan, at most."""
+
+MAKING_S: Final = 5.0
+"""How long others may take who make the file of checkpoints at the same moment."""
 
 
 class TaskState(TypedDict, total=False):
@@ -52,10 +58,19 @@ def position() -> str:
     return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
 
 
-def checkpoints(path: Path) -> AbstractAsyncContextManager[AsyncSqliteSaver]:
-    """LangGraph's checkpoints in an SQLite file."""
+@asynccontextmanager
+async def checkpoints(path: Path) -> AsyncGenerator[AsyncSqliteSaver]:
+    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once."""
+    await asyncio.to_thread(_made, path)
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+        yield saver
+
+
+def _made(path: Path) -> None:
+    """Make the file as the saver wants it: the saver does not wait for others who do so at the same moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return AsyncSqliteSaver.from_conn_string(str(path))
+    with closing(sqlite3.connect(path)) as db:
+        use_wal(db, timeout_s=MAKING_S)
 
 
 async def execute(

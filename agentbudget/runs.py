@@ -75,8 +75,8 @@ def require_ledger(record: RunRecord, location: str | None) -> None:
 
 
 def new_run_id() -> str:
-    """A short id that sorts by time."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """A short id that sorts by time. Those who make one in the same second do not meet."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 class Runs:
@@ -135,8 +135,22 @@ class Runs:
         return list(self._latest())[::-1]
 
     @contextmanager
-    def alone(self, run_id: str) -> Generator[None]:
-        """Let one process work on a run at a time. Raises `Mistake` at once if another does."""
+    def begun(self, record: RunRecord) -> Generator[None]:
+        """Work on a new run, as the only one who does. Raises `Mistake` if its id is taken."""
+        with self._alone(record.run_id):
+            if self.has(record.run_id):
+                raise Mistake(f"there is a run {record.run_id!r} already: resume it, or name another id")
+            yield
+
+    @contextmanager
+    def resumed(self, run_id: str) -> Generator[RunRecord]:
+        """Go on with a run, as the only one who works on it. Raises `UnknownRun`, or `Mistake` if another does."""
+        self.load(run_id)  # one that is not there leaves no lock behind
+        with self._alone(run_id):
+            yield self.load(run_id)  # as whoever had it until now left it
+
+    @contextmanager
+    def _alone(self, run_id: str) -> Generator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._path(run_id).with_suffix(".lock").open("w") as lock:
             try:

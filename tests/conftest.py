@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import faulthandler
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentbudget.settings import weights_dir
+
+# The same examples each time, however slow the machine is: a test that passed does not fail somebody else's change.
+# `tests/soak.py` and `--hypothesis-profile=default` look for new ones.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+ENDING_S = 120
+"""How long the process may take to end once the last test did."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +34,8 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright:
 
 
 _WEIGHTS = weights_dir()
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a test left behind keeps nobody waiting: after a while the process is ended, saying where it is."""
+    faulthandler.dump_traceback_later(ENDING_S, exit=True, file=sys.__stderr__)

@@ -6,9 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -16,10 +20,11 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 
 from agentbudget import Agent, Budget, BudgetExceeded, Context, Event, Mistake, Run, skill
+from agentbudget.graph import checkpoints
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
-from agentbudget.runs import Runs
+from agentbudget.runs import RunRecord, Runs
 from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel, ScriptedReply, capture_spans
 
@@ -53,12 +58,13 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
+def research_models() -> list[ScriptedModel]:
+    return [ScriptedModel(small, name="scripted:small"), ScriptedModel(large, name="scripted:large")]
+
+
 def research_agent(docs: Path, **given: Any) -> Agent:
-    models = [
-        ScriptedModel(small, name="scripted:small"),
-        ScriptedModel(large, name="scripted:large"),
-    ]
-    return Agent(graph=research_graph(), models=given.pop("models", models), index=docs, name="research", **given)
+    models = given.pop("models", None) or research_models()
+    return Agent(graph=research_graph(), models=models, index=docs, name="research", **given)
 
 
 async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(docs: Path) -> None:
@@ -162,6 +168,67 @@ async def test_a_budget_too_small_for_the_first_step_says_what_is_needed_and_spe
         assert agent.ledger.balance("run/poor").held.usd_nano == 0
 
 
+def test_threads_may_make_the_checkpoints_at_once(tmp_path: Path) -> None:
+    at_once = threading.Barrier(4)
+
+    async def make(path: Path) -> str:
+        async with checkpoints(path) as saver:
+            with closing(sqlite3.connect(path)) as other:  # the saver does not wait for others who switch it to that
+                (mode,) = other.execute("PRAGMA journal_mode").fetchone()
+            await asyncio.to_thread(at_once.wait, 60)
+            await saver.setup()
+            return mode
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            path = tmp_path / f"{number}.db"
+            made = [pool.submit(asyncio.run, make(path)) for _ in range(4)]
+            assert [one.result() for one in made] == ["wal"] * 4
+
+
+class Late(Agent):
+    """Comes to its run when it is told to, having looked at its documents."""
+
+    async def check_documents(self) -> None:
+        await super().check_documents()
+        self.looked.set()
+        await asyncio.wait_for(self.go.wait(), 60)
+
+    looked: asyncio.Event
+    go: asyncio.Event
+
+
+def late(docs: Path) -> Late:
+    agent = Late(graph=research_graph(), models=research_models(), index=docs, name="research")
+    agent.looked, agent.go = asyncio.Event(), asyncio.Event()
+    return agent
+
+
+async def test_a_run_of_a_name_that_another_took_in_the_meantime_is_not_begun(docs: Path) -> None:
+    async with research_agent(docs) as agent, late(docs) as second:
+        waiting = asyncio.create_task(second.run("theirs?", budget=Budget(usd="0.05"), run_id="one"))
+        await asyncio.wait_for(second.looked.wait(), 60)
+        await agent.run("ours?", budget=Budget(usd="0.05"), run_id="one")
+        await agent.aclose()  # one has a folder's index open
+        second.go.set()
+        with pytest.raises(Mistake, match="there is a run 'one' already"):
+            await waiting
+        assert second.runs.load("one").task == "ours?"
+
+
+async def test_a_run_that_another_carried_on_in_the_meantime_is_resumed_as_it_was_left(docs: Path) -> None:
+    async with research_agent(docs) as agent, late(docs) as second:
+        with pytest.raises(BudgetExceeded):
+            await agent.run("refunds?", budget=Budget(tokens=100), run_id="poor")
+        waiting = asyncio.create_task(second.resume("poor"))
+        await asyncio.wait_for(second.looked.wait(), 60)
+        await agent.resume("poor", budget=Budget(tokens=100_000))
+        await agent.aclose()
+        second.go.set()
+        assert (await waiting).output == ANSWER
+        assert second.runs.load("poor").budget == Budget(tokens=100_000)
+
+
 async def test_a_finished_run_is_resumed_without_paying_again(docs: Path) -> None:
     async with research_agent(docs, share_answers=False) as agent:
         run = await agent.run("refunds?", budget=Budget(usd="0.05"))
@@ -193,8 +260,12 @@ async def test_cancelling_a_run_leaves_nothing_held_and_it_can_go_on(docs: Path)
 
 async def test_one_process_at_a_time_works_on_a_run(docs: Path) -> None:
     async with research_agent(docs) as agent:
-        with agent.runs.alone("busy"), pytest.raises(Mistake, match="another process"):
+        record = RunRecord(run_id="busy", task="refunds?", agent="research")
+        with agent.runs.begun(record), pytest.raises(Mistake, match="another process"):
             await agent.run("refunds?", budget=Budget(usd="0.05"), run_id="busy")
+        agent.runs.save(record)
+        with agent.runs.resumed("busy"), pytest.raises(Mistake, match="another process"):
+            await agent.resume("busy")
 
 
 async def test_an_empty_task_is_a_mistake(docs: Path) -> None:
@@ -309,7 +380,7 @@ async def test_after_kill_9_the_run_resumes_and_pays_only_for_what_was_not_finis
     child = subprocess.Popen([sys.executable, "-c", CRASHING, str(docs), root], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     heard: list[str] = []
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     for line in child.stdout:
         heard.append(line.strip())
         if heard.count("settled answer") == 1 and heard.count("call answer") == 2:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,7 +27,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import Skill, skill
-from agentbudget.step import Context, Engine, Scope
+from agentbudget.step import Context, Engine, Scope, Step
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
 from agentbudget.verify import Verdict, cites
@@ -678,3 +680,21 @@ async def test_a_second_try_at_a_step_gets_a_name_of_its_own(ledger: Ledger) -> 
 async def broken(ctx: Context, message: str) -> str:
     """Break down after the call."""
     raise RuntimeError(message)
+
+
+async def test_a_step_that_has_ended_is_freed_at_once(ledger: Ledger) -> None:
+    steps: list[weakref.ref[Step]] = []
+
+    @skill
+    async def asks(ctx: Context, question: str) -> str:
+        """Answer."""
+        assert ctx.step is not None
+        steps.append(weakref.ref(ctx.step))
+        return (await ctx.complete(question)).text
+
+    gc.disable()  # else it might be the one that finds it
+    try:
+        assert await asks(context(ledger, local("Yes.")), "Is it so?") == "Yes."
+        assert steps[0]() is None
+    finally:
+        gc.enable()

@@ -10,23 +10,42 @@ from agentbudget.usage import Usage
 
 
 def encode_completion(completion: Completion) -> bytes:
-    """Everything that an answer was, but for the price it was charged by."""
-    data: dict[str, object] = {
-        "text": completion.text,
-        "finish": completion.finish,
-        "usage": completion.usage.to_dict(),
-        "served_by": completion.served_by,
-        "confidence": completion.confidence,
-        "calls": [[call.id, call.name, call.arguments] for call in completion.calls],
-    }
-    if completion.echo:
-        data["echo"] = completion.echo
-    return json.dumps(data).encode()
+    """Everything that an answer was, but for the price it was charged by: a line of JSON, then its text as it is.
+
+    The text stands apart since it is most of the bytes, and need not be searched for what JSON escapes.
+    """
+    told: list[object] = [
+        completion.finish,
+        completion.usage.to_dict(),
+        completion.served_by,
+        completion.confidence,
+        [[call.id, call.name, call.arguments] for call in completion.calls],
+        completion.echo,
+    ]
+    return json.dumps(told).encode() + b"\n" + completion.text.encode("utf-8", "surrogatepass")
 
 
 def decode_completion(value: bytes) -> Completion:
     """The answer again. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for bytes that are none."""
-    data = json.loads(value.decode())
+    if value.startswith(b"{"):
+        return _decode_object(value)
+    head, _, text = value.partition(b"\n")
+    finish, usage, served_by, confidence, calls, echo = json.loads(head)
+    return Completion(
+        str(text, "utf-8", "surrogatepass"),
+        finish,
+        Usage.from_dict(usage),
+        served_by,
+        confidence,
+        tuple([ToolCall(*call) for call in calls]) if calls else (),
+        None,
+        echo,
+    )
+
+
+def _decode_object(value: bytes) -> Completion:
+    """An answer as earlier versions kept it: all of it in one JSON object."""
+    data = json.loads(value)
     calls = data.get("calls")
     return Completion(
         text=data["text"],

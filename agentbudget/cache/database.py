@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.ledger.busy import is_busy, use_wal
@@ -16,6 +16,10 @@ from agentbudget.ledger.forks import watch
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
+
+CHECKPOINT_PAGES: Final = 4_000
+"""Pages (of 4 kB) after which SQLite copies its log into the file: whoever writes then waits for the disk, and an
+answer that is kept writes six of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Database:
                     db.execute(f"PRAGMA user_version = {self._schema.version}")
         use_wal(db, timeout_s=BUSY_TIMEOUT_S)
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     def _is_current(self, db: sqlite3.Connection) -> bool:
         """Whether the tables are these. Raises `SchemaMismatch` for those of a later version or another program."""
@@ -117,6 +122,14 @@ class Database:
         with self._lock:
             try:
                 yield self._usable()
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
+
+    def _rows(self, sql: str, values: Sequence[object]) -> list[Any]:
+        """What a query finds: as in a block of `_using`, without what such a block costs."""
+        with self._lock:
+            try:
+                return self._usable().execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise self._fault(error) from error
 

@@ -92,8 +92,7 @@ class Store(Database):
 
     def find(self, keys: Sequence[str]) -> list[Row]:
         """What stands under these keys, in their order, without what is past its time."""
-        with self._using() as db:
-            found = db.execute(schema.find(len(keys)), (*keys, self.clock_ns())).fetchall()
+        found = self._rows(schema.find(len(keys)), (*keys, self.clock_ns()))
         if len(found) > 1:
             found.sort(key=lambda row: keys.index(row[0]))
         return [Row._make(row) for row in found]

@@ -181,15 +181,20 @@ def _register_default() -> None:
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    if not any(model["model"] == _REGISTERED for model in TextEmbedding.list_supported_models()):
-        TextEmbedding.add_custom_model(
-            _REGISTERED,
-            pooling=PoolingType.MEAN,
-            normalization=True,
-            sources=ModelSource(hf="local/none"),
-            dim=_DEFAULT_DIM,
-            model_file="model.onnx",
-        )
+    with _registering:
+        if not any(model["model"] == _REGISTERED for model in TextEmbedding.list_supported_models()):
+            TextEmbedding.add_custom_model(
+                _REGISTERED,
+                pooling=PoolingType.MEAN,
+                normalization=True,
+                sources=ModelSource(hf="local/none"),
+                dim=_DEFAULT_DIM,
+                model_file="model.onnx",
+            )
+
+
+_registering: Final = Lock()
+"""Two embedders may be loaded at once, and fastembed takes a name once."""
 
 
 def _hub_dim(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate, islice
 from typing import Final
 
@@ -79,10 +80,10 @@ def pack_candidates(
     """The sentences of `found` that are worth most within `tokens`; none that is less likely than `least_chance`."""
     offered = _up_to(purchases(found), (tokens + MORE_TOKENS) * _SPARE, least_chance)
     counter = _Counter(found, count_tokens)
-    bought, rest, used = _fit(offered, tokens, counter)
-    passages, text = counter.laid_out(bought)
+    bought, rest = _fit(offered, tokens, counter)
+    passages, text, used = _exact(bought, rest, tokens, counter)
     return Packed(
-        passages=_each_counted(passages, used, count_tokens),
+        passages=tuple(replace(each, tokens=count) for each, count in counter.counted(passages)),
         text=text,
         tokens=used,
         chance=_any(each.chance for each in bought),
@@ -90,13 +91,6 @@ def pack_candidates(
         more=_more(found, bought, rest, counter),
         least_tokens=counter(offered[:1]) if offered and not bought else None,
     )
-
-
-def _each_counted(passages: Sequence[Passage], used: int, count_tokens: CountTokens) -> tuple[Passage, ...]:
-    """Each with the tokens that it adds; one alone is the whole text, which was counted."""
-    if len(passages) == 1:
-        return (replace(passages[0], tokens=used),)
-    return tuple(replace(each, tokens=count_tokens(f"{BETWEEN if n else ''}{each}")) for n, each in enumerate(passages))
 
 
 def _up_to(offers: Iterable[Purchase], tokens: float, least_chance: float) -> list[Purchase]:
@@ -111,23 +105,44 @@ def _up_to(offers: Iterable[Purchase], tokens: float, least_chance: float) -> li
 
 
 class _Counter:
-    """Counts what is bought as one text: tokens may join across a seam, so that a sum of parts would be wrong."""
+    """Counts what is bought, passage by passage: to buy one more sentence is to count one passage anew.
+
+    Tokens may join across a seam, though seldom behind the blank line that ends a passage; so the sum is all but exact,
+    and what is bought at last is counted as one text.
+    """
 
     def __init__(self, found: Sequence[Candidate], count_tokens: CountTokens) -> None:
         self._found = found
-        self.count = count_tokens
+        self.count = cache(count_tokens)
 
     def __call__(self, bought: Sequence[Purchase]) -> int:
-        return self.count(self.laid_out(bought)[1]) if bought else 0
+        return sum(count for _, count in self.counted(self.laid_out(bought)))
 
-    def laid_out(self, bought: Sequence[Purchase]) -> tuple[tuple[Passage, ...], str]:
-        """Passages in the reader's order, and their text."""
-        passages = lay_out(_for_reader(self._found, bought))
-        return passages, shown(passages)
+    def counted(self, passages: Sequence[Passage]) -> list[tuple[Passage, int]]:
+        """Each passage with the tokens that it adds."""
+        last = len(passages)
+        return [(each, self.count(f"{each}{BETWEEN if n < last else ''}")) for n, each in enumerate(passages, 1)]
+
+    def laid_out(self, bought: Sequence[Purchase]) -> tuple[Passage, ...]:
+        """Passages in the reader's order."""
+        return lay_out(_for_reader(self._found, bought))
 
 
-def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[list[Purchase], list[Purchase], int]:
-    """As many as fit from the front, then what else fits into the rest; those that do not; and the tokens used."""
+def _exact(
+    bought: list[Purchase], rest: list[Purchase], allowance: int, counter: _Counter
+) -> tuple[tuple[Passage, ...], str, int]:
+    """The passages, their text and its tokens; should seams take it above `allowance`, the last go back to `rest`."""
+    while True:
+        passages = counter.laid_out(bought)
+        text = shown(passages)
+        used = counter.count(text) if bought else 0
+        if used <= allowance:
+            return passages, text, used
+        rest.insert(0, bought.pop())
+
+
+def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[list[Purchase], list[Purchase]]:
+    """As many as fit from the front, then what else fits into the rest; and those that do not."""
     number, used = _longest(offered, allowance, counter)
     bought, rest = list(offered[:number]), list(offered[number:])
     estimated = sum(each.tokens for each in bought)
@@ -139,7 +154,7 @@ def _fit(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tupl
         if longer <= allowance:
             bought.append(offer)
             used = longer
-    return bought, [offer for offer in rest if offer not in bought], used
+    return bought, [offer for offer in rest if offer not in bought]
 
 
 def _longest(offered: Sequence[Purchase], allowance: int, counter: _Counter) -> tuple[int, int]:
@@ -195,7 +210,7 @@ def _more(
     if not coming:
         return None
     gain = _any(each.chance for each in (*bought, *coming)) - _any(each.chance for each in bought)
-    text = counter.laid_out(coming)[1]
+    text = shown(counter.laid_out(coming))
     return More(counter.count(text), gain, text)
 
 

@@ -66,7 +66,7 @@ def read(chunk: Chunk) -> Reading:
         rows = words.split("\n")
         if len(rows) > 1 and _RULE.match(rows[-1]):
             head = number
-        elif not _ROW.match(words):
+        elif head is not None and not _ROW.match(words):
             head = None
         found = tuple(stems(words))
         parts.append(Sentence(start, end, words, found, frozenset(found), None if head == number else head))
@@ -76,10 +76,15 @@ def read(chunk: Chunk) -> Reading:
 
 def stems(text: str) -> Iterator[str]:
     """Words cut short, in lower case; function words are dropped."""
-    return (stem(word) for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)
+    return filter(None, map(_content, _WORD.findall(text.lower())))
 
 
 @lru_cache(maxsize=1 << 14)
+def _content(word: str) -> str:
+    """The stem of a word in lower case; empty for a function word. Kept, for a question meets thousands of words."""
+    return "" if word in _FUNCTION_WORDS else stem(word)
+
+
 def stem(word: str) -> str:
     """A word in lower case, cut short; a number or an identifier is left whole."""
     return (word[:_STEM] if word.isalpha() else word).lower()
@@ -95,6 +100,8 @@ def _spans(text: str) -> Iterator[Span]:
 
 def _with_rules(text: str, spans: list[Span]) -> list[Span]:
     """The line under a table's header made one with it."""
+    if "|" not in text:
+        return spans
     joined: list[Span] = []
     for start, end in spans:
         if joined and _RULE.fullmatch(text[start:end]) and _ROW.match(text[joined[-1][0] : joined[-1][1]]):

@@ -13,17 +13,22 @@ _PARAGRAPH_END: Final = re.compile(r"\n[ \t]*\n\s*")
 _LINE_END: Final = re.compile(r"\n+")
 _SPACE: Final = re.compile(r"\s+")
 _ABBREVIATION: Final = (
-    r"(?<!\b[A-Z]\.)(?<!\b[DM]r\.)(?<!\bMrs\.)(?<!\bSt\.)(?<!\bNo\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)"
+    r"(?<!\b[A-Z]\.\s)(?<!\b[DM]r\.\s)(?<!\bMrs\.\s)(?<!\bSt\.\s)(?<!\bNo\.\s)(?<!\bvs\.\s)"
+    r"(?<!\be\.g\.\s)(?<!\bi\.e\.\s)"
 )
-_SENTENCE_END: Final = re.compile(
-    rf"""(?<=[.!?…]){_ABBREVIATION}\s+(?=[^\sa-z])   # a stop, then a space and no small letter
-       | (?<=[.!?…]["'”’)\]])\s+(?=[^\sa-z])         # the same with a closing quote or bracket
-       | (?<=[。！？])(?=\S)                          # scripts without spaces
-       | \n[ \t]*\n\s*                               # a blank line
-       | \n(?=[ \t]*(?:[|\-*+•]|\d+[.)])\ ?)         # a table row or a list item
-    """,
-    re.VERBOSE,
-)
+# Every alternative begins with a white space, looking back from there: so the engine skips all other characters.
+_AT_SPACE: Final = rf"""\s(?:
+        (?:
+            (?<=[.!?…]\s){_ABBREVIATION}              # a stop, then a space and no small letter
+          | (?<=[.!?…]["'”’)\]]\s)                    # the same with a closing quote or bracket
+        )\s*(?=[^\sa-z])
+      | (?<=\n)[ \t]*\n\s*                            # a blank line
+      | (?<=\n)(?=[ \t]*(?:[|\-*+•]|\d+[.)])\ ?)      # a table row or a list item
+    )"""
+_SENTENCE_END: Final = re.compile(_AT_SPACE, re.VERBOSE)
+_STOP_WITHOUT_SPACE: Final = re.compile("[。！？]")
+_SENTENCE_END_WITHOUT_SPACE: Final = re.compile(rf"{_AT_SPACE} | (?<=[。！？])(?=\S)", re.VERBOSE)
+"""For texts that have such a stop: it has to look at each character."""
 
 
 def paragraphs(text: str) -> Iterator[Span]:
@@ -38,7 +43,7 @@ def lines(text: str) -> Iterator[Span]:
 
 def sentences(text: str) -> Iterator[Span]:
     """Spans of sentences; rows of a table and items of a list count as sentences."""
-    return _between(text, _SENTENCE_END)
+    return _between(text, _SENTENCE_END_WITHOUT_SPACE if _STOP_WITHOUT_SPACE.search(text) else _SENTENCE_END)
 
 
 def words(text: str) -> Iterator[Span]:

@@ -142,7 +142,7 @@ class _Asked:
 
     def share(self, found: frozenset[str]) -> float:
         """How much of the question is said."""
-        return sum(value for stem, value in self.rarity.items() if stem in found)
+        return sum([value for stem, value in self.rarity.items() if stem in found])
 
 
 def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) -> list[Features]:
@@ -152,7 +152,7 @@ def _of_chunk(asked: _Asked, reading: Reading, hit: tuple[float, float, float]) 
     shares = [0.0, *(asked.share(sentence.distinct) for sentence in reading.sentences), 0.0]
     rows: list[Features] = []
     for place, sentence in enumerate(reading.sentences):
-        pairs = sum(1 for pair in pairwise(sentence.stems) if pair in asked.pairs)
+        pairs = sum(map(asked.pairs.__contains__, pairwise(sentence.stems))) if shares[place + 1] else 0
         rows.append(
             Features(
                 always=1.0,

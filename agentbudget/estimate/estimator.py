@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Final, cast
 
 from agentbudget.errors import ContextTooLong, InvalidArgument
@@ -179,20 +178,22 @@ class Estimator:
             likely_input = known.inputs.likely(count.tokens)
             held_input = count.tokens if level is None else known.inputs.upper(noted, count.tokens)
         likely = known.lengths.likely(noted)
-        most = partial(self._most, model, price, cache_1h=request.cache_time == "1h")
-        bound = most(count.tokens, cap)
-        hold = bound if level is None else most(held_input, covered)
+        cache_1h = request.cache_time == "1h"
+        bound = hold = self._most(model, price, count.tokens, cap, cache_1h=cache_1h)
+        if level is not None:
+            hold = _least(self._most(model, price, held_input, covered, cache_1h=cache_1h), bound)
         expected = self._expected(model, price, likely_input, cap if likely is None else min(cap, likely))
         bought_s = price.compute_cap_s(bound.usd_nano)
         compute_s = None if bought_s is None else bought_s * LAST_TOKEN
-        request = replace(request, max_output_tokens=cap, max_compute_s=compute_s)
+        if (cap, compute_s) != (asked, request.max_compute_s):
+            request = replace(request, max_output_tokens=cap, max_compute_s=compute_s)
         return CallEstimate(
             request=request,
             price=price,
             input=count,
             expected=_least(expected, bound),
             bound=bound,
-            hold=_least(hold, bound),
+            hold=hold,
             hold_tokens=covered,
             asked_tokens=asked,
             likely_input_tokens=likely_input,

@@ -14,7 +14,7 @@ from agentbudget.history.compact import (
     too_long,
 )
 from agentbudget.history.facts import facts, stands_in, words
-from agentbudget.history.parts import Breakdown, InputParts, Part, PartName, breakdown, input_parts, total
+from agentbudget.history.parts import Breakdown, InputParts, Part, PartName, SystemCounts, breakdown, input_parts, total
 from agentbudget.history.prefix import kept_prefix
 from agentbudget.history.rules import Rule
 from agentbudget.history.worth import Worth, worth_of_summary
@@ -29,6 +29,7 @@ __all__ = [
     "PartName",
     "Policy",
     "Rule",
+    "SystemCounts",
     "Worth",
     "approximate",
     "breakdown",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
@@ -16,6 +16,9 @@ INPUT: Final[tuple[PartName, ...]] = ("tools", "system", "history", "retrieved",
 """The parts of a prompt in the order in which providers put them, and their caches read them."""
 
 ORDER: Final[tuple[PartName, ...]] = (*INPUT, "output")
+
+REMEMBERED: Final = 256
+"""System prompts whose tokens are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +73,50 @@ class InputParts:
     exact: bool
 
 
+class SystemCounts:
+    """How many tokens system prompts are as a model counts them: a skill's is the same in every call."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, tuple[Message, ...]], tuple[object, int]] = {}
+
+    async def of(self, model: Model, request: Request, messages: tuple[Message, ...]) -> int:
+        """The tokens of these messages under the schema of `request`."""
+        key = model.name, messages
+        schema, tokens = self._known.get(key, (self, 0))
+        if schema is not request.schema:
+            tokens = (await model.count_input(_stage(request, "system", messages))).tokens
+            if len(self._known) >= REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[key] = request.schema, tokens
+        return tokens
+
+
 async def input_parts(
-    model: Model, request: Request, count: InputCount, *, retrieved: Sequence[str] = ()
+    model: Model,
+    request: Request,
+    count: InputCount,
+    *,
+    retrieved: Sequence[str] = (),
+    known: SystemCounts | None = None,
 ) -> InputParts:
     """Divide the input of `request`, which is `count` tokens. ``retrieved`` are texts that a search has found.
 
-    An exact local counter counts the request as it grows, part after part. Others would cost a request or a bound each:
-    there the bytes divide.
+    An exact local counter counts the request as it grows, part after part, system prompts once for all calls that share
+    what is ``known``. Others would cost a request or a bound each: there the bytes divide.
     """
     stages = _stages(request, [text for text in retrieved if text])
     if len(stages) == 1:
         return InputParts({stages[0][0]: count.tokens}, exact=True)
     if not (count.exact and model.place == "local"):
-        sizes: dict[PartName, int] = {name: _bytes(stage) for name, stage in stages}
+        sizes: dict[PartName, int] = {name: _bytes(_stage(request, name, said)) for name, said in stages}
         return InputParts(_divided(count.tokens, _steps(sizes)), exact=False)
-    counts: dict[PartName, int] = {name: (await model.count_input(stage)).tokens for name, stage in stages[:-1]}
+    known = known or SystemCounts()
+    counts: dict[PartName, int] = {}
+    for name, said in stages[:-1]:
+        if name == "system":
+            counts[name] = await known.of(model, request, said)
+        else:
+            counts[name] = (await model.count_input(_stage(request, name, said))).tokens
     counts[stages[-1][0]] = count.tokens
     return InputParts(_steps(counts), exact=True)
 
@@ -106,32 +138,44 @@ def breakdown(parts: InputParts, usage: Usage, price: Price, usd_nano: int) -> B
     return Breakdown(tuple(Part(name, tokens[name], usd[name]) for name in ORDER if tokens.get(name)), exact)
 
 
-def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, Request]]:
-    """The request as it grows, part after part; the last is the whole.
+def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, tuple[Message, ...]]]:
+    """The messages as they grow, part after part; the last is the whole.
 
     What frames a prompt counts to its first part. The system prompt comes first: without one, a chat template may put
     in its own.
     """
     messages = request.messages
     task = max((n for n, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)
-    bare = [_without(message, retrieved) for message in messages]
-    system = {n for n, message in enumerate(messages) if message.role == "system"} - {task}
-    grown: list[tuple[PartName, Request]] = []
+    bare = tuple(_without(message, retrieved) for message in messages) if retrieved else messages
+    system = [n for n, message in enumerate(messages) if message.role == "system" and n != task]
+    grown: list[tuple[PartName, tuple[Message, ...]]] = []
     if system:
-        silent = [replace(message, text="") if n == task else message for n, message in enumerate(bare)]
-        grown.append(("system", _only(request, silent, {task, *system})))
-    grown.append(("task", _only(request, bare, {task, *system})))
+        silent = (_silent(message) if n == task else message for n, message in enumerate(bare))
+        grown.append(("system", _only(silent, {task, *system})))
+    grown.append(("task", _only(bare, {task, *system})))
     if len(system) + 1 < len(messages):
-        grown.append(("history", _only(request, bare, range(len(messages)))))
+        grown.append(("history", bare))
     if request.tools:
-        grown.append(("tools", replace(request, messages=tuple(bare))))
+        grown.append(("tools", bare))
     if any(one is not other for one, other in zip(bare, messages, strict=True)):
-        grown.append(("retrieved", request))
+        grown.append(("retrieved", messages))
     return grown
 
 
-def _only(request: Request, messages: Sequence[Message], chosen: Iterable[int]) -> Request:
-    return replace(request, messages=tuple(messages[n] for n in sorted(chosen)), tools=(), fixed=0)
+def _only(messages: Iterable[Message], chosen: Container[int]) -> tuple[Message, ...]:
+    return tuple(message for n, message in enumerate(messages) if n in chosen)
+
+
+def _stage(request: Request, name: PartName, messages: tuple[Message, ...]) -> Request:
+    """The request as it is when that part has come to it."""
+    if name in ("tools", "retrieved"):
+        return replace(request, messages=messages)
+    return replace(request, messages=messages, tools=(), fixed=0)
+
+
+def _silent(message: Message) -> Message:
+    """The message without its text."""
+    return Message(message.role, "", message.images, message.calls, message.answers, message.echo)
 
 
 def _without(message: Message, retrieved: Sequence[str]) -> Message:
@@ -173,4 +217,4 @@ def _divided(whole: int, weights: Mapping[PartName, int]) -> dict[PartName, int]
 def _worth(price: Price, tokens: int, cached: int) -> int:
     """What tokens of input are worth beside each other, `cached` of them read from a cache."""
     fresh = price.expected(input_tokens=tokens - cached, output_tokens=0) if tokens > cached else 0
-    return fresh + price.cost(Usage(input_tokens=cached, cached_tokens=cached))
+    return fresh + price.cost(Usage(input_tokens=cached, cached_tokens=cached)) if cached else fresh

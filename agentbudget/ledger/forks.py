@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Final, Protocol
 from weakref import WeakSet
 
@@ -27,17 +28,30 @@ def watch(thing: Forks) -> None:
     _watched.add(thing)
 
 
+_turn = threading.RLock()
+"""One fork at a time: two threads that fork at once would each wait for what the other brought to rest."""
+
+_at_rest: Final[list[Forks]] = []
+"""What goes on after the fork. Others may be opened while it is under way, which nobody brought to rest."""
+
+
 def _before() -> None:
+    _turn.acquire()
     for thing in list(_watched):
         thing.before_fork()
+        _at_rest.append(thing)
 
 
 def _in_parent() -> None:
-    for thing in list(_watched):
-        thing.after_fork(child=False)
+    while _at_rest:
+        _at_rest.pop().after_fork(child=False)
+    _turn.release()
 
 
 def _in_child() -> None:
+    global _turn
+    _turn = threading.RLock()
+    _at_rest.clear()
     for thing in list(_watched):
         thing.after_fork(child=True)
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakSet
 
 from agentbudget.errors import ContextTooLong, ModelUnavailable, RequestRejected
 from agentbudget.models import catalog
@@ -47,7 +48,8 @@ class LlamaCppModel:
     """A GGUF file as a `Model`. Nothing is read before the first call; the tensors not before the first completion.
 
     Calls run beside each other, up to ``parallel`` of them in one batch, and each is charged for its share of the time.
-    Two models of this process never compute at the same time. Models made of the same file share one copy of it.
+    Two models of this process never compute at the same time. Models made of the same file share one copy of it. A
+    process that was forked from this one opens its own.
 
     With ``parallel=1`` the same request has exactly the same answer each time. With more it has, too, while it is
     alone; beside others, llama.cpp's sums come out a little different, and where two tokens are nearly as likely, the
@@ -86,10 +88,15 @@ class LlamaCppModel:
         self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers)
         self._states = states
         self._template = template
+        self._grammars: dict[str, str] = {}
+        self._open_nothing()
+        _models.add(self)
+
+    def _open_nothing(self) -> None:
+        """As it begins, and anew in a process that was forked: the threads that had the rest are its parent's."""
         self._opening = threading.Lock()
         self._vocabulary: Vocabulary | None = None
         self._engine: Engine | None = None
-        self._grammars: dict[str, str] = {}
         self._in_use = threading.Condition()
         self._uses = 0
 
@@ -390,6 +397,18 @@ class LlamaCppModel:
 
 _vocabularies: Final[Shared[Vocabulary]] = Shared()
 _engines: Final[Shared[Engine]] = Shared()
+_models: Final[WeakSet[LlamaCppModel]] = WeakSet()
+
+
+def _forked() -> None:
+    _vocabularies.forked()
+    _engines.forked()
+    for model in list(_models):
+        model._open_nothing()  # pyright: ignore[reportPrivateUsage] # of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _identity(path: Path) -> tuple[object, ...]:

@@ -114,5 +114,7 @@ class Mark:
 
     def rise(self, label: Label) -> None:
         """Take in what else was seen."""
+        if label is self._label:
+            return
         with self._rising:
             self._label = self._label.joined(label)

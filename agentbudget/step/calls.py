@@ -83,7 +83,10 @@ async def pause(error: ModelError, attempt: int) -> None:
 
 async def parts_of(step: Step, model: Model, estimate: CallEstimate) -> InputParts:
     """What the prompt of a call is made of."""
-    return await input_parts(model, estimate.request, estimate.input, retrieved=tuple(step.engine.retrieved))
+    engine = step.engine
+    return await input_parts(
+        model, estimate.request, estimate.input, retrieved=tuple(engine.retrieved), known=engine.system_counts
+    )
 
 
 class Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
@@ -65,7 +66,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
     """Try the rungs from the skill's tier upward until an answer is accepted."""
     rungs = ways(step, request)
     drafts: list[int] = []  # how long the answers of weaker models were tells how long a stronger one's will be
-    rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), rungs[0].request, Usage()
+    rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), rungs[0].request, list[Usage]()
     while True:
         way = rungs[rung]
         try:
@@ -76,7 +77,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
             tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
         if not tried.verdict.ok:
             step.rejected.append({"model": tried.model.name, "reason": tried.verdict.reason})
-        used += tried.answer.usage
+        used.append(tried.answer.usage)
         move = _next(step, tried, rung=rung, top=len(rungs) - 1, retries=retries)
         match move:
             case "accept" | "stop":
@@ -145,13 +146,13 @@ def _with_complaint(request: Request, tried: _Tried) -> Request:
     return replace(request, messages=(*request.messages, *said, wrong))
 
 
-def _conclude(step: Step, tried: _Tried, output: Output, used: Usage) -> Reply[Any]:
+def _conclude(step: Step, tried: _Tried, output: Output, used: Sequence[Usage]) -> Reply[Any]:
     answer = tried.answer
     if not tried.readable:
         raise InvalidOutput(
             f"{step.skill.name!r}: {tried.model.name} gave no {output.name}: {tried.verdict.reason}",
             model=tried.model.name,
-            usage=used,
+            usage=sum(used, Usage()),
             advice="raise max_output_tokens, or let the skill escalate to a stronger model",
         )
     step.accepted = step.accepted and tried.verdict.ok

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from agentbudget.cache import AnswerCache, Answers
 from agentbudget.estimate import Estimator
+from agentbudget.history import SystemCounts
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
@@ -93,6 +94,7 @@ class Engine:
     used_tickets: set[str] = field(default_factory=set[str])
     privacy: Privacy = field(default_factory=Privacy)
     retrieved: deque[str] = field(default_factory=lambda: deque[str](maxlen=RETRIEVED_KEPT))
+    system_counts: SystemCounts = field(init=False, default_factory=SystemCounts)
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 

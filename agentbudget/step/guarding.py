@@ -59,7 +59,8 @@ def ways(step: Step, request: Request, *, tier: str | None = None, escalate: boo
 
     Each that may not is booked, once a step. Raises `DataRefused` where no rung of the ladder may.
     """
-    found = sort_ways(step, request, tier=tier, escalate=escalate)
+    found = _known(step, request) if tier is None and escalate else None
+    found = found or sort_ways(step, request, tier=tier, escalate=escalate)
     for way in found.shut:
         book_refusal(step, way.model.name, way.found)
     return found.open or _refuse(step, found)
@@ -92,10 +93,19 @@ def open_ways(step: Step, request: Request) -> tuple[Way, ...]:
     Where nothing is open, that is booked on whoever calls the step, and raised: no money is reserved.
     """
     found = sort_ways(step, request)
+    step.known_ways = request, step.context.carries.data_class, found
     if not found.open:
         for way in found.shut:
             refused(step.outer, step.context.carries, way.model.name, way.found, skill=step.skill.name)
     return found.open or _refuse(step, found)
+
+
+def _known(step: Step, request: Request) -> Sorted | None:
+    """What `open_ways` found for the very same request, if the step carries what it carried then."""
+    if step.known_ways is None:
+        return None
+    asked, data_class, found = step.known_ways
+    return found if asked is request and data_class == step.context.carries.data_class else None
 
 
 def _refuse(step: Step, found: Sorted) -> NoReturn:

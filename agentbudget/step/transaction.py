@@ -27,7 +27,9 @@ from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 if TYPE_CHECKING:
     from agentbudget.estimate import CallEstimate
     from agentbudget.models.base import Request
+    from agentbudget.privacy import DataClass
     from agentbudget.step.context import Context
+    from agentbudget.step.guarding import Sorted
     from agentbudget.step.streams import ReplyStream
 
 _encode = json.JSONEncoder(sort_keys=True).encode
@@ -55,6 +57,7 @@ class Step:
         self.refused: set[str] = set()
         self.streams: list[ReplyStream] = []
         self.estimates: dict[str, CallEstimate] = {}
+        self.known_ways: tuple[Request, DataClass, Sorted] | None = None
         self._numbers = itertools.count(1)
         self._funds: Funds | None = None
 
@@ -110,6 +113,8 @@ class Step:
                 await self._close_streams()
                 self._settle(status, error, time.perf_counter() - started)
                 span.finished(status=status, escalated=self.escalated)
+                # Its own context leads back to it: let go of, both are freed at once, not when cycles are looked for.
+                self.context = self.outer
 
     async def _carry_out(self) -> Any:
         if self.skill.has_body:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 from agentbudget.money import NANO
 from agentbudget.telemetry.names import DURATION_BUCKETS, SCHEMA_URL, SCOPE, TOKEN_BUCKETS, GenAI, Ours, Outcome
@@ -225,12 +225,40 @@ def listening() -> Backend | None:
         return _diverted
     if "opentelemetry.trace" not in sys.modules and "opentelemetry.metrics" not in sys.modules and not _is_named():
         return None  # nobody can have installed a provider
+    get_tracers, get_meters = _getters()
+    tracers, meters = get_tracers(), get_meters()
+    if _last is not None and _last.tracers is tracers and _last.meters is meters:
+        return _last.backend
+    return _found(tracers, meters)
+
+
+class _Last(NamedTuple):
+    """What was found last: every span of a step asks for it."""
+
+    tracers: TracerProvider
+    meters: MeterProvider
+    backend: Backend
+
+
+_last: _Last | None = None
+
+
+def _found(tracers: TracerProvider, meters: MeterProvider) -> Backend | None:
+    global _last
+    from opentelemetry.trace import ProxyTracerProvider
+
+    if isinstance(tracers, ProxyTracerProvider) and type(meters).__name__ == "_ProxyMeterProvider":
+        return None
+    backend = _of_providers(tracers, meters)
+    _last = _Last(tracers, meters, backend)
+    return backend
+
+
+@cache
+def _getters() -> tuple[Callable[[], TracerProvider], Callable[[], MeterProvider]]:
     from opentelemetry import metrics, trace
 
-    tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
-    if isinstance(tracers, trace.ProxyTracerProvider) and type(meters).__name__ == "_ProxyMeterProvider":
-        return None
-    return _of_providers(tracers, meters)
+    return trace.get_tracer_provider, metrics.get_meter_provider
 
 
 @cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextvars import Token
 from operator import gt
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from agentbudget.errors import BudgetExceeded, ModelError
 from agentbudget.money import NANO, Amount, Budget
@@ -335,7 +336,9 @@ def _searches(backend: Backend) -> CallSeries:
     return backend.calls("retrieval", "retrieval")
 
 
-def _known(values: Values) -> dict[str, Value]:
+def _known(values: Values) -> Mapping[str, Value]:
+    if None not in values.values():  # seen at once, and most often so
+        return cast("Mapping[str, Value]", values)
     return {name: value for name, value in values.items() if value is not None}
 
 

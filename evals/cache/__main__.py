@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "speed": "evals.cache.speed",
     "bound": "evals.cache.bound",
     "qqp": "evals.cache.qqp",
+    "prior": "evals.cache.qqp_prior",
     "semantic-speed": "evals.cache.semantic_speed",
 }
 """Each names a module whose ``main(arguments)`` measures and prints."""

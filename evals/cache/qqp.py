@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 from statistics import mean
 from typing import Final
@@ -18,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from agentbudget import settings
+from agentbudget.cache.semantic.around import NEAREST, weigh
 from agentbudget.cache.semantic.features import Record, told_of
 from agentbudget.cache.semantic.learn import Fit, Trials, learn
 from agentbudget.cache.semantic.policy import AUDITED
@@ -29,31 +31,64 @@ from evals.cache.qqp_rivals import GPTCACHE, Played, fixed, hindsight, learned_t
 WRONG: Final = (0.01, 0.02, 0.05)
 
 
+class Stream:
+    """The semantic cache, without files and vectors: what it knows of each request, and what it learns.
+
+    Requests are named by their places in `order`.
+    """
+
+    def __init__(self, requests: Requests, order: list[int], fit: Fit) -> None:
+        count = len(order)
+        self.fit, self.outcomes = fit, 0
+        self.told, self.entries, self.same = requests.features[order], requests.entry[order], requests.same[order]
+        self.tried = ~requests.differ[order]
+        self.verified, self.hit = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        place = np.empty(count, np.int64)
+        place[order] = np.arange(count)
+        self._near, self._nearness = place[requests.near[order]], requests.nearness[order]
+        self._expected = np.zeros(count)
+        self._records: dict[int, Record] = {}
+
+    def record(self, place: int) -> Record:
+        """How often the answer that is known was right and wrong so far."""
+        return self._records.get(int(self.entries[place]), Record())
+
+    def score(self, place: int) -> float:
+        """The log-odds that the answer would do, by what is known now."""
+        near = self._near[place]
+        known = self.verified[near]
+        near, cosines = near[known][:NEAREST], self._nearness[place][known][:NEAREST]
+        row = self.told[place]
+        row[-4:] = told_of(self.record(place), weigh(cosines, self.same[near], self._expected[near]))
+        return self.fit.score(row.tolist())
+
+    def buy(self, place: int, score: float, wrong: float) -> None:
+        """Have the answer bought, compare it, and learn if it is time to."""
+        right, record = bool(self.same[place]), self.record(place)
+        self.verified[place] = True
+        self.outcomes += 1
+        self._expected[place] = 1 / (1 + exp(-score))
+        self._records[int(self.entries[place])] = Record(record.right + right, record.wrong + (not right))
+        if self.outcomes >= self.fit.due_at:
+            self.fit = learn(self.trials(place), wrong=wrong, verified=self.outcomes, last=self.fit)
+
+    def trials(self, place: int) -> Trials:
+        """What is known after this request."""
+        past = np.flatnonzero(self.tried[: place + 1])[-TRIALS:]
+        return Trials(self.told[past], self.entries[past], self.verified[past], self.same[past], self.hit[past])
+
+
 def ours(requests: Requests, order: list[int], wrong: float, chance: random.Random) -> Played:
-    """The semantic cache: its features, its learning and its decisions, without files and vectors."""
-    played, fit, outcomes = Played(len(order)), Fit(), 0
-    told = requests.features[order]
-    records: dict[int, Record] = {}
-    verified, hit = np.zeros(len(order), np.bool_), np.zeros(len(order), np.bool_)
-    entries, same, tried = requests.entry[order], requests.same[order], ~requests.differ[order]
-    for place in np.flatnonzero(tried).tolist():
-        entry, right = int(entries[place]), bool(same[place])
-        record = records.get(entry, Record())
-        row = told[place]
-        row[-2:] = told_of(record)
-        decision = fit.decide(fit.score(row.tolist()), record, (), audited=AUDITED, draw=chance.random())
+    """The semantic cache: its features, its learning and its decisions."""
+    stream = Stream(requests, order, Fit())
+    for place in np.flatnonzero(stream.tried).tolist():
+        score = stream.score(place)
+        decision = stream.fit.decide(score, stream.record(place), (), audited=AUDITED, draw=chance.random())
         if decision == "reuse":
-            hit[place] = True
-            continue
-        verified[place] = True
-        outcomes += 1
-        records[entry] = Record(record.right + right, record.wrong + (not right))
-        if outcomes >= fit.due_at:
-            past = np.flatnonzero(tried[: place + 1])[-TRIALS:]
-            trials = Trials(told[past], entries[past], verified[past], same[past], hit[past])
-            fit = learn(trials, wrong=wrong, verified=outcomes, last=fit)
-    played.hits, played.wrong = int(hit.sum()), int((hit & ~same).sum())
-    return played
+            stream.hit[place] = True
+        else:
+            stream.buy(place, score, wrong)
+    return Played(len(order), int(stream.hit.sum()), int((stream.hit & ~stream.same).sum()))
 
 
 @dataclass(frozen=True, slots=True)

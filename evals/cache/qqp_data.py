@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from pydantic import BaseModel
 
+from agentbudget.cache.semantic.around import Around
 from agentbudget.cache.semantic.features import Record, features
 from agentbudget.cache.semantic.words import differences, read
 from agentbudget.context.embed import Embedder, FastEmbedder
@@ -25,6 +26,10 @@ HALVES: Final[tuple[Half, ...]] = ("tune", "report")
 
 BLOCK: Final = 2048
 """Questions embedded before they are written to disk: an eval that is stopped goes on from there."""
+
+
+NEAREST: Final = 128
+"""So many of the pairs nearest to a question are looked at: about half of them have been played when it is asked."""
 
 
 class Pair(BaseModel):
@@ -49,7 +54,8 @@ class Requests:
     """A request for each pair: its second question is asked while the answer to its first, its `entry`, is known.
 
     ``features`` are those of a pair of which no outcome is known; ``differ`` says that the two differ in a number, a
-    name, a negation or a time.
+    name, a negation or a time. ``near`` are the numbers of those that may teach something of each, a row each, and
+    ``nearness`` the cosines of where the pairs lie, the largest first.
     """
 
     entry: NDArray[np.int64]
@@ -57,6 +63,8 @@ class Requests:
     features: NDArray[np.float64]
     differ: NDArray[np.bool_]
     same: NDArray[np.bool_]
+    near: NDArray[np.int64]
+    nearness: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.same)
@@ -67,13 +75,38 @@ def requests_of(pairs: Sequence[Pair], vectors: dict[str, NDArray[np.float32]]) 
     entries = {text: number for number, text in enumerate(sorted({pair.text_a for pair in pairs}))}
     cosines = [float(vectors[pair.text_a] @ vectors[pair.text_b]) for pair in pairs]
     read_pairs = [(read(pair.text_b), read(pair.text_a)) for pair in pairs]
+    told = [features(*both, c, Record(), Around()) for both, c in zip(read_pairs, cosines, strict=True)]
+    differ = np.array([bool(differences(*both)) for both in read_pairs])
+    asked = np.stack([vectors[pair.text_b] for pair in pairs])
+    near, nearness = _near(asked, asked + np.stack([vectors[pair.text_a] for pair in pairs]), ~differ)
     return Requests(
         entry=np.array([entries[pair.text_a] for pair in pairs]),
         cosine=np.array(cosines),
-        features=np.array([features(*both, c, Record()) for both, c in zip(read_pairs, cosines, strict=True)]),
-        differ=np.array([bool(differences(*both)) for both in read_pairs]),
+        features=np.array(told),
+        differ=differ,
         same=np.array([pair.same for pair in pairs]),
+        near=near,
+        nearness=nearness,
     )
+
+
+def _near(
+    asked: NDArray[np.float32], between: NDArray[np.float32], tried: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each question the pairs, of those tried, that lie nearest to it, ordered by how near they lie to its pair."""
+    middles = (between / np.linalg.norm(between, axis=1, keepdims=True)).astype(np.float32)
+    teachers = np.flatnonzero(tried)
+    near = np.empty((len(asked), min(NEAREST, len(teachers) - 1)), np.int64)
+    nearness = np.empty(near.shape, np.float32)
+    for start in range(0, len(asked), 512):
+        rows = np.arange(start, min(start + 512, len(asked)))
+        cosines = asked[rows] @ middles[teachers].T
+        cosines[rows[:, None] == teachers] = -1  # none teaches itself
+        found = teachers[np.argpartition(-cosines, near.shape[1], axis=1)[:, : near.shape[1]]]
+        apart = np.einsum("rnd,rd->rn", middles[found], middles[rows])
+        order = np.argsort(-apart, axis=1)
+        near[rows], nearness[rows] = (np.take_along_axis(column, order, 1) for column in (found, apart))
+    return near, nearness
 
 
 def pairs_of(data: Path, half: Half) -> list[Pair]:

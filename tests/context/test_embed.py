@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,26 @@ def test_the_length_of_a_hub_models_vectors_is_known_without_its_weights() -> No
 def test_a_folder_goes_with_the_default_model_only(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="a folder goes with"):
         FastEmbedder("BAAI/bge-small-en-v1.5", folder=tmp_path)
+
+
+AT_ONCE = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from agentbudget.context import FastEmbedder
+
+started = threading.Barrier(3)
+
+def embed(_):
+    started.wait(60)
+    return FastEmbedder(folder=sys.argv[1], threads=1).embed_query("a kettle")
+
+with ThreadPoolExecutor(3) as pool:
+    first, *others = pool.map(embed, range(3))
+assert others == [first] * 2
+"""
+
+
+def test_embedders_are_loaded_at_once_by_threads(minilm_folder: Path) -> None:
+    command = [sys.executable, "-c", AT_ONCE, str(minilm_folder)]  # a process to which fastembed is new
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr

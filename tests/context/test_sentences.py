@@ -42,3 +42,8 @@ def test_spans_are_in_order_and_leave_out_white_space_only(text: str, split: Spl
         assert start < stop
         end = stop
     assert not text[end:].strip()
+
+
+@given(st.text(alphabet="aZ1.!?…\"')] \t\n|-*+Drs"))
+def test_a_stop_of_a_script_without_spaces_changes_nothing_elsewhere(text: str) -> None:
+    assert _cut(f"。\n\n{text.lstrip()}") == ["。", *_cut(text.lstrip())]

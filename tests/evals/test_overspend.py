@@ -71,7 +71,7 @@ async def test_the_provider_bills_an_answer_that_nobody_waited_for(client: type[
     async with Provider(script) as provider, client(base_url=provider.url, api_key="x", max_retries=0) as asking:
         with pytest.raises(openai.APITimeoutError):
             await asking.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": script.prompt(0, 1)}], timeout=0.5
+                model="gpt-4o", messages=[{"role": "user", "content": script.prompt(0, 1)}], timeout=2.0
             )
         assert provider.billed_usd == script.call_usd(0)
 
@@ -95,7 +95,7 @@ async def test_the_provider_bills_a_stream_that_was_left_as_its_kind_does(
             async with stream:
                 for _ in range(20):
                     await anext(aiter(stream))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while provider.bills[0].output_tokens != billed_tokens:
                 await asyncio.sleep(0.01)
         assert provider.billed_usd == script.call_usd(0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentbudget.errors import AgentBudgetError
-from agentbudget.history.parts import Breakdown, InputParts, Part, breakdown, input_parts, total
+from agentbudget.history.parts import Breakdown, InputParts, Part, SystemCounts, breakdown, input_parts, total
 from agentbudget.models.base import InputCount, Message, Model, Request, Tool
 from agentbudget.prices import ComputePrice
 from agentbudget.prices.tokens import TokenPrice
@@ -55,6 +55,31 @@ async def test_where_counting_would_cost_requests_bytes_divide() -> None:
 async def test_a_prompt_of_one_part_is_exact_and_counted_once() -> None:
     parts = await input_parts(ScriptedModel([]), Request((user("Hello"),), 5), InputCount(2, exact=False))
     assert parts == InputParts({"task": 2}, exact=True)
+
+
+class Counting(ScriptedModel):
+    """Notes what it counts."""
+
+    async def count_input(self, request: Request) -> InputCount:
+        self.requests.append(request)
+        return await super().count_input(request)
+
+
+async def test_a_system_prompt_is_counted_once_for_all_calls_that_share_it() -> None:
+    model, known = Counting([]), SystemCounts()
+    for question in ("What of it?", "And why is that?"):
+        request = Request((system("Be brief."), user(question)), 5)
+        parts = await input_parts(model, request, InputCount(20, exact=True), known=known)
+        assert dict(parts.tokens) == {"system": 4, "task": 16}
+    assert len(model.requests) == 1
+
+
+async def test_a_system_prompt_is_counted_again_under_another_schema() -> None:
+    model, known = Counting([]), SystemCounts()
+    for schema in (None, {"type": "string"}):
+        request = Request((system("Be brief."), user("What of it?")), 5, schema=schema)
+        await input_parts(model, request, InputCount(20, exact=True), known=known)
+    assert [request.schema for request in model.requests] == [None, {"type": "string"}]
 
 
 async def test_results_of_tools_are_history() -> None:

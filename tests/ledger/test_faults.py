@@ -231,7 +231,7 @@ def test_a_ledger_that_was_closed_says_so_also_to_whoever_is_at_work(tmp_path: P
     for worker in workers:
         worker.start()
     for _ in workers:
-        started.acquire()
+        assert started.acquire(timeout=60)
     ledger.close()
     ledger.close()
     for worker in workers:
@@ -351,14 +351,16 @@ def test_forks_amid_other_threads_transactions_share_one_budget(tmp_path: Path) 
                 with won.get_lock():
                     won.value += 1
 
-        workers = [context.Process(target=work, args=(number,)) for number in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        stop.set()
-        for thread in threads:
-            thread.join()
+        workers = [context.Process(target=work, args=(number,), daemon=True) for number in range(4)]
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join(120)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         assert [worker.exitcode for worker in workers] == [0] * 4
         assert won.value == 60
         assert ledger.balance("a").posted.calls == 60
@@ -380,13 +382,15 @@ def test_a_fork_from_within_a_transaction_takes_nothing_of_it_along(tmp_path: Pa
     def hold() -> None:
         with store.write():
             held.set()
-            free.wait()
+            free.wait(120)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait()
-    status = forked(work)
-    free.set()
+    assert held.wait(60)
+    try:
+        status = forked(work)
+    finally:
+        free.set()
     thread.join()
     assert status == 0
     ledger.account("c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
 from tests.models.llama import PRICE, TEMPLATE
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+ROOT = Path(__file__).parents[2]
 
 LONG = " ".join(f"The number after {n} is {n + 1}." for n in range(300))
 
@@ -252,7 +255,7 @@ async def test_a_prompt_and_output_that_just_fit_the_window_work(smollm2: Path) 
 
 async def test_the_compute_cap_cuts_the_output(model: LlamaCppModel) -> None:
     seconds = await seconds_of_a_few_tokens(model)
-    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=3 * seconds))
+    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=6 * seconds))
     assert completion.finish == "budget"
     assert 0 < completion.usage.output_tokens < 1900
 
@@ -338,7 +341,7 @@ async def test_cancelling_stops_the_generation_and_reports_what_it_used(model: L
     request = ask("A story.", tokens=3900, schema=ENDLESS)
     task = asyncio.create_task(model.complete(request, meter))
     await started.wait()
-    await asyncio.sleep(2 * seconds)
+    await asyncio.sleep(6 * seconds)  # under way for sure, and far from done
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -716,3 +719,29 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+FORKING = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.models.test_llamacpp import ask, complete, model_of
+model = model_of(Path(sys.argv[1]))
+said = asyncio.run(complete(model, ask("Say hello.", tokens=3))).text
+child = os.fork()
+assert asyncio.run(complete(model, ask("Say hello.", tokens=3))).text == said
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_opens_the_model_for_itself(smollm2: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, str(smollm2)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr

@@ -6,12 +6,13 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from agentbudget.cache.key import hashed
+from agentbudget.cache.semantic.around import Around, around, middle
 from agentbudget.cache.semantic.features import FORMAT, features
 from agentbudget.cache.semantic.learn import Decision, Fit, learn
 from agentbudget.cache.semantic.nearby import CANDIDATES, Nearby, signs_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from agentbudget.cache.semantic.around import Outcomes
+
 MOST_ENTRIES: Final = 100_000
 """Questions that are kept in a space, where nothing else is said."""
 
@@ -33,6 +36,9 @@ _JUDGED: Final = 8
 
 _SPACES: Final = 64
 """Spaces whose vectors are held in memory: the others are read again when they are asked for."""
+
+OUTCOMES: Final = 64
+"""So many of the verified outcomes nearest to a question are looked at."""
 
 LEAST_COSINE: Final = 0.5
 """What is less alike is no candidate, and nothing is learned from it."""
@@ -71,6 +77,16 @@ class Look:
     differ: tuple[Difference, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is held of a space in memory: where its questions lie and where verified pairs of them do, until any of
+    them is ``dropped``."""
+
+    dropped: int
+    entries: Nearby = field(default_factory=Nearby)
+    outcomes: Nearby = field(default_factory=Nearby)
+
+
 class SemanticCache:
     """Questions that were paid for, in a file (None: in memory), and what is known of reusing their answers.
 
@@ -94,7 +110,7 @@ class SemanticCache:
         self._most_entries = most_entries
         self._draw = draw
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, tuple[int, Nearby]] = OrderedDict()
+        self._held: OrderedDict[int, _Held] = OrderedDict()
 
     def look(self, place: Place, question: str, policy: Semantic) -> Look:
         """Search for an answer that may be reused. What was decided is only noted by `reused` and `bought`."""
@@ -109,41 +125,50 @@ class SemanticCache:
         space = self._space(place)
         fit = self.store.fit(space, policy.wrong)
         look = Look(question, vector, space, fit)
-        near = self._nearest(space, vector)
+        near, outcomes = self._nearest(space, vector)
+        if not near:
+            return look
         asked = read(question)
-        judged = (self._judged(look, asked, entry, cosine, policy) for entry, cosine in near)
-        return max(judged, key=_promise, default=look)
+        evidence = around(np.stack([middle(vector, entry.vector) for entry, _ in near]), outcomes)
+        judged = (
+            self._judged(look, asked, entry, cosine, nearby, policy)
+            for (entry, cosine), nearby in zip(near, evidence, strict=True)
+        )
+        return max(judged, key=_promise)
 
     def _space(self, place: Place) -> int:
         parts = {"tenant": place.tenant, "form": place.form, "embedder": self._embedder.fingerprint, "format": FORMAT}
         return self.store.space(hashed(parts), tenant=place.tenant, skill=place.skill)
 
-    def _nearest(self, space: int, vector: NDArray[np.float32]) -> list[tuple[Entry, float]]:
+    def _nearest(self, space: int, vector: NDArray[np.float32]) -> tuple[list[tuple[Entry, float]], Outcomes]:
+        """Entries with their cosines, the nearest first, and verified outcomes, in no order."""
         signs = signs_of(vector)
         with self._lock:
-            ids = self._up_to_date(space).search(signs, CANDIDATES)
+            held = self._up_to_date(space)
+            ids, tried = held.entries.search(signs, CANDIDATES), held.outcomes.search(signs, OUTCOMES)
         entries = self.store.entries(ids)
         near = [(entry, float(entry.vector @ vector)) for entry in entries]
         near.sort(key=lambda pair: pair[1], reverse=True)
-        return [pair for pair in near[:_JUDGED] if pair[1] >= LEAST_COSINE]
+        return [pair for pair in near[:_JUDGED] if pair[1] >= LEAST_COSINE], self.store.outcomes(tried)
 
-    def _up_to_date(self, space: int) -> Nearby:
+    def _up_to_date(self, space: int) -> _Held:
         """The vectors of a space, with what other threads and processes have added and dropped."""
         dropped = self.store.dropped(space)
-        known, nearby = self._held.get(space, (dropped, Nearby()))
-        if known != dropped:
-            nearby = Nearby()
-        new = self.store.signs(space, nearby.last_id)
-        nearby.add([id_ for id_, _ in new], [signs for _, signs in new])
-        self._held[space] = (dropped, nearby)
+        held = self._held.get(space)
+        if held is None or held.dropped != dropped:
+            held = self._held[space] = _Held(dropped)
+        held.entries.add_all(self.store.signs(space, held.entries.last_id))
+        held.outcomes.add_all(self.store.outcome_signs(space, held.outcomes.last_id))
         self._held.move_to_end(space)
         if len(self._held) > _SPACES:
             self._held.popitem(last=False)
-        return nearby
+        return held
 
-    def _judged(self, look: Look, asked: Reading, entry: Entry, cosine: float, policy: Semantic) -> Look:
+    def _judged(
+        self, look: Look, asked: Reading, entry: Entry, cosine: float, nearby: Around, policy: Semantic
+    ) -> Look:
         known = read(entry.question)
-        told, differ = features(asked, known, cosine, entry.record), differences(asked, known)
+        told, differ = features(asked, known, cosine, entry.record, nearby), differences(asked, known)
         score = look.fit.score(told)
         decision = look.fit.decide(score, entry.record, differ, audited=policy.audited, draw=self._draw())
         return replace(
@@ -168,7 +193,14 @@ class SemanticCache:
         was known is not kept beside the one that it repeats.
         """
         if look.entry is not None and same is not None and not look.differ:
-            verified = self.store.compared(look.space, look.entry.id, look.features, same=same)
+            verified = self.store.compared(
+                look.space,
+                look.entry.id,
+                look.features,
+                same=same,
+                middle=middle(look.vector, look.entry.vector),
+                expected=look.probability,
+            )
             if verified >= look.fit.due_at:
                 trials = self.store.trials(look.space)
                 fit = learn(trials, wrong=policy.wrong, verified=verified, last=look.fit)

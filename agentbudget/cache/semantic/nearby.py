@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -30,12 +32,13 @@ class Nearby:
         """The id that was added last; 0 before there is one."""
         return int(self._ids[self._count - 1]) if self._ids is not None and self._count else 0
 
-    def add(self, ids: list[int], signs: list[bytes]) -> None:
-        """Add vectors by their signs, as `signs_of` gives them."""
+    def add_all(self, new: Sequence[tuple[int, bytes]]) -> None:
+        """Add vectors: an id for each, in rising order, and its signs, as `signs_of` gives them."""
         import numpy as np
 
-        if not ids:
+        if not new:
             return
+        ids, signs = zip(*new, strict=True)
         rows = np.frombuffer(b"".join(signs), dtype=np.uint64).reshape(len(ids), -1)
         end = self._count + len(ids)
         if self._ids is None or self._columns is None or end > len(self._ids):

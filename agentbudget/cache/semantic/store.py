@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget.cache.database import Database, Schema
+from agentbudget.cache.semantic.around import Outcomes
 from agentbudget.cache.semantic.bound import Bound
 from agentbudget.cache.semantic.features import NAMES, Record
 from agentbudget.cache.semantic.learn import Fit, Trials
+from agentbudget.cache.semantic.nearby import signs_of
 from agentbudget.errors import StoreUnavailable, UnknownHit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x41474253
 """``AGBS``: marks the file as ours, so that a path to another program's database is refused."""
 
@@ -28,26 +30,33 @@ TRIALS: Final = 20_000
 """So many are learned from, the latest: what was true of older questions may have changed."""
 
 _TABLES: Final = (
-    """CREATE TABLE spaces (
+    """CREATE TABLE IF NOT EXISTS spaces (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, skill TEXT NOT NULL,
         kept INTEGER NOT NULL DEFAULT 0, verified INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
-    """CREATE TABLE entries (
+    """CREATE TABLE IF NOT EXISTS entries (
         id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, key TEXT NOT NULL,
         right INTEGER NOT NULL DEFAULT 0, wrong INTEGER NOT NULL DEFAULT 0, used_ns INTEGER NOT NULL,
         signs BLOB NOT NULL, question TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (space, key)
     ) STRICT""",
-    """CREATE TABLE trials (
+    """CREATE TABLE IF NOT EXISTS trials (
         id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, entry INTEGER NOT NULL, at_ns INTEGER NOT NULL,
         hit INTEGER NOT NULL, same INTEGER, features BLOB NOT NULL
     ) STRICT""",
-    """CREATE TABLE fits (
+    """CREATE TABLE IF NOT EXISTS fits (
         space INTEGER NOT NULL, wrong REAL NOT NULL, learned_from INTEGER NOT NULL, fit TEXT NOT NULL,
         PRIMARY KEY (space, wrong)
     ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX entries_by_space ON entries (space, id)",
-    "CREATE INDEX trials_by_space ON trials (space, id)",
+    """CREATE TABLE IF NOT EXISTS outcomes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, entry INTEGER NOT NULL, same INTEGER NOT NULL,
+        expected REAL NOT NULL, signs BLOB NOT NULL, middle BLOB NOT NULL
+    ) STRICT""",
+    "CREATE INDEX IF NOT EXISTS entries_by_space ON entries (space, id)",
+    "CREATE INDEX IF NOT EXISTS trials_by_space ON trials (space, id)",
+    "CREATE INDEX IF NOT EXISTS outcomes_by_space ON outcomes (space, id)",
+    "CREATE INDEX IF NOT EXISTS outcomes_by_entry ON outcomes (entry)",
 )
+"""Version 1 had no ``outcomes``. What it had learned stays there, unread: it was learned from other features."""
 
 _SCHEMA: Final = Schema("semantic cache", APPLICATION_ID, VERSION, _TABLES)
 
@@ -110,8 +119,8 @@ class SemanticStore(Database):
             count = 0
             for space in spaces:
                 count += db.execute("DELETE FROM entries WHERE space = ?", (space,)).rowcount
-                db.execute("DELETE FROM trials WHERE space = ?", (space,))
-                db.execute("DELETE FROM fits WHERE space = ?", (space,))
+                for table in ("trials", "outcomes", "fits"):
+                    db.execute(f"DELETE FROM {table} WHERE space = ?", (space,))
                 db.execute("UPDATE spaces SET dropped = dropped + 1, kept = 0 WHERE id = ?", (space,))
             return count
 
@@ -134,7 +143,7 @@ class SemanticStore(Database):
         return [_entry(*row) for row in rows]
 
     def drop(self, ids: Iterable[int]) -> None:
-        """Delete entries whose answers are gone. What was learned from them stays."""
+        """Delete entries whose answers are gone, and where their questions lay. What was learned from them stays."""
         with self._writing() as db:
             for id_ in ids:
                 db.execute(
@@ -143,6 +152,7 @@ class SemanticStore(Database):
                     (id_,),
                 )
                 db.execute("DELETE FROM entries WHERE id = ?", (id_,))
+                db.execute("DELETE FROM outcomes WHERE entry = ?", (id_,))
 
     def sweep(self, kept: Callable[[Sequence[str]], Container[str]]) -> int:
         """Delete the questions whose answers are gone; how many. ``kept`` says which of some keys still have one."""
@@ -191,10 +201,23 @@ class SemanticStore(Database):
             db.execute("UPDATE entries SET used_ns = ? WHERE id = ?", (self._clock_ns(), entry))
             return self._try(db, space, entry, features, hit=True, same=None)
 
-    def compared(self, space: int, entry: int, features: Sequence[float], *, same: bool) -> int:
-        """Note that an answer was compared with one that was bought; how many of the space ever were."""
+    def compared(
+        self,
+        space: int,
+        entry: int,
+        features: Sequence[float],
+        *,
+        same: bool,
+        middle: NDArray[np.float32],
+        expected: float,
+    ) -> int:
+        """Note that an answer was compared with one that was bought; how many of the space ever were.
+
+        ``middle`` is where the pair of questions lies, ``expected`` with what chance the answer was thought right.
+        """
         with self._writing() as db:
             self._try(db, space, entry, features, hit=False, same=same)
+            _keep_outcome(db, space, entry, same=same, middle=middle, expected=expected)
             column = "right" if same else "wrong"
             db.execute(
                 f"UPDATE entries SET {column} = {column} + 1, used_ns = ? WHERE id = ?", (self._clock_ns(), entry)
@@ -203,6 +226,27 @@ class SemanticStore(Database):
                 "UPDATE spaces SET verified = verified + 1 WHERE id = ? RETURNING verified", (space,)
             ).fetchone()
             return int(count)
+
+    def outcome_signs(self, space: int, after: int) -> list[tuple[int, bytes]]:
+        """Ids, later than `after`, and signs of where the verified pairs of a space lie."""
+        with self._using() as db:
+            return db.execute(
+                "SELECT id, signs FROM outcomes WHERE space = ? AND id > ? ORDER BY id", (space, after)
+            ).fetchall()
+
+    def outcomes(self, ids: Sequence[int]) -> Outcomes:
+        """Those of these outcomes that are still there."""
+        import numpy as np
+
+        marks = ",".join("?" * len(ids))
+        with self._using() as db:
+            rows = db.execute(f"SELECT middle, same, expected FROM outcomes WHERE id IN ({marks})", ids).fetchall()
+        middles = np.frombuffer(b"".join(row[0] for row in rows), np.float16).astype(np.float32)
+        return Outcomes(
+            middles.reshape(len(rows), len(middles) // max(len(rows), 1)),
+            np.array([bool(row[1]) for row in rows], np.bool_),
+            np.array([row[2] for row in rows], np.float64),
+        )
 
     def _try(
         self,
@@ -226,16 +270,18 @@ class SemanticStore(Database):
     def found_wrong(self, trial: int) -> bool:
         """Note that a reused answer was wrong; False if there is no such trial. A second time changes nothing."""
         with self._writing() as db:
-            found = db.execute("SELECT entry, same FROM trials WHERE id = ? AND hit", (trial,)).fetchone()
+            found = db.execute("SELECT space, entry, same FROM trials WHERE id = ? AND hit", (trial,)).fetchone()
             if found is None:
                 return False
-            if found[1] is None:
+            space, entry, same = found
+            if same is None:
                 db.execute("UPDATE trials SET same = 0 WHERE id = ?", (trial,))
                 # Whoever says so has seen it: it weighs more than what speaks for the entry.
-                db.execute("UPDATE entries SET wrong = max(wrong, right) + 1 WHERE id = ?", (found[0],))
-                db.execute(
-                    "UPDATE fits SET learned_from = 0 WHERE space = (SELECT space FROM trials WHERE id = ?)", (trial,)
-                )
+                db.execute("UPDATE entries SET wrong = max(wrong, right) + 1 WHERE id = ?", (entry,))
+                db.execute("UPDATE fits SET learned_from = 0 WHERE space = ?", (space,))
+                for (vector,) in db.execute("SELECT vector FROM entries WHERE id = ?", (entry,)).fetchall():
+                    # What was asked is not known any more: it lay near the question that was taken for the same.
+                    _keep_outcome(db, space, entry, same=False, middle=_vector(vector), expected=1.0)
             return True
 
     def trials(self, space: int) -> Trials:
@@ -249,6 +295,7 @@ class SemanticStore(Database):
             ).fetchall()
             if len(rows) == TRIALS:
                 db.execute("DELETE FROM trials WHERE space = ? AND id < ?", (space, rows[-1][0]))
+                db.execute(_DROP_OLD_OUTCOMES, (space, TRIALS))
         rows.reverse()
         width = 4 * len(NAMES)
         if any(len(row[1]) != width for row in rows):
@@ -301,6 +348,9 @@ class SemanticStore(Database):
             )
 
 
+_DROP_OLD_OUTCOMES: Final = """DELETE FROM outcomes WHERE space = ?1 AND id <=
+    (SELECT id FROM outcomes WHERE space = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
+
 _EVICTED: Final = 256
 """So many more go at once, so that the next few need not look."""
 
@@ -312,7 +362,22 @@ def unknown_hit(hit: int) -> UnknownHit:
     )
 
 
-def _entry(id_: int, key: str, question: str, vector: bytes, right: int, wrong: int) -> Entry:
+def _keep_outcome(
+    db: sqlite3.Connection, space: int, entry: int, *, same: bool, middle: NDArray[np.float32], expected: float
+) -> None:
     import numpy as np
 
-    return Entry(id_, key, question, np.frombuffer(vector, np.float16).astype(np.float32), Record(right, wrong))
+    db.execute(
+        "INSERT INTO outcomes (space, entry, same, expected, signs, middle) VALUES (?, ?, ?, ?, ?, ?)",
+        (space, entry, same, expected, signs_of(middle), middle.astype(np.float16).tobytes()),
+    )
+
+
+def _entry(id_: int, key: str, question: str, vector: bytes, right: int, wrong: int) -> Entry:
+    return Entry(id_, key, question, _vector(vector), Record(right, wrong))
+
+
+def _vector(kept: bytes) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.frombuffer(kept, np.float16).astype(np.float32)

@@ -7,6 +7,7 @@ The time of each evaluation is divided among those it was for, so that nothing i
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -371,6 +372,16 @@ class Engine:
 
 
 _open_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """The threads of this process's parent, and with them its engines, are not here."""
+    MACHINE.forked()
+    _open_engines.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

@@ -26,6 +26,10 @@ class Shared(Generic[_T]):
     """Things by their key. The last user who lets go closes."""
 
     def __init__(self) -> None:
+        self.forked()
+
+    def forked(self) -> None:
+        """In a child: what is open is its parent's, whose threads are not here."""
         self._mutex = threading.Lock()
         self._held: dict[Hashable, _Held[_T]] = {}
 

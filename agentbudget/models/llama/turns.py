@@ -18,6 +18,10 @@ class MachineTurn:
     """
 
     def __init__(self) -> None:
+        self.forked()
+
+    def forked(self) -> None:
+        """In a child: who computed or waited were its parent's threads."""
         self._mutex = threading.Lock()
         self._busy = False
         self._waiting: deque[threading.Lock] = deque()

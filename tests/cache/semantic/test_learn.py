@@ -5,6 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
+from agentbudget.cache.semantic.around import Around
 from agentbudget.cache.semantic.bound import Bound
 from agentbudget.cache.semantic.features import NAMES, Record, features
 from agentbudget.cache.semantic.fit import fit
@@ -84,11 +85,13 @@ def test_before_anything_was_learned_nothing_is_reused() -> None:
 
 
 def test_features_are_as_many_as_their_names_and_small() -> None:
-    told = features(read("How do I reset it?"), read("How can I do that, if at all?"), 0.7, Record(3, 1))
+    told = features(
+        read("How do I reset it?"), read("How can I do that, if at all?"), 0.7, Record(3, 1), Around(0.2, 0.1)
+    )
     assert len(told) == len(NAMES)
     assert all(-1 <= value <= 2 for value in told)
 
 
 def test_features_do_not_mind_which_question_was_first() -> None:
     one, other = read("How do I reset my password?"), read("password reset, how?")
-    assert features(one, other, 0.8, Record()) == features(other, one, 0.8, Record())
+    assert features(one, other, 0.8, Record(), Around()) == features(other, one, 0.8, Record(), Around())
