@@ -26,6 +26,7 @@ from agentbudget.context.store import (
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
+    SOURCE,
     Header,
     Held,
     Hit,
@@ -36,6 +37,7 @@ from agentbudget.context.store import (
     held_of,
     payload,
     placed,
+    quick_fields,
 )
 from agentbudget.errors import IndexBusy, IndexFault
 
@@ -115,7 +117,6 @@ class EdgeStore:
             if self._shard.path.exists():
                 shutil.rmtree(self._shard.path)
             self._shard.create(dim)
-            self._make_quick(f"{PLACES}[].source")
 
     def held(self) -> dict[str, Held]:
         """See `Store.held`."""
@@ -146,9 +147,11 @@ class EdgeStore:
 
     def filterable(self, keys: Sequence[str]) -> None:
         """See `Store.filterable`."""
+        from qdrant_edge import PayloadSchemaType, UpdateOperation
+
         with self._shard.guarded("written"):
-            for key in keys:
-                self._make_quick(f"{PLACES}[].metadata.{key}")
+            for path in quick_fields(keys):
+                self._shard.engine.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`."""
@@ -213,12 +216,6 @@ class EdgeStore:
             self._lock.close()
             self._lock = None
 
-    def _make_quick(self, path: str) -> None:
-        """Keep an index of a field of the payload."""
-        from qdrant_edge import PayloadSchemaType, UpdateOperation
-
-        self._shard.engine.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
-
     @property
     def _header_path(self) -> Path:
         return self._folder / "header.json"
@@ -274,7 +271,7 @@ def _beside(places: Sequence[Place], near: int) -> qdrant_edge.Filter:
     sources = sorted({place.source for place in places})
     ends = [standing(at, "end", edge.RangeFloat(gte=at.start - near, lte=at.start)) for at in places]
     starts = [standing(at, "start", edge.RangeFloat(gte=at.end, lte=at.end + near)) for at in places]
-    by_index = edge.FieldCondition(key=f"{PLACES}[].source", match=edge.MatchAny(sources))
+    by_index = edge.FieldCondition(key=SOURCE, match=edge.MatchAny(sources))
     return edge.Filter(must=[by_index], should=[*ends, *starts])
 
 

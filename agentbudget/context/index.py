@@ -17,7 +17,7 @@ from agentbudget.context.embed import Embedder
 from agentbudget.context.header import Header
 from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
 from agentbudget.context.metadata import Labels, Where, asked
-from agentbudget.context.neighbours import NEAR, widened
+from agentbudget.context.neighbours import NEAR, leading, widened
 from agentbudget.context.report import IndexPlan, IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
 from agentbudget.context.update import Rebuild, Stopped, Update
@@ -102,8 +102,8 @@ class Index(Protocol):
         """The `limit` best chunks, among those of files whose metadata `where` matches: a value, or one of several, for
         every key. ``diversity`` above 0, up to 1, gives less alike ones: each is chosen for what it has of the question
         less what it has of those before it, which counts by that weight (maximal marginal relevance). The chunks
-        before and after each of the ``neighbours`` best in their documents come along. Raises `Mistake` for an empty
-        question, `DocumentsError` for an empty index.
+        before and after each of the ``neighbours`` best come along, in so far as those are short (up to 120 tokens).
+        Raises `Mistake` for an empty question, `DocumentsError` for an empty index.
         """
         ...
 
@@ -335,7 +335,7 @@ class DocumentIndex:
         ]
         if not wanted.diversity:  # then the order is not that of the scores
             hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
-        if around := hits[: wanted.neighbours]:
+        if around := leading(hits, wanted.neighbours):
             beside = self._alone(self._store.beside, [hit.chunk.places[0] for hit in around], NEAR)
             hits = widened(hits, around, beside)
         return Found(tuple(hits), time.perf_counter_ns() - started)

@@ -17,6 +17,15 @@ _BEHIND: Final = 0.3
 on the tuning half of XQuAD's questions (``python -m evals.retrieval neighbours``)."""
 
 
+_SHORT: Final = 120
+"""Chunks of more tokens mostly hold what they lead to: beside those of the usual sizes, neighbours bring nothing."""
+
+
+def leading(hits: Sequence[Hit], count: int) -> list[Hit]:
+    """Those of the `count` best whose neighbours may pay: the short ones."""
+    return [hit for hit in hits[:count] if hit.chunk.tokens <= _SHORT]
+
+
 def next_to(place: Place, chunks: Iterable[Chunk]) -> list[Chunk]:
     """The one of `chunks` that ends last before `place`, and the one that begins first after it, in its file."""
     here = [_at(chunk, stands) for chunk in chunks for stands in chunk.places if stands.source == place.source]

@@ -15,6 +15,7 @@ from agentbudget.context.store import (
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
+    SOURCE,
     Header,
     Held,
     Hit,
@@ -26,6 +27,7 @@ from agentbudget.context.store import (
     held_of,
     payload,
     placed,
+    quick_fields,
 )
 from agentbudget.privacy import Destination
 
@@ -84,7 +86,6 @@ class RemoteStore:
         with self._points.guarded():
             if not self._points.create(dim):
                 self.delete([*self.held(), header_id(self._tenant)])
-            self._points.index(f"{PLACES}[].source")
 
     def held(self) -> dict[str, Held]:
         """See `Store.held`."""
@@ -120,9 +121,8 @@ class RemoteStore:
 
     def filterable(self, keys: Sequence[str]) -> None:
         """See `Store.filterable`."""
-
         with self._points.guarded():
-            for path in (f"{PLACES}[].metadata.{key}" for key in keys):
+            for path in quick_fields(keys):
                 self._points.index(path)
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -198,7 +198,7 @@ class RemoteStore:
         sources = sorted({place.source for place in places})
         ends = [standing(at, "end", models.Range(gte=at.start - near, lte=at.start)) for at in places]
         starts = [standing(at, "start", models.Range(gte=at.end, lte=at.end + near)) for at in places]
-        by_index = models.FieldCondition(key=f"{PLACES}[].source", match=models.MatchAny(any=sources))
+        by_index = models.FieldCondition(key=SOURCE, match=models.MatchAny(any=sources))
         return models.Filter(must=[*self._ours_alone(), by_index], should=[*ends, *starts])
 
     def _standing(self, where: Where) -> models.Filter:

@@ -21,7 +21,7 @@ from agentbudget.privacy.classes import within
 from agentbudget.privacy.fence import between
 
 NEIGHBOURS: Final = 1
-"""Of so many chunks that were found, the chunks before and after them are considered, too."""
+"""Beside so many of the best chunks, the ones before and after are considered, if those are short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def retrieve(
 
     None counts with the embedding model, which is near but not exact for another. ``hops`` above 1 searches again for
     what the best chunks leave open (who is the mother of the director of …): up to three more searches a hop. What
-    stands before and after the ``neighbours`` best chunks in their documents is considered with them. At most
+    stands before and after the ``neighbours`` best chunks is considered with them, if those are short. At most
     `limit` chunks of a search are considered, of files whose metadata `where` matches; ``pay`` pays for a hosted
     embedding model. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
     allowance that not one good sentence fits, `DocumentsError` for an empty index.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentbudget.context import retrieve
 from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.index import DocumentIndex
-from agentbudget.context.neighbours import NEAR, next_to, widened
+from agentbudget.context.neighbours import NEAR, leading, next_to, widened
 from agentbudget.context.store import Hit
 from agentbudget.errors import Mistake
 from tests.context.conftest import Reopen, Write, long_document
@@ -104,6 +106,12 @@ def test_a_chunk_that_stands_in_two_files_is_a_neighbour_in_the_one() -> None:
     [neighbour] = next_to(Place("a.md", 0, 10), [shared])
     assert (neighbour.source, neighbour.start, neighbour.metadata) == ("a.md", 12, {"team": "a"})
     assert [place.source for place in neighbour.also] == ["b.md"]
+
+
+def test_only_short_chunks_lead_to_their_neighbours() -> None:
+    short, long = Hit(_chunk("short", 0), 1.0), Hit(replace(_chunk("long", 12), tokens=200), 0.9)
+    assert leading([long, short], 1) == []
+    assert leading([long, short], 2) == [short]
 
 
 def test_a_neighbour_counts_by_the_better_of_its_scores() -> None:
