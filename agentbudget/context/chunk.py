@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
 from agentbudget.context import sentences
 from agentbudget.context.document import Block, Document
-from agentbudget.context.sentences import Span, Split
+from agentbudget.context.sentences import Split
 
 VERSION: Final = "2"
 """Changes whenever the same document would be cut otherwise; an index records it."""
@@ -194,20 +196,57 @@ class _Cutter:
         parts: list[_Piece] = []
         finer = splits[1:] or splits
         long = not self._fits(piece, block.heading_path, 2 * self.sizes.limit)
-        may_end = False
-        for start, end in self._units(piece, splits[0]):
-            unit = _Piece(start, end, head if start > block.start else "")
-            longer = _Piece(parts[-1].start, end, parts[-1].head) if parts else unit
-            ended = may_end and not self._fits(parts[-1], block.heading_path, self.sizes.least)
-            may_end = long and _marks_an_end(self.document.text[start:end])
-            if parts and not ended and self._fits(longer, block.heading_path, self.sizes.limit):
-                parts[-1] = longer
-            elif end - start <= 1 or self._fits(unit, block.heading_path, self.sizes.limit):
+        units, number = self._units(piece, splits[0]), 0
+        while number < len(units):
+            unit = _Piece(units.starts[number], units.ends[number], head if units.starts[number] > block.start else "")
+            if unit.end - unit.start <= 1 or self._fits(unit, block.heading_path, self.sizes.limit):
                 parts.append(unit)
             else:
                 parts += self._cut(unit, block, head, finer)
+            number += 1
+            last = parts[-1]
+            taken = self._taken(last, units, number, block.heading_path, long=long)
+            if taken > number:
+                parts[-1], number = replace(last, end=units.ends[taken - 1]), taken
         return parts
 
-    def _units(self, piece: _Piece, split: Split) -> Iterator[Span]:
+    def _taken(self, part: _Piece, units: _Units, number: int, path: tuple[str, ...], *, long: bool) -> int:
+        """How far `part` takes in the `units` from `number` on: the number behind the last.
+
+        A longer text never has fewer tokens, so that halving what is in question finds it in a few counts.
+        """
+
+        def fits(n: int, size: int) -> bool:
+            return self._fits(part if n < number else _Piece(part.start, units.ends[n], part.head), path, size)
+
+        def first_too_long(size: int, low: int, high: int) -> int:
+            return bisect_left(range(high), True, low, key=lambda n: not fits(n, size))
+
+        # No text of more characters fits: what is longer need not be looked at.
+        most = bisect_left(units.ends, part.start + self.sizes.limit * _CHARACTERS_A_TOKEN + 1, number)
+        if long:
+            enough = first_too_long(self.sizes.least, number - 1, most)
+            marked = (n for n in range(enough, most) if _marks_an_end(self._unit(units, n)))
+            most = next(marked, most - 1) + 1
+        return most if fits(most - 1, self.sizes.limit) else first_too_long(self.sizes.limit, number, most)
+
+    def _units(self, piece: _Piece, split: Split) -> _Units:
+        units = _Units(array("q"), array("q"))
         for start, end in split(self.document.text[piece.start : piece.end]):
-            yield piece.start + start, piece.start + end
+            units.starts.append(piece.start + start)
+            units.ends.append(piece.start + end)
+        return units
+
+    def _unit(self, units: _Units, number: int) -> str:
+        return self.document.text[units.starts[number] : units.ends[number]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """Where units begin and end in a document: in arrays, for a line of 50 MB has millions of words."""
+
+    starts: array[int]
+    ends: array[int]
+
+    def __len__(self) -> int:
+        return len(self.starts)

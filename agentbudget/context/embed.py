@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -23,6 +25,13 @@ Vector = list[float]
 
 DEFAULT_MODEL: Final = "all-minilm-l6-v2"
 """Catalog name of the default: all-MiniLM-L6-v2, int8 ONNX, 384 dimensions, reads 256 tokens."""
+
+_SPACED: Final = re.compile(r"[^ \t\n\r]+")
+"""What stands between signs that every tokenizer of BERT's kind takes for white space."""
+
+_WORDS_KEPT: Final = 1 << 16
+_LONGEST_KEPT: Final = 64
+"""Words, and characters of a word, whose tokens are kept in memory: some megabytes."""
 
 _DEFAULT_DIM: Final = 384
 _DEFAULT_FILES: Final = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json")
@@ -109,7 +118,25 @@ class FastEmbedder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` without the marks around it."""
+        words = _SPACED.findall(text) if self._apart else []
+        # A document is counted many times over while it is cut, and has the same words over and over.
+        if words and max(map(len, words)) <= _LONGEST_KEPT:
+            return sum(map(self._count_word, words))
+        return self._encoded(text)
+
+    def _encoded(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _count_word(self) -> Callable[[str], int]:
+        return lru_cache(maxsize=_WORDS_KEPT)(self._encoded)
+
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether the tokenizer never looks across white space, as BERT's does not: tokens of words add up."""
+        stages: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        kinds = ((stages[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model"))
+        return tuple(kinds) == ("BertNormalizer", "BertPreTokenizer", "WordPiece")
 
     @cached_property
     def _fingerprint(self) -> str:

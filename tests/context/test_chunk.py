@@ -67,6 +67,20 @@ def test_one_word_of_base64_is_cut_by_characters() -> None:
     assert max(len(c.text) for c in _chunks("A" * 5000, sizes=sizes)) <= 30 * 8
 
 
+def test_a_long_line_is_cut_without_counting_it_over_and_over() -> None:
+    text = " ".join(f"w{n}" for n in range(20_000))
+    counted = 0
+
+    def count(part: str) -> int:
+        nonlocal counted
+        counted += len(part)
+        return count_words(part)
+
+    chunks = chunk(Document("a.txt", text, formats.plain(text.encode()).blocks), count)
+    assert sum(one.tokens for one in chunks) == 20_000
+    assert counted < 20 * len(text)
+
+
 def test_the_id_does_not_depend_on_the_place() -> None:
     [before] = _chunks("# A\n\nsame words\n")
     moved = _chunks("# Z\n\nother\n\n# A\n\nsame words\n", source="b.md")[1]

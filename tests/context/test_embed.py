@@ -5,10 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from agentbudget.context import FastEmbedder
 from agentbudget.context.embed import Vector
 from agentbudget.errors import UnknownModel, WeightsError
+
+
+@pytest.fixture(scope="module")
+def whole_texts(minilm_folder: Path) -> Tokenizer:
+    """The default model's tokenizer, as it comes."""
+    tokenizer = Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _cosine(a: Vector, b: Vector) -> float:
@@ -34,6 +46,19 @@ def test_tokens_are_counted_in_full_and_without_marks(minilm: FastEmbedder) -> N
     assert minilm.count_tokens("") == 0
     assert minilm.count_tokens("kettle") == 1
     assert minilm.count_tokens("kettle " * 1000) == 1000
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(st.sampled_from([*"aé.,[]漢\x00\x1c\u0301\u200b\u2028\xa0", " ", "\n", "[SEP]", "##s", "x" * 70])).map(
+            "".join
+        ),
+    )
+)
+@settings(deadline=None)
+def test_words_are_counted_as_the_whole_text_is(minilm: FastEmbedder, whole_texts: Tokenizer, text: str) -> None:
+    assert minilm.count_tokens(text) == len(whole_texts.encode(text, add_special_tokens=False).ids)
 
 
 def test_the_fingerprint_names_the_weights(minilm: FastEmbedder) -> None:
