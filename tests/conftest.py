@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import faulthandler
-import sys
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,42 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright:
 _WEIGHTS = weights_dir()
 
 
+Forked = Callable[[Callable[[], object]], int]
+"""Does something in a forked child, which lives on until the test ends; gives 0, or 1 if it raised."""
+
+
+@pytest.fixture
+def forked() -> Iterator[Forked]:
+    """See `Forked`."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    waits, ends = os.pipe()
+    children: list[int] = []
+
+    def run(act: Callable[[], object]) -> int:
+        told, tells = os.pipe()
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                act()
+                status = 0
+            finally:
+                os.write(tells, bytes([status]))
+                os.close(ends)
+                os.read(waits, 1)
+                os._exit(0)
+        children.append(child)
+        os.close(tells)
+        with os.fdopen(told, "rb") as said:
+            return said.read(1)[0]
+
+    yield run
+    os.close(ends)
+    for child in children:
+        os.waitpid(child, 0)
+    os.close(waits)
+
+
 def pytest_unconfigure() -> None:
     """A thread that a test left behind keeps nobody waiting: after a while the process is ended, saying where it is."""
-    faulthandler.dump_traceback_later(ENDING_S, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(ENDING_S, exit=True, file=2)

@@ -27,6 +27,7 @@ from agentbudget.reference import research_graph
 from agentbudget.runs import RunRecord, Runs
 from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel, ScriptedReply, capture_spans
+from tests.conftest import Forked
 
 PLAN = json.dumps({"questions": ["refund window?", "who pays shipping?"]})
 
@@ -266,6 +267,17 @@ async def test_one_process_at_a_time_works_on_a_run(docs: Path) -> None:
         agent.runs.save(record)
         with agent.runs.resumed("busy"), pytest.raises(Mistake, match="another process"):
             await agent.resume("busy")
+
+
+def test_a_forked_process_keeps_nobody_from_its_parents_run(tmp_path: Path, forked: Forked) -> None:
+    runs, record = Runs(tmp_path), RunRecord(run_id="r", task="refunds?", agent="research")
+    with runs.begun(record):
+        runs.save(record)
+        assert forked(lambda: None) == 0
+        with pytest.raises(Mistake, match="another process"), runs.resumed("r"):
+            pass
+    with runs.resumed("r") as again:
+        assert again == record
 
 
 async def test_an_empty_task_is_a_mistake(docs: Path) -> None:

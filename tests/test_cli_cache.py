@@ -110,6 +110,28 @@ def kept_questions(home: Path) -> int:
     return count
 
 
+def learned(home: Path) -> int:
+    with sqlite3.connect(home / "semantic.db") as db:
+        (trials,), (outcomes,) = (
+            db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ("trials", "outcomes")
+        )
+    return trials + outcomes
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [(["clear"], 0), (["invalidate", "--tenant", "acme"], 0), (["invalidate", "--skill", "other"], 2)],
+)
+def test_what_was_learned_goes_with_whose_it_is(home: Path, command: list[str], left: int) -> None:
+    asked(home)
+    place, policy = Place("acme", "answer", "form"), Semantic(wrong=0.1)
+    with questions(home) as similar:
+        similar.bought(similar.look(place, "so how high is it", policy), key="c", same=True, policy=policy)
+    assert learned(home) == 2
+    cache(*command)
+    assert learned(home) == left
+
+
 def test_questions_go_with_their_answers(home: Path) -> None:
     asked(home)
     cache("invalidate", "--document", "orders.md")

@@ -190,6 +190,17 @@ async def test_what_a_step_may_cost_at_a_level_does_not_need_its_prompt() -> Non
     assert estimator.sized("say", model, input_tokens=10, output_tokens=100, level=0.9).tokens < worst.tokens
 
 
+async def test_what_a_step_may_cost_at_a_level_covers_prompts_of_every_length() -> None:
+    model, estimator = ScriptedModel([]), Estimator(Ledger.open("memory:"))
+    for words in [*range(101, 141)] * 3:
+        request = Request((Message("user", "word " * words),), max_output_tokens=500)
+        estimate = await estimator.call("say", model, request, trust_history=False)
+        estimator.learn("say", model, Usage(words, 2 * words), "stop", estimate=estimate)
+    held = estimator.sized("say", model, input_tokens=0, output_tokens=500, level=0.9).tokens
+    assert sum(2 * words <= held for words in range(101, 141)) >= 0.9 * 40
+    assert held <= 280
+
+
 class Bounded(ScriptedModel):
     """A model whose input is bounded at four times its words, as bytes bound Claude's."""
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from evals.estimates import course, limits, speed
 from evals.estimates.__main__ import SETTINGS, Score, halves, table
-from evals.estimates.data import Answer, Arrival, answers, arrivals, models_of
+from evals.estimates.data import MAX_OUTPUT_TOKENS, Answer, Arrival, answers, arrivals, models_of
 from evals.estimates.replay import Replay, Tally
 from evals.estimates.replay import table as replay_table
 
@@ -66,8 +67,39 @@ async def test_a_learned_bound_covers_the_other_half_for_less_than_the_cap(data:
 
 def test_a_table_has_a_row_a_model_and_the_mean_of_the_others(data: Path) -> None:
     found = [Answer(a.exercise, a.question, {"o": a.tokens["m"]}) for a in answers(data)]
-    lines = list(table(SETTINGS[3], found, splits=1, others=1))
+    lines = list(table(SETTINGS[4], found, splits=1, others=1))
     assert any(line.startswith("| mean of the 1 other models") for line in lines)
+
+
+def test_a_skill_is_played_from_its_first_call_on_and_through_a_change(data: Path) -> None:
+    calls = course.play(
+        answers(data) * 4, lambda answer, n: answer.tokens["m"] * (1 if n < 240 else 3), level=0.9, seed=1
+    )
+    hits = [call.used <= call.held for call in calls]
+    assert {call.held for call in calls[:20]} == {MAX_OUTPUT_TOKENS}
+    assert sum(hits[140:240]) > 80
+    assert sum(hits[240:260]) < 14
+    assert sum(hits[-100:]) > 80
+
+
+def test_stages_that_no_skill_came_to_have_no_row(data: Path) -> None:
+    rows = list(course.from_the_start(answers(data)))
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["0 to 19", "20 to 39", "40 to 79", "80 to 159"]
+
+
+def test_what_other_models_answered_leaves_less_open_than_the_prompt_does(data: Path) -> None:
+    found = [Answer(a.exercise, a.question, {**a.tokens, "twin": a.tokens["m"] + 1}) for a in answers(data)]
+    lines = list(limits.table("m", found, None, splits=2))
+    prompt, curved, others, groups = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-4:])
+    left, at_level = ([float(row[cell]) for row in (prompt, curved, others)] for cell in (1, 4))
+    assert left[2] < 0.8 * min(left[:2])
+    assert 1 < at_level[2] < min(at_level[:2])
+    assert float(groups[4]) > at_level[0]
+
+
+async def test_what_an_estimate_costs_is_measured_part_by_part() -> None:
+    *_, read, estimated, learned = await speed.measured(20)
+    assert all(float(row.split("|")[2]) > 0 for row in (read, estimated, learned))
 
 
 async def test_a_log_is_replayed_without_overspending_and_every_request_ends_somehow(data: Path) -> None:

@@ -178,6 +178,17 @@ def test_a_level_that_few_calls_cannot_tell_gets_the_longest_and_a_quarter() -> 
     assert lengths.upper(UNKNOWN, 0.99) == 125 + 8
 
 
+def test_a_bound_at_99_percent_is_calibrated_from_133_calls_on() -> None:
+    lengths = Lengths()
+    for tokens in (100, *[10] * 131):
+        lengths.learn(UNKNOWN, tokens)
+    assert lengths.upper(UNKNOWN, 0.99) == 125 + 8
+    lengths.learn(UNKNOWN, 10)
+    bound = lengths.upper(UNKNOWN, 0.99)
+    assert bound is not None
+    assert bound < 20
+
+
 def test_answers_that_are_always_as_long_are_bounded_by_that() -> None:
     lengths = Lengths()
     for _ in range(60):

@@ -14,7 +14,7 @@ from agentbudget.errors import UnknownRun
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.ledger.memory import MemoryStore
 from agentbudget.money import ZERO, Amount, Budget
-from agentbudget.statement import Line, Rejection, Statement
+from agentbudget.statement import Line, Rejection, Statement, words
 from agentbudget.statement.fold import short_names
 from agentbudget.testing import ManualClock
 from agentbudget.usage import Usage
@@ -65,13 +65,13 @@ class Run:
             meta={"kind": "call", "model": model, "rung": rung, "purpose": purpose, "price": PRICE},
         )
 
-    def answer(self, call: Hold, cost: Amount, *, seconds: float, cached_tokens: int = 0) -> None:
+    def answer(self, call: Hold, cost: Amount, *, seconds: float, cached_tokens: int = 0, finish: str = "stop") -> None:
         """Settle a call at `cost`, a fifth of its tokens being output."""
         call.mark_sent()
         self.clock.advance(seconds)
         output = cost.tokens // 5
         usage = Usage(cost.tokens - output, output, cached_tokens)
-        call.settle(cost, detail={"usage": usage.to_dict(), "seconds": seconds, "finish": "stop", "cached": False})
+        call.settle(cost, detail={"usage": usage.to_dict(), "seconds": seconds, "finish": finish, "cached": False})
 
     def hit(self, step: Hold, *, saved_usd_nano: int) -> None:
         self.call(step, ZERO).settle(detail={"cached": True, "saved_usd_nano": saved_usd_nano, "seconds": 0.001})
@@ -546,3 +546,29 @@ def test_the_frame_has_a_row_a_line(full: Statement) -> None:
     assert sum(row["own_usd"] for row in rows) == pytest.approx(0.002825712)
     assert next(row for row in rows if row["skill"] == "translate")["settled_usd"] is None
     assert rows[3]["settled_usd"] == 0
+
+
+def fact(statement: Statement, name: str) -> str:
+    return next(value for known, value in words.facts(statement) if known == name)
+
+
+def test_what_was_spent_names_the_tokens_that_were_embedded_here(full: Statement) -> None:
+    assert " · 640 tokens embedded here" in fact(full, "Spent")
+
+
+def test_answers_that_stopped_at_their_cap_are_told_with_what_that_costs() -> None:
+    run = Run()
+    step = run.step("answer", usd(3_000_000, 4_000, 4))
+    for finish in ("stop", "length", "length"):
+        run.answer(run.call(step, usd(600_000, 900)), usd(83_412, 700), seconds=2.5, finish=finish)
+    again = run.call(step, usd(600_000, 900), purpose="retry")
+    run.answer(again, usd(83_412, 700), seconds=2.5, finish="length")
+    run.end(step, seconds=8.2)
+    assert line(run.statement(), "answer").cut == 2
+    assert fact(run.statement(), "Cut").startswith(
+        "answer: 2 answers stopped at the cap. No cache gives such an answer"
+    )
+
+
+def test_nothing_is_said_of_cuts_where_there_were_none(full: Statement) -> None:
+    assert "Cut" not in dict(words.facts(full))

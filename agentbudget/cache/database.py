@@ -18,8 +18,8 @@ BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""
 
 CHECKPOINT_PAGES: Final = 4_000
-"""Pages (of 4 kB) after which SQLite copies its log into the file: whoever writes then waits for the disk, and an
-answer that is kept writes six of them."""
+"""Pages (of 4 kB) after which SQLite copies its log into the file. Whoever writes then waits for the disk, and to keep
+an answer writes six of them: at SQLite's own 1,000 pages one answer in 167 would wait."""
 
 
 @dataclass(frozen=True, slots=True)

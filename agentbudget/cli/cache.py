@@ -13,7 +13,7 @@ from agentbudget.cli.base import console, home_option, json_option, print_json, 
 from agentbudget.cli.options import with_options
 
 if TYPE_CHECKING:
-    from agentbudget.cache import Kept, Kind, Store
+    from agentbudget.cache import Kept, Kind, Store, Which
     from agentbudget.cache.semantic.store import SemanticStore
 
 S_PER_HOUR: Final = 3600
@@ -122,6 +122,8 @@ def invalidate(
     with opened(home) as store:
         entries = store.invalidate(which)
         forget_questions(store, home)
+    if which == Which(tenant=tenant, skill=name or None):  # all of theirs: what was learned of them, too
+        forget_learned(home, which)
     forgotten(entries, as_json=as_json)
 
 
@@ -131,7 +133,7 @@ def clear(home: Path | None, as_json: bool) -> None:
     """Forget everything. Runs that are resumed later pay again for what they had paid for."""
     with opened(home) as store:
         entries = store.clear()
-        forget_questions(store, home)
+    forget_learned(home)
     forgotten(entries, as_json=as_json)
 
 
@@ -169,6 +171,13 @@ def forget_questions(store: Store, home: Path | None) -> None:
     with similar(home) as questions:
         if questions is not None:
             questions.sweep(lambda keys: {row.key for row in store.find(keys)})
+
+
+def forget_learned(home: Path | None, whose: Which | None = None) -> None:
+    """Questions, and what was learned from them: of a tenant, of a skill, or all there is."""
+    with similar(home) as questions:
+        if questions is not None:
+            questions.forget(tenant=whose and whose.tenant, skill=whose and whose.skill)
 
 
 def forgotten(entries: int, *, as_json: bool) -> None:

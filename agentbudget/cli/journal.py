@@ -42,7 +42,8 @@ def entries(
     if as_json:
         print_json([entry_row(entry) for entry in found])
     elif found:
-        console().print(tables.entries_table(found))
+        screen = console()
+        screen.print(tables.entries_table(found, width=screen.width))
     else:
         click.echo("no entries", err=True)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 UNITS: Final = ("usd_nano", "tokens", "calls")
 NONE: Final = "–"
 
+WIDE: Final = 120
+"""Columns from which on a table of seven has room for each moment on one line."""
+
 _LENGTHS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 Triple = Sequence[int | None]
@@ -206,24 +209,24 @@ def holds_table(holds: Iterable[HoldRecord]) -> Table:
 # --- entries
 
 
-def entries_table(entries: Iterable[Entry]) -> Table:
-    """The journal, a row an entry."""
+def entries_table(entries: Iterable[Entry], *, width: int) -> Table:
+    """The journal, a row an entry. In fewer columns than `WIDE`, moments and what an entry is of take two lines."""
+    from rich import box
     from rich.table import Table
 
-    table = Table("Entry", "When", "What", "Of", "Held", "Posted", "Because")
+    titles = ("Entry", "When", "What", "Of", "Held", "Posted", "Because")
+    table = Table(*titles) if width >= WIDE else Table(*titles[:-1], box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.columns[0].justify = "right"
-    for column in table.columns[:3]:
-        column.no_wrap = True
+    for column in table.columns:
+        column.no_wrap = column.header not in ("Of", "Because")
     for entry in entries:
-        table.add_row(
-            f"{entry.seq:,}",
-            when(entry.at_ns),
-            entry.kind,
-            _text(entry.subject),
-            told(entry.held, signed=True).replace(", ", "\n"),
-            told(entry.posted, signed=True).replace(", ", "\n"),
-            _text(_because(entry)),
-        )
+        at, why = when(entry.at_ns), _because(entry)
+        amounts = [told(amount, signed=True).replace(", ", "\n") for amount in (entry.held, entry.posted)]
+        if width >= WIDE:
+            table.add_row(f"{entry.seq:,}", at, entry.kind, _text(entry.subject), *amounts, _text(why))
+        else:
+            of = _text("\n".join(filter(None, (entry.subject, why))))
+            table.add_row(f"{entry.seq:,}", at.replace(" ", "\n"), entry.kind, of, *amounts)
     return table
 
 

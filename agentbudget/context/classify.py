@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.context.document import Document
 from agentbudget.privacy import METADATA_KEY, DataClass, Label, Privacy
-from agentbudget.privacy.classes import claimed, strictest
+from agentbudget.privacy.classes import CLASSES, claimed, strictest, understood
 from agentbudget.privacy.patterns import Finder, Finding
 
 if TYPE_CHECKING:
     from agentbudget.context.chunk import Chunk
+
+_log = logging.getLogger(__name__)
 
 FOUND: Final = "found"
 """Metadata: what was found in a file, as kinds with commas between."""
@@ -28,6 +31,9 @@ MASK: Final = "█"
 _HEAD: Final = 2_000
 """Characters of a document in which it may claim a class, whatever its format and however the claim is written."""
 
+_SHOWN: Final = 40
+"""Characters that are shown of a claim that nobody understands."""
+
 _CLAIM: Final = re.compile(
     r"^[\W_]*data[\s_-]?class[\"'*_]*\s*[:=]\s*[\"']?([^\n\"',}<]*)", re.IGNORECASE | re.MULTILINE
 )
@@ -39,6 +45,7 @@ def looked_through(document: Document, privacy: Privacy) -> Document:
     claims = [*([stated[METADATA_KEY]] if METADATA_KEY in stated else []), *_CLAIM.findall(document.text[:_HEAD])]
     if claims:
         stated[METADATA_KEY] = strictest(map(claimed, claims))
+        _warn_of_unknown(claims, document.source)
     if not privacy.looks:
         return replace(document, metadata=stated)
     finder = Finder.of(privacy.groups)
@@ -50,6 +57,16 @@ def looked_through(document: Document, privacy: Privacy) -> Document:
     if everywhere:
         stated[FOUND] = ",".join(sorted({f"{finding.group}:{finding.kind}" for finding in everywhere}))
     return replace(document, metadata=stated)
+
+
+def _warn_of_unknown(claims: Sequence[str], source: str) -> None:
+    """Tell whoever misspelled a class: most models may not see the document then."""
+    unknown = next((claim.strip() for claim in claims if understood(claim) is None), None)
+    if unknown is not None:
+        _log.warning(
+            "%s says that its data class is %r, which is none of %s: it is taken for %s",
+            *(source, unknown[:_SHOWN], ", ".join(CLASSES), claimed(unknown)),
+        )
 
 
 def is_current(stated: Mapping[str, str], privacy: Privacy) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.context._extra import needs
-from agentbudget.context.chunk import Place
+from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where
 from agentbudget.context.shard import Shard
@@ -26,6 +26,7 @@ from agentbudget.context.store import (
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
+    SOURCE,
     Header,
     Held,
     Hit,
@@ -36,14 +37,19 @@ from agentbudget.context.store import (
     held_of,
     payload,
     placed,
+    quick_fields,
 )
 from agentbudget.errors import IndexBusy, IndexFault
+from agentbudget.ledger.forks import Owned
 
 if TYPE_CHECKING:
     import qdrant_edge
 
 BIG: Final = 20_000
 """Chunks from which on a graph of neighbours pays: below, Qdrant looks at every vector in about a millisecond."""
+
+_MOST_BESIDE: Final = 1000
+"""Chunks that may stand beside those of one search: few, unless they are a few characters long."""
 
 _OPTIMIZE: Final = (
     "import sys; from qdrant_edge import EdgeShard as S; s = S.load(sys.argv[1]); s.optimize(); s.close()"
@@ -67,6 +73,7 @@ class EdgeStore:
         mend = "if it is damaged embed everything again with update(folder, rebuild=True)"
         self._shard = Shard(self._folder / "shard", what=f"the index {location}", mend=mend)
         self._lock: IO[str] | None = self._locked()
+        self._owned = Owned(self._lock)
 
     @property
     def location(self) -> str:
@@ -145,7 +152,7 @@ class EdgeStore:
         from qdrant_edge import PayloadSchemaType, UpdateOperation
 
         with self._shard.guarded("written"):
-            for path in (f"{PLACES}[].metadata.{key}" for key in keys):
+            for path in quick_fields(keys):
                 self._shard.engine.update(UpdateOperation.create_field_index(path, PayloadSchemaType.Keyword))
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -182,6 +189,15 @@ class EdgeStore:
             else:
                 found = self._shard.hybrid(dense, sparse, limit=limit, each=max(limit, CANDIDATES), within=within)
             return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
+
+    def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:
+        """See `Store.beside`."""
+        import qdrant_edge as edge
+
+        request = edge.ScrollRequest(limit=_MOST_BESIDE, filter=_beside(places, near), with_payload=True)
+        with self._shard.guarded("searched"):
+            records, _ = self._shard.engine.scroll(request)
+            return [chunk_of(record.payload or {}) for record in records]
 
     def tidy(self, changed: int) -> None:
         """Build a big index's graph if a tenth changed, in a child process: here it would stop every thread."""
@@ -244,6 +260,21 @@ def _standing(where: Where) -> qdrant_edge.Filter:
         return edge.Filter(must=[*indexed])
     one_place = edge.NestedCondition(PLACES, edge.Filter(must=[*conditions("metadata")]))
     return edge.Filter(must=[*indexed, one_place])
+
+
+def _beside(places: Sequence[Place], near: int) -> qdrant_edge.Filter:
+    """Chunks of which one place stands just before or behind one of `places`."""
+    import qdrant_edge as edge
+
+    def standing(place: Place, key: str, reach: edge.RangeFloat) -> qdrant_edge.NestedCondition:
+        same_file = edge.FieldCondition(key="source", match=edge.MatchValue(place.source))
+        return edge.NestedCondition(PLACES, edge.Filter(must=[same_file, edge.FieldCondition(key=key, range=reach)]))
+
+    sources = sorted({place.source for place in places})
+    ends = [standing(at, "end", edge.RangeFloat(gte=at.start - near, lte=at.start)) for at in places]
+    starts = [standing(at, "start", edge.RangeFloat(gte=at.end, lte=at.end + near)) for at in places]
+    by_index = edge.FieldCondition(key=SOURCE, match=edge.MatchAny(sources))
+    return edge.Filter(must=[by_index], should=[*ends, *starts])
 
 
 def _short_hash(*parts: str) -> str:

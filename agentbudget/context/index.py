@@ -17,6 +17,7 @@ from agentbudget.context.embed import Embedder
 from agentbudget.context.header import Header
 from agentbudget.context.hosted import HostedEmbedder, Pay, destination_of, paid_for
 from agentbudget.context.metadata import Labels, Where, asked
+from agentbudget.context.neighbours import NEAR, leading, widened
 from agentbudget.context.report import IndexPlan, IndexReport, OnProgress
 from agentbudget.context.store import Hit, Store, Words
 from agentbudget.context.update import Rebuild, Stopped, Update
@@ -95,12 +96,14 @@ class Index(Protocol):
         limit: int = 24,
         where: Mapping[str, str | Sequence[str]] | None = None,
         diversity: float = 0.0,
+        neighbours: int = 0,
         pay: Pay | None = None,
     ) -> Found:
         """The `limit` best chunks, among those of files whose metadata `where` matches: a value, or one of several, for
         every key. ``diversity`` above 0, up to 1, gives less alike ones: each is chosen for what it has of the question
-        less what it has of those before it, which counts by that weight (maximal marginal relevance). Raises `Mistake`
-        for an empty question, `DocumentsError` for an empty index.
+        less what it has of those before it, which counts by that weight (maximal marginal relevance). The chunks
+        before and after each of the ``neighbours`` best come along, in so far as those are short (up to 120 tokens).
+        Raises `Mistake` for an empty question, `DocumentsError` for an empty index.
         """
         ...
 
@@ -148,6 +151,15 @@ async def _stoppable(act: Callable[[Event], T]) -> T:
         if not work.cancelled() and not isinstance(work.exception(), Stopped | None):
             work.result()
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    question: str
+    limit: int
+    where: Where | None
+    diversity: float
+    neighbours: int
 
 
 class DocumentIndex:
@@ -232,6 +244,7 @@ class DocumentIndex:
         limit: int = 24,
         where: Mapping[str, str | Sequence[str]] | None = None,
         diversity: float = 0.0,
+        neighbours: int = 0,
         pay: Pay | None = None,
     ) -> Found:
         """See `Index.search`."""
@@ -241,8 +254,10 @@ class DocumentIndex:
             raise Mistake(f"limit must be at least 1, not {limit}")
         if not 0 <= diversity <= 1:
             raise Mistake(f"diversity must be between 0 (the best) and 1 (the least alike), not {diversity}")
-        embedder = paid_for(self._embedder, pay)
-        return await asyncio.to_thread(self._search, question, limit, asked(where), diversity, embedder)
+        if neighbours < 0 or (neighbours and diversity):
+            raise Mistake("neighbours must be 0 or more, and 0 in a diverse search: they are alike; give one of both")
+        wanted = _Wanted(question, limit, asked(where), diversity, neighbours)
+        return await asyncio.to_thread(self._search, wanted, paid_for(self._embedder, pay))
 
     async def count(self) -> int:
         """See `Index.count`."""
@@ -308,17 +323,21 @@ class DocumentIndex:
             self._version = version
         return version
 
-    def _search(self, question: str, limit: int, where: Where | None, diversity: float, embedder: Embedder) -> Found:
+    def _search(self, wanted: _Wanted, embedder: Embedder) -> Found:
         self._prepare(embedder)
         started = time.perf_counter_ns()
-        dense, sparse = embedder.embed_query(question), self._words.query(question)
-        hits = self._alone(self._store.search, dense, sparse, limit, where, diversity=diversity)
+        dense, sparse = embedder.embed_query(wanted.question), self._words.query(wanted.question)
+        search = self._store.search
+        hits = self._alone(search, dense, sparse, wanted.limit, wanted.where, diversity=wanted.diversity)
         stale = self._stale({hit.chunk.source for hit in hits})
         hits = [
             replace(hit, chunk=replace(hit.chunk, stale=True)) if hit.chunk.source in stale else hit for hit in hits
         ]
-        if not diversity:  # then the order is not that of the scores
+        if not wanted.diversity:  # then the order is not that of the scores
             hits.sort(key=lambda hit: (-hit.score, hit.chunk.id))  # the engine leaves the order of equals to chance
+        if around := leading(hits, wanted.neighbours):
+            beside = self._alone(self._store.beside, [hit.chunk.places[0] for hit in around], NEAR)
+            hits = widened(hits, around, beside)
         return Found(tuple(hits), time.perf_counter_ns() - started)
 
     def _prepare(self, embedder: Embedder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
-from agentbudget.context.chunk import Place
+from agentbudget.context.chunk import Chunk, Place
 from agentbudget.context.collection import Collection, connect
 from agentbudget.context.collection import point as stored
 from agentbudget.context.embed import Vector
@@ -15,6 +15,7 @@ from agentbudget.context.store import (
     CANDIDATES,
     HELD_FIELDS,
     PLACES,
+    SOURCE,
     Header,
     Held,
     Hit,
@@ -26,6 +27,7 @@ from agentbudget.context.store import (
     held_of,
     payload,
     placed,
+    quick_fields,
 )
 from agentbudget.privacy import Destination
 
@@ -119,9 +121,8 @@ class RemoteStore:
 
     def filterable(self, keys: Sequence[str]) -> None:
         """See `Store.filterable`."""
-
         with self._points.guarded():
-            for path in (f"{PLACES}[].metadata.{key}" for key in keys):
+            for path in quick_fields(keys):
                 self._points.index(path)
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -160,6 +161,14 @@ class RemoteStore:
                 found = self._points.hybrid(dense, sparse, limit=limit, each=each, which=which, corpus=ours)
         return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
+    def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:
+        """See `Store.beside`."""
+        with self._points.guarded():
+            records, _ = self._points.client.scroll(
+                self._points.name, scroll_filter=self._beside(places, near), limit=_PAGE, with_payload=True
+            )
+            return [chunk_of(record.payload or {}) for record in records]
+
     def tidy(self, changed: int) -> None:
         """Nothing: the server optimizes by itself."""
 
@@ -176,6 +185,21 @@ class RemoteStore:
         from qdrant_client.http import models
 
         return [models.FieldCondition(key="tenant", match=models.MatchValue(value=self._tenant))]
+
+    def _beside(self, places: Sequence[Place], near: int) -> models.Filter:
+        """Our chunks of which one place stands just before or behind one of `places`."""
+        from qdrant_client.http import models
+
+        def standing(place: Place, key: str, reach: models.Range) -> models.NestedCondition:
+            same_file = models.FieldCondition(key="source", match=models.MatchValue(value=place.source))
+            within = models.Filter(must=[same_file, models.FieldCondition(key=key, range=reach)])
+            return models.NestedCondition(nested=models.Nested(key=PLACES, filter=within))
+
+        sources = sorted({place.source for place in places})
+        ends = [standing(at, "end", models.Range(gte=at.start - near, lte=at.start)) for at in places]
+        starts = [standing(at, "start", models.Range(gte=at.end, lte=at.end + near)) for at in places]
+        by_index = models.FieldCondition(key=SOURCE, match=models.MatchAny(any=sources))
+        return models.Filter(must=[*self._ours_alone(), by_index], should=[*ends, *starts])
 
     def _standing(self, where: Where) -> models.Filter:
         """Our chunks of which one place matches all of `where`."""

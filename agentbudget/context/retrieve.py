@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from agentbudget.context.choose import Candidate, candidates
 from agentbudget.context.chunk import Chunk
@@ -18,6 +19,9 @@ from agentbudget.errors import Mistake
 from agentbudget.privacy import Label, Privacy
 from agentbudget.privacy.classes import within
 from agentbudget.privacy.fence import between
+
+NEIGHBOURS: Final = 1
+"""Beside so many of the best chunks, the ones before and after are considered, if those are short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ async def retrieve(
     tokens: int,
     count_tokens: Callable[[str], int] | None = None,
     hops: int = 1,
+    neighbours: int = NEIGHBOURS,
     limit: int = 24,
     where: Mapping[str, str | Sequence[str]] | None = None,
     pay: Pay | None = None,
@@ -77,7 +82,8 @@ async def retrieve(
     """The sentences worth most for `question` within `tokens`, as `count_tokens` counts: the model's that reads them.
 
     None counts with the embedding model, which is near but not exact for another. ``hops`` above 1 searches again for
-    what the best chunks leave open (who is the mother of the director of …): up to three more searches a hop. At most
+    what the best chunks leave open (who is the mother of the director of …): up to three more searches a hop. What
+    stands before and after the ``neighbours`` best chunks is considered with them, if those are short. At most
     `limit` chunks of a search are considered, of files whose metadata `where` matches; ``pay`` pays for a hosted
     embedding model. Nothing found is no error: ``passages`` is then empty. Raises `Mistake` for an empty question or an
     allowance that not one good sentence fits, `DocumentsError` for an empty index.
@@ -86,7 +92,7 @@ async def retrieve(
         raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give retrieve() a few hundred")
     if isinstance(hops, bool) or not isinstance(hops, int) or not 1 <= hops <= MOST_HOPS:
         raise Mistake(f"hops must be between 1 and {MOST_HOPS}, not {hops!r}")
-    search = _Search(index, limit, where, pay)
+    search = _Search(index, limit, neighbours, where, pay)
     found = await search.found(question, hops)
     started = time.perf_counter_ns()
     packed = pack_candidates(
@@ -115,6 +121,7 @@ class _Search:
 
     index: Index
     limit: int
+    neighbours: int
     where: Mapping[str, str | Sequence[str]] | None
     pay: Pay | None
     compute_ns: int = 0
@@ -146,7 +153,9 @@ class _Search:
 
     async def _ask(self, question: str, besides: Chunk | None = None) -> list[Candidate]:
         """What `question` finds. The chunk that led to it would come first again, and all else look unlikely by it."""
-        answer = await self.index.search(question, limit=self.limit, where=self.where, pay=self.pay)
+        answer = await self.index.search(
+            question, limit=self.limit, neighbours=self.neighbours, where=self.where, pay=self.pay
+        )
         started = time.perf_counter_ns()
         read = candidates(question, [hit for hit in answer.hits if besides is None or hit.chunk.id != besides.id])
         self.compute_ns += answer.compute_ns + time.perf_counter_ns() - started

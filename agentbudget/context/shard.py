@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import Sparse
 from agentbudget.errors import IndexFault
+from agentbudget.ledger.forks import watch
 
 if TYPE_CHECKING:
     import qdrant_edge
     from qdrant_edge import EdgeShard, Record, ScoredPoint
 
 _PAGE: Final = 1000
+
+_inherited: Final[list[EdgeShard]] = []
+"""Engines of the parent in a child that was forked: to free them would wait for threads that are not here."""
 
 
 class Shard:
@@ -26,6 +30,19 @@ class Shard:
         self._what = what
         self._mend = mend
         self._open: EdgeShard | None = None
+        self._lost = False
+        watch(self)
+
+    def before_fork(self) -> None:
+        """Nothing to bring to rest: the child uses nothing of it."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """The folder, and the threads of an engine that is open, stay the parent's."""
+        if child:
+            self._lost = True
+            if self._open is not None:
+                _inherited.append(self._open)
+                self._open = None
 
     @property
     def engine(self) -> EdgeShard:
@@ -115,6 +132,10 @@ class Shard:
     @contextmanager
     def guarded(self, act: str) -> Generator[None]:
         """Raise `IndexFault` for whatever the engine raises; a panic of its Rust code is no `Exception`."""
+        if self._lost:
+            raise IndexFault(
+                f"{self._what} was opened by the process that this one was forked from: open it again here"
+            )
         try:
             yield
         except IndexFault:

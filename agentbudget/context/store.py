@@ -24,6 +24,9 @@ FORMAT: Final = 2
 PLACES: Final = "places"
 """The field of a payload that lists where a chunk stands."""
 
+SOURCE: Final = f"{PLACES}[].source"
+"""The path in a payload to the files in which a chunk stands."""
+
 CANDIDATES: Final = 100
 """Chunks that each of the two searches hands to the fusion, at least. Their scores are put on one scale by mean and
 deviation and added up (distribution-based score fusion): the best chunk came first for 95.7 % of XQuAD's and 91.3 % of
@@ -130,7 +133,7 @@ class Store(Protocol):
         ...
 
     def filterable(self, keys: Sequence[str]) -> None:
-        """Keep an index of these keys of the metadata; one that is there already is left as it is."""
+        """Keep an index of the files, and of these keys of the metadata; one that is there already is left as it is."""
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -148,6 +151,10 @@ class Store(Protocol):
 
         With ``diversity``, in the order of maximal marginal relevance, chosen from `AMONG` times as many.
         """
+        ...
+
+    def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:
+        """The chunks that end at most `near` characters before one of `places`, or begin as near behind it."""
         ...
 
     def tidy(self, changed: int) -> None:
@@ -181,6 +188,11 @@ def payload(point: Point, tenant: str) -> dict[str, Any]:
         "meaning": meaning(chunk.embedded),
         **placed(chunk.places),
     }
+
+
+def quick_fields(keys: Sequence[str]) -> list[str]:
+    """The paths in a payload by which chunks must be quick to find: their files, and these keys of the metadata."""
+    return [SOURCE, *(f"{PLACES}[].metadata.{key}" for key in keys)]
 
 
 def placed(places: Sequence[Place]) -> dict[str, Any]:

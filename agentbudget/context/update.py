@@ -239,8 +239,7 @@ class Update:
     def _apply(self, header: Header, wanted: Wanted, delta: Delta) -> Work:
         known = {key for state in header.files.values() for key in state.metadata}
         asked = {key for state in wanted.files.values() for key in state.metadata}
-        if new_keys := sorted(asked - known):
-            self.alone(self.store.filterable, new_keys)
+        self.alone(self.store.filterable, sorted(asked - known))
         self._respace(delta.respaced)
         work = self._embed(delta.new)
         if delta.changed:

@@ -220,7 +220,7 @@ class Estimator:
         """
         covered = output_tokens
         if level is not None:
-            covered = self._covered(self._experience_of(skill, model).lengths, UNKNOWN, output_tokens, level)
+            covered = self._covered(self._experience_of(skill, model).lengths, None, output_tokens, level)
         return self._most(model, price or model.price, input_tokens, covered, cache_1h=cache_1h)
 
     def learn(
@@ -235,8 +235,11 @@ class Estimator:
         upper = lengths.upper(noted, CAP_LEVEL, roomy=True)
         return asked if upper is None else max(1, min(asked, upper))
 
-    def _covered(self, lengths: Lengths, noted: Sequence[float], asked: int, level: float | None) -> int:
-        """The output tokens that a hold at `level` covers: all until enough calls were seen."""
+    def _covered(self, lengths: Lengths, noted: Sequence[float] | None, asked: int, level: float | None) -> int:
+        """The output tokens that a hold at `level` covers: all until enough calls were seen.
+
+        Whatever the prompt, where nothing is `noted` of it.
+        """
         if level is None:
             return asked
         if not 0 < level < 1:

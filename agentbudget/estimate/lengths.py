@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from agentbudget.estimate.conformal import POWERS, Level, near, rank_of, tightest_bound
+from agentbudget.estimate.conformal import POWERS, Level, conformal_upper, near, rank_of, tightest_bound
 from agentbudget.estimate.features import NAMES, SIZE, Kinds
 from agentbudget.estimate.ridge import Ridge
 
@@ -40,7 +40,7 @@ class Lengths:
         self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW * 4 // 3)
         self._range = (math.inf, -math.inf)
         self._levels: dict[float, Level] = {}
-        self._bounds: dict[float, tuple[int, float, float]] = {}
+        self._bounds: dict[float, tuple[int, float, float, float]] = {}
         self._spread = (0, 1.0)
         self._learned = 0
         self._foreseen: tuple[Sequence[float], int, float] = ((), -1, 0.0)
@@ -72,11 +72,11 @@ class Lengths:
             self._spread = (self._learned, spread)
         return max(0, round(math.exp(self._predict(features)) * spread - 1))
 
-    def upper(self, features: Sequence[float], level: float, *, roomy: bool = False) -> int | None:
+    def upper(self, features: Sequence[float] | None, level: float, *, roomy: bool = False) -> int | None:
         """What the answer's length stays below with a probability of `level`; None as long as that is not known.
 
-        Where too few calls were seen for the level: the longest of them, and a quarter. `roomy` always adds the
-        quarter.
+        Without `features` it holds whatever the prompt is. Where too few calls were seen for the level: the longest of
+        them, and a quarter. `roomy` always adds the quarter.
         """
         if self._learned < ENOUGH:
             return None
@@ -86,17 +86,21 @@ class Lengths:
         if few := rank_of(level, count) > count:
             tokens = math.expm1(self._range[1])
         else:
-            power, offset = self._bound(level)
-            tokens = math.expm1(power * self._predict(features) + offset)
+            power, offset, of_any = self._bound(level)
+            tokens = math.expm1(of_any if features is None else power * self._predict(features) + offset)
         return math.ceil(tokens * 1.25 - ROUNDING) + 8 if few or roomy else math.ceil(tokens - ROUNDING)
 
-    def _bound(self, level: float) -> tuple[float, float]:
-        """The bound of a level, made anew when some more calls were learned from."""
+    def _bound(self, level: float) -> tuple[float, float, float]:
+        """The bound of a level, made anew when some more calls were learned from: power, offset, and that of any call.
+
+        All in logarithms.
+        """
         known = self._bounds.get(level)
         if known is None or self._learned - known[0] > self._count() // 25:
             predicted, actual = zip(*self._recent(), strict=True)
             powers, asked = POWERS if known is None else near(known[1]), self._levels[level].now
-            known = self._bounds[level] = (self._learned, *tightest_bound(predicted, actual, asked, powers=powers))
+            bound = tightest_bound(predicted, actual, asked, powers=powers)
+            known = self._bounds[level] = (self._learned, *bound, conformal_upper(actual, asked))
         return known[1:]
 
     def _judge(self, features: Sequence[float], tokens: int, *, ended: bool) -> None:

@@ -54,12 +54,13 @@ class Ridge:
         weight, moments = self._weight, self._moments
         self._count += weight
         self._target += weight * target
-        for row, x in enumerate(features):
-            if x:
-                w = weight * x
-                self._sums[row] += w
-                self._products[row] += w * target
-                moments[row] = [m + w * y for m, y in zip(moments[row], features, strict=True)]
+        known = [(place, x) for place, x in enumerate(features) if x]
+        for place, x in known:
+            w, row = weight * x, moments[place]
+            self._sums[place] += w
+            self._products[place] += w * target
+            for other, y in known:
+                row[other] += w * y
         self._sweep()
         self._weight = weight * self._growth
         if self._weight > self.HEAVIEST:

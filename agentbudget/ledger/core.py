@@ -15,6 +15,7 @@ from agentbudget.errors import (
     BudgetExceeded,
     HoldClosed,
     InvalidArgument,
+    StoreInterrupted,
     UnknownAccount,
 )
 from agentbudget.ledger import limiting, lives
@@ -48,7 +49,7 @@ from agentbudget.ledger.records import (
     opened,
     units,
 )
-from agentbudget.ledger.repeat import repeated
+from agentbudget.ledger.repeat import again, repeated
 from agentbudget.ledger.store import check_text, note
 from agentbudget.ledger.windows import NS, Window
 from agentbudget.money import ZERO, Amount, Budget
@@ -77,7 +78,6 @@ _OPERATIONS: Final = (
     "balance",
     "accounts",
     "all_windows",
-    "reserve",
     "hold",
     "holds",
     "history",
@@ -85,7 +85,6 @@ _OPERATIONS: Final = (
     "mark_sent",
     "extend",
     "reduce",
-    "settle",
     "presume",
     "void",
     "heartbeat",
@@ -94,7 +93,8 @@ _OPERATIONS: Final = (
     "entries",
     "verify",
 )
-"""The methods that are one transaction each."""
+"""The methods that are one transaction each, beside those that are called most: `reserve` and `settle` see to it
+themselves that they are asked again."""
 
 
 class Ledger:
@@ -311,6 +311,20 @@ class Ledger:
         `Hold.record`. Raises `BudgetExceeded` if it does not fit, `AccountFrozen`, `HoldConflict` if the id means
         something else, `HoldClosed` if `within` is closed, `UnknownAccount`, `UnknownHold`.
         """
+        try:
+            return self._reserve(hold_id, amount, accounts, within, tag, meta)
+        except StoreInterrupted:
+            return again(self._reserve, hold_id, amount, accounts, within, tag, meta)
+
+    def _reserve(
+        self,
+        hold_id: str,
+        amount: Amount,
+        accounts: Sequence[str],
+        within: str | None,
+        tag: str,
+        meta: Detail | None,
+    ) -> Hold:
         if (within is None) == (not accounts):
             raise InvalidArgument(
                 "a hold weighs either on accounts or within another hold: give one of the two",
@@ -495,12 +509,18 @@ class Ledger:
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
         `HoldClosed`.
         """
+        try:
+            return self._settle(hold_id, cost, presumed, detail)
+        except StoreInterrupted:
+            return again(self._settle, hold_id, cost, presumed, detail)
+
+    def _settle(self, hold_id: str, cost: Amount, presumed: bool, detail: Detail | None) -> HoldRecord:
         own = units(cost)
-        said = _said(detail)
+        said = EMPTY if detail is None else _said(detail)
         with self._store.write() as tx:
             record = required_hold(tx, hold_id)
             now = self._clock() if self._clock is not None else tx.now_ns()
-            if record.state == "open":
+            if record[5] == "open":
                 return lives.close(tx, record, "settled", own, at_ns=now, detail=said, presumed=presumed)
             repeat = record.settled == cost + record.spent
             if record.presumed and not (presumed and repeat):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 from weakref import WeakSet
 
 
@@ -26,6 +26,23 @@ _watched: Final[WeakSet[Forks]] = WeakSet()
 def watch(thing: Forks) -> None:
     """Tell `thing` of every fork of this process, for as long as it lives."""
     _watched.add(thing)
+
+
+class Owned:
+    """A file by which this process alone has a lock, for as long as this is kept: a child that is forked closes its own
+    end at once. Else the lock would last until the child ends, too."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        watch(self)
+
+    def before_fork(self) -> None:
+        """Nothing to bring to rest."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """The parent's end stays open, and its lock with it."""
+        if child:
+            self._file.close()
 
 
 _turn = threading.RLock()

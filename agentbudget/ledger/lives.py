@@ -103,18 +103,25 @@ def close(
     presumed: bool = False,
 ) -> HoldRecord:
     """The open hold as it ends: `cost` and what was spent within it are posted, the rest is free."""
-    if record.children:
+    spent, children = record[12:14]
+    if children:
         record = close_within(tx, record, at_ns=at_ns)
-    spent = record.spent_units
+        spent = record.spent_units
     total = cost if spent is NOTHING or spent == NOTHING else shift(cost, spent)
     if presumed:
         detail = {**detail, "presumed": True}
-    after = closed(record, state, total, tx.next_seq(), at_ns, detail, presumed=presumed)
-    usd, tokens, calls = record.amount_units
-    book(tx, _KINDS[state], record, (-usd, -tokens, -calls), total, at_ns=at_ns, detail=detail, opened=-1)
+    after = closed(record, state, total, tx.next_seq(), at_ns, detail, presumed)
+    hold_id, parent, accounts, (usd, tokens, calls) = record[1:5]
+    freed = -usd, -tokens, -calls
+    if parent is None:
+        weigh(tx, accounts, freed, total, record[10])
+    else:
+        weigh_within(tx, required_hold(tx, parent), freed, total, -1)
+        accounts = (f"hold:{parent}",)
+    tx.append(_KINDS[state], hold_id, at_ns=at_ns, targets=accounts, held=freed, posted=total, detail=detail)
     tx.put_hold(after)
-    if record.parent is not None:
-        _cover(tx, record.parent, at_ns=at_ns)
+    if parent is not None:
+        _cover(tx, parent, at_ns=at_ns)
     return after
 
 
@@ -131,7 +138,8 @@ def close_within(tx: Transaction, record: HoldRecord, *, at_ns: int) -> HoldReco
 def _cover(tx: Transaction, hold_id: str, *, at_ns: int) -> None:
     """Raise an open hold to what is known to have been spent within it: an overrun weighs at once."""
     record = required_hold(tx, hold_id)
-    deficit = units((record.spent + record.reserved).minus(record.amount))
+    (usd, tokens, calls), amount = plus(record.spent_units, record.reserved_units), record.amount_units
+    deficit = max(0, usd - amount[0]), max(0, tokens - amount[1]), max(0, calls - amount[2])
     if record.state == "open" and deficit != NOTHING:
         resize(tx, "extend", record, deficit, at_ns=at_ns)
         if record.parent is not None:

@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, cast
@@ -15,7 +15,18 @@ from typing import Any, Final, cast
 from agentbudget.errors import Mistake, StoreUnavailable
 from agentbudget.ledger.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
-from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units, plus
+from agentbudget.ledger.records import (
+    EMPTY,
+    NOTHING,
+    Account,
+    Detail,
+    Entry,
+    EntryKind,
+    HoldRecord,
+    Units,
+    new_tuple,
+    plus,
+)
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
 
 Periods = dict[int, tuple[Units, Units]]
@@ -23,6 +34,7 @@ Line = tuple[int, EntryKind, str, tuple[str, ...], Units, Units, str]
 """An entry before it is read: (at_ns, kind, subject, targets, held, posted, detail as JSON)."""
 
 _GONE: Final = object()
+_BARE: Final = len(HoldRecord._fields) - 2
 
 
 class MemoryStore:
@@ -74,7 +86,8 @@ class MemoryTransaction:
         """What was before, newest last: (rows, key, value); (None, None, the journal's length) when it began. To
         clear it is to commit."""
         self._accounts: dict[str, Account] = {}
-        self._holds: dict[str, HoldRecord] = {}
+        self._holds: dict[str, tuple[Any, ...]] = {}
+        """Holds; those that have ended are shelved."""
         self._periods: dict[tuple[str, str], Periods] = {}
         self._marks: dict[str, int] = {}
         self._leases: dict[str, int] = {}
@@ -184,7 +197,8 @@ class MemoryTransaction:
         self._put(self._periods, (account, window), {})
 
     def hold(self, hold_id: str) -> HoldRecord | None:
-        return self._holds.get(hold_id)
+        hold = self._holds.get(hold_id)
+        return hold if hold is None or type(hold) is HoldRecord else _unshelved(hold)
 
     def add_hold(self, hold: HoldRecord) -> bool:
         hold_id, parent, rows = hold[1], hold[2], self._holds
@@ -200,12 +214,16 @@ class MemoryTransaction:
     def put_hold(self, hold: HoldRecord) -> None:
         hold_id, rows = hold[1], self._holds
         self._undo.append((rows, hold_id, rows.get(hold_id, _GONE)))
-        rows[hold_id] = hold
+        if hold[5] == "open":
+            rows[hold_id] = hold
+            return
+        rows[hold_id] = _shelved(hold)
+        self._open.pop(hold_id, None)
         if hold[8] and hold[5] == "settled":
             self._tagged[hold[8]][hold_id] = None
 
-    def _found(self, ids: dict[str, None]) -> list[HoldRecord]:
-        return [hold for hold_id in ids if (hold := self._holds.get(hold_id)) is not None]
+    def _found(self, ids: Iterable[str]) -> list[HoldRecord]:
+        return [hold for hold_id in ids if (hold := self.hold(hold_id)) is not None]
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
         return [hold for hold in self._found(self._within.get(parent, {})) if hold.parent == parent]
@@ -213,9 +231,8 @@ class MemoryTransaction:
     def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
         if state == "open":
             found = [hold for hold in self._found(self._open) if hold.state == "open"]
-            self._open = dict.fromkeys(hold.id for hold in found)
         else:
-            found = [hold for hold in self._holds.values() if state is None or hold.state == state]
+            found = [hold for hold in self._found(self._holds) if state is None or hold.state == state]
         return [hold for hold in found if hold.id.startswith(prefix)]
 
     def history(self, tag: str, limit: int) -> list[HoldRecord]:
@@ -269,3 +286,16 @@ class MemoryTransaction:
             before = self._hashes[-1] if self._hashes else GENESIS
             text = targets_text(targets)
             self._hashes.append(chain_hash(before, seq, at_ns, kind, subject, text, held, posted, detail))
+
+
+def _shelved(hold: HoldRecord) -> tuple[Any, ...]:
+    """A hold that has ended, as a plain tuple without its details where there are none. Of tuples of plain values alone
+    the garbage collector finds out that they need no second look; it would go through records for ever, and there are
+    as many as there were holds."""
+    return hold[:] if hold[9] or hold[18] else hold[:9] + hold[10:18]
+
+
+def _unshelved(kept: tuple[Any, ...]) -> HoldRecord:
+    if len(kept) == _BARE:
+        kept = (*kept[:9], EMPTY, *kept[9:], EMPTY)
+    return new_tuple(HoldRecord, kept)

@@ -252,7 +252,7 @@ def opened(
 
 
 def closed(
-    hold: HoldRecord, state: HoldState, total: Units, number: int, at_ns: int, detail: Detail, *, presumed: bool = False
+    hold: HoldRecord, state: HoldState, total: Units, number: int, at_ns: int, detail: Detail, presumed: bool
 ) -> HoldRecord:
     """A hold as it ends, by entry `number`."""
     # fmt: off

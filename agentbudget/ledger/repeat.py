@@ -23,11 +23,21 @@ def repeated(operation: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(operation)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        for pause_s in PAUSES_S:
-            try:
-                return operation(*args, **kwargs)
-            except StoreInterrupted:
-                time.sleep(pause_s * random.random())
-        return operation(*args, **kwargs)
+        try:
+            return operation(*args, **kwargs)
+        except StoreInterrupted:
+            return again(operation, *args, **kwargs)
 
     return run
+
+
+def again(operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Ask anew for an operation that was given up once, and a few times more."""
+    for pause_s in PAUSES_S[:-1]:
+        time.sleep(pause_s * random.random())
+        try:
+            return operation(*args, **kwargs)
+        except StoreInterrupted:
+            continue
+    time.sleep(PAUSES_S[-1] * random.random())
+    return operation(*args, **kwargs)

@@ -31,7 +31,7 @@ from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
-from agentbudget.ledger.tail import CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -353,18 +353,18 @@ class _Writer(_Connection):
         return tx
 
     def _begin_beside_others(self) -> TailTransaction:
-        db = self._usable()
+        self._usable()
         first = self._take_turn()
         if self._tx.applied < 0:
             self._lock_file()
         elif first:
-            self._follow(db)
+            self._follow()
         self._tx.sure = self._locked
         return self._tx
 
-    def _follow(self, db: sqlite3.Connection) -> None:
+    def _follow(self) -> None:
         """Learn what others wrote in their turns."""
-        news = db.execute(NEWS, (self._tx.seq,)).fetchall()
+        news = self._asked(NEWS, (self._tx.seq,))
         if not news:
             self._rivals -= 1
             return
@@ -381,6 +381,10 @@ class _Writer(_Connection):
             self._following = False
         if self._tx.applied < 0:
             self._lock_file()
+        elif self._tx.is_long:
+            [(applied,)] = self._asked(APPLIED)
+            if applied <= self._tx.seq:
+                self._tx.rebase(applied)  # another may have brought the tables up: then it need not be done again
 
     def _take_turn(self) -> bool:
         """Wait for the turn; False if nobody else had it since this process did."""
@@ -417,6 +421,12 @@ class _Writer(_Connection):
                     raise
                 time.sleep(PAUSE_S)
 
+    def _asked(self, sql: str, values: Row = ()) -> list[Row]:
+        """What the file says, without a lock: there is a wait all the same while another process makes the index of
+        the log anew, since its writer was killed."""
+        db = self._connected()
+        return patiently(lambda: db.execute(sql, values).fetchall(), timeout_s=self._timeout_s)
+
     def _learn(self, head: Row) -> None:
         try:
             self._tx.learn(head)
@@ -426,7 +436,7 @@ class _Writer(_Connection):
 
     def _is_late(self) -> bool:
         """Whether others wrote since this transaction began, which did not lock the file."""
-        (seq,) = self._connected().execute(LAST_SEQ).fetchone()
+        [(seq,)] = self._asked(LAST_SEQ)
         return (seq or 0) != self._tx.seq - len(self._tx.lines)
 
     def __exit__(

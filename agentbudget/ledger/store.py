@@ -151,6 +151,8 @@ _ODD: Final = re.compile("[\ud800-\udfff\U0010ffff]")
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _NESTED: Final = (dict, list, tuple)
+_TEXT: Final = frozenset({str})
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -174,10 +176,13 @@ def _check_keys(value: Any) -> None:
     """JSON would turn a key that is no text into one, and sort it to another place when it is read back."""
     if isinstance(value, dict):
         keyed = cast("dict[Any, Any]", value)
-        for key in keyed:
-            if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is no text")
+        if not _TEXT.issuperset(map(type, keyed)):
+            for key in keyed:
+                if not isinstance(key, str):
+                    raise TypeError(f"the key {key!r} is no text")
         value = keyed.values()
+    if _PLAIN.issuperset(map(type, value)):  # as most are, and this is seen without a step for each
+        return
     for inner in value:
         if isinstance(inner, _NESTED):
             _check_keys(inner)
@@ -186,10 +191,10 @@ def _check_keys(value: Any) -> None:
 def check_text(argument: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:
     """Raise `InvalidArgument` unless every store can keep `text`, compare it and list it: without NUL, lone surrogates
     and U+10FFFF, and no longer than an index takes."""
+    if type(text) is str and text.isascii() and least <= len(text) <= most and "\0" not in text:
+        return
     if not isinstance(text, str):
         raise InvalidArgument(f"{argument} is text, not {text!r}", argument=argument, value=text)
-    if text.isascii() and least <= len(text) <= most and "\0" not in text:
-        return
     if not least <= len(text) <= most:
         raise InvalidArgument(
             f"{argument} has {len(text)} characters; give it {least} to {most}", argument=argument, value=text

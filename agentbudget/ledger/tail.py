@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 from typing import Final, Protocol
 
-from agentbudget.ledger.admission import required_hold, weigh, weigh_within
+from agentbudget.ledger.admission import required, required_hold, weigh, weigh_within
 from agentbudget.ledger.fold import meta_of
+from agentbudget.ledger.outlines import Outline, Outlines
 from agentbudget.ledger.records import (
     EMPTY,
     NOTHING,
@@ -67,6 +69,7 @@ HEAD: Final = (
 )
 NEWS: Final = f"SELECT {LINE_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"
 LAST_SEQ: Final = "SELECT max(seq) FROM entries"
+APPLIED: Final = "SELECT applied FROM head"
 EXTRA: Final = (
     "ALTER TABLE entries ADD COLUMN owner INTEGER",
     "CREATE TABLE owners (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
@@ -122,6 +125,8 @@ class TailTransaction(SqlTransaction):
         self._new_accounts: dict[str, bool] = {}
         """Those that changed since; whether more than a balance did."""
         self._new_holds: dict[str, HoldRecord] = {}
+        self._outlines = Outlines()
+        """Holds that others made, as long as nobody asks for them here; they are in no other of these."""
         self._new_periods: dict[tuple[str, str], dict[int, tuple[Units, Units]]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}
         """Of the windows that were asked for: as of the last entry that is known."""
@@ -132,6 +137,7 @@ class TailTransaction(SqlTransaction):
         self.applied = -1
         super().forget()
         self._clear()
+        self._outlines.clear()
         self._tallies.clear()
         self.start()
 
@@ -169,6 +175,7 @@ class TailTransaction(SqlTransaction):
             if self.applied < 0 or self._new_periods or self.changed:
                 return False
             self._new_holds = {i: h for i, h in self._new_holds.items() if h.closed is None or h.closed > applied}
+            self._outlines.rebase(applied)
             self.applied = applied
         return True
 
@@ -179,9 +186,25 @@ class TailTransaction(SqlTransaction):
         self.start()
 
     def _replay(self, news: Iterable[Row]) -> None:
+        sums: dict[str, tuple[Units, Units]] = {}
         for line in news:
-            replay(self, line)
+            text = line[4]
+            # Most entries add to balances, and that is all that whoever follows has to know of them.
+            if (text in sums or self._only_adds(text)) and self._outlines.take(line):
+                held, posted = sums.get(text, (NOTHING, NOTHING))
+                sums[text] = plus(held, line[5:8]), plus(posted, line[8:11])
+            else:
+                replay(self, line)
             self._seq, self._hash = line[0], line[12]
+        for text, (held, posted) in sums.items():
+            weigh(self, read_targets(text), held, posted, 0)
+
+    def _only_adds(self, text: str) -> bool:
+        """Whether an entry of these targets weighs on accounts at most, and none of them has windows."""
+        targets = read_targets(text)
+        if targets and targets[0].startswith("hold:"):
+            return False
+        return not any((self.account(name) or required(self, name)).windows for name in targets)
 
     @property
     def seq(self) -> int:
@@ -223,7 +246,8 @@ class TailTransaction(SqlTransaction):
         if whole:
             db.executemany(PUT_ACCOUNT, whole)
         db.executemany(PUT_BALANCE, [(*(a := self._accounts[n])[4], *a[5], n) for n in balances])
-        db.executemany(_PUT, [hold_row(hold) for hold in self._new_holds.values()])
+        others = [self._unfolded(outline) for outline in self._outlines.since(self.applied)]
+        db.executemany(_PUT, [hold_row(hold) for hold in chain(self._new_holds.values(), others)])
         for (account, window), periods in self._new_periods.items():
             db.executemany(SHIFT, [(account, window, start, *h, *p) for start, (h, p) in periods.items()])
         db.execute(_PUT_HEAD, (self._seq,))
@@ -232,9 +256,15 @@ class TailTransaction(SqlTransaction):
         """What `flush` wrote is there for good."""
         self.applied = self._seq
         self._clear()
+        self._outlines.rebase(self._seq)
         self.start()
-        if not self.fresh or len(self._tallies) > TALLIES:
+        if not self.fresh or len(self._outlines) > self.CACHED or len(self._tallies) > TALLIES:
             self.forget()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether one of the next entries may be one too many for the tail."""
+        return self._seq - self.applied >= LONGEST - 16
 
     @property
     def behind(self) -> bool:
@@ -304,11 +334,33 @@ class TailTransaction(SqlTransaction):
     # --- holds
 
     def hold(self, hold_id: str) -> HoldRecord | None:
-        return self._holds.get(hold_id) or self._new_holds.get(hold_id) or super().hold(hold_id)
+        return self._holds.get(hold_id) or self._new_holds.get(hold_id) or self._other(hold_id) or super().hold(hold_id)
+
+    def _other(self, hold_id: str) -> HoldRecord | None:
+        """The hold that somebody else made since the tables were written: from now on one of those that are known."""
+        outline = self._outlines.pop(hold_id)
+        return None if outline is None else self._know(hold_id, outline)
+
+    def _know(self, hold_id: str, outline: Outline) -> HoldRecord:
+        hold = self._new_holds[hold_id] = self._unfolded(outline)
+        if outline.ended is None:
+            self._holds[hold_id] = hold
+        return hold
+
+    def _know_all(self) -> None:
+        for hold_id, outline in self._outlines.pop_all():
+            self._know(hold_id, outline)
+
+    def _unfolded(self, outline: Outline) -> HoldRecord:
+        """The hold as its entries tell."""
+        hold = _opened(self, outline.opened)
+        if outline.sent is not None:
+            hold = hold._replace(sent=True)
+        return hold if outline.ended is None else _ended(hold, outline.ended)
 
     def add_hold(self, hold: HoldRecord) -> bool:
         hold_id = hold[1]
-        if hold_id in self._holds or hold_id in self._new_holds:
+        if hold_id in self._holds or hold_id in self._new_holds or hold_id in self._outlines:
             return False
         if not self.sure:
             self.claim = hold_id
@@ -333,9 +385,11 @@ class TailTransaction(SqlTransaction):
             self._holds.pop(hold_id, None)
 
     def holds_within(self, parent: str) -> list[HoldRecord]:
+        self._know_all()
         return self._merged(super().holds_within(parent), (h for h in self._new_holds.values() if h.parent == parent))
 
     def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
+        self._know_all()
         new = (hold for hold in self._new_holds.values() if hold.id.startswith(prefix))
         found = self._merged(super().holds(prefix=prefix, state=state), new)
         return [hold for hold in found if state is None or hold.state == state]
@@ -345,6 +399,7 @@ class TailTransaction(SqlTransaction):
         return sorted(found.values(), key=lambda hold: hold.number)
 
     def history(self, tag: str, limit: int) -> list[HoldRecord]:
+        self._know_all()
         kept = [hold for hold in super().history(tag, limit) if hold.id not in self._new_holds]
         new = [h for h in self._new_holds.values() if h.tag == tag and h.state == "settled" and not h.presumed]
         return sorted((*kept, *new), key=lambda hold: hold.closed or 0, reverse=True)[: max(0, limit)]
@@ -403,16 +458,12 @@ _ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided
 
 def replay(tx: TailTransaction, line: Row) -> None:
     """Do again what an entry of the tail says was done. Raises `ValueError` for one that cannot be in a tail."""
-    seq, at_ns, kind, subject, text = line[:5]
+    seq, kind, subject = line[0], line[2], line[3]
     held, posted = line[5:8], line[8:11]
-    detail: Detail = EMPTY if line[11] == "{}" else json.loads(line[11])
-    targets = read_targets(text)
-    within = targets[0].removeprefix("hold:") if targets and targets[0].startswith("hold:") else None
+    targets, within = read_targets(line[4]), _parent(line)
     change = 0
     if kind == "reserve":
-        accounts = () if within is not None else targets
-        owner, tag = tx.owner_of(line), detail.get("tag", "")
-        record = opened(seq, subject, within, accounts, held, owner, tag, meta_of(detail), at_ns)
+        record = _opened(tx, line)
         change = 1
     else:
         record = required_hold(tx, subject)
@@ -422,7 +473,7 @@ def replay(tx: TailTransaction, line: Row) -> None:
         if kind in ("extend", "reduce"):
             record = record._replace(amount_units=plus(record.amount_units, held))
         elif kind in _ENDS:
-            record = closed(record, _ENDS[kind], posted, seq, at_ns, detail, presumed=bool(detail.get("presumed")))
+            record = _ended(record, line)
             change = -1
         else:
             raise ValueError(f"entry {seq}, {kind!r}, was written before the tables followed")
@@ -431,6 +482,30 @@ def replay(tx: TailTransaction, line: Row) -> None:
         weigh(tx, targets, held, posted, record.created_ns)
     else:
         weigh_within(tx, required_hold(tx, within), held, posted, change)
+
+
+def _opened(tx: TailTransaction, line: Row) -> HoldRecord:
+    """The hold that an entry opened."""
+    detail, within = _detail(line), _parent(line)
+    accounts = () if within is not None else read_targets(line[4])
+    owner, tag = tx.owner_of(line), detail.get("tag", "")
+    return opened(line[0], line[3], within, accounts, line[5:8], owner, tag, meta_of(detail), line[1])
+
+
+def _ended(hold: HoldRecord, line: Row) -> HoldRecord:
+    """The hold as an entry ended it."""
+    detail = _detail(line)
+    return closed(hold, _ENDS[line[2]], line[8:11], line[0], line[1], detail, bool(detail.get("presumed")))
+
+
+def _detail(line: Row) -> Detail:
+    return EMPTY if line[11] == "{}" else json.loads(line[11])
+
+
+def _parent(line: Row) -> str | None:
+    """The hold that an entry weighs on."""
+    targets = read_targets(line[4])
+    return targets[0].removeprefix("hold:") if targets and targets[0].startswith("hold:") else None
 
 
 @lru_cache(maxsize=4096)

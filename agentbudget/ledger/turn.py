@@ -86,13 +86,13 @@ class Turn:
 
     def _pause(self, since: int, now: int) -> int:
         """How long (ns) it will take until it is this one's turn."""
-        words = self._waiting.tolist()
+        words = self._waiting
         left = words[_UNTIL] - now
         pause = left if 0 < left <= SLICE_NS else 0
-        if min(filter(None, words[:_UNTIL:2]), default=since) >= since:
-            return pause  # nobody came before
-        for place in range(0, _WORDS, 2):
-            if 0 < words[place] < since and now - words[place + 1] < GONE_NS:
+        # Whoever waits asks several times for each turn: only places that are taken are looked at one by one.
+        begun: list[int] = words[:_UNTIL:2].tolist()
+        for moment in filter(None, begun):
+            if moment < since and now - words[2 * begun.index(moment) + 1] < GONE_NS:
                 pause += SLICE_NS
         return pause
 

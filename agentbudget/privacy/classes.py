@@ -68,13 +68,15 @@ def checked(value: object, *, argument: str) -> DataClass:
     )
 
 
+def understood(value: object) -> DataClass | None:
+    """What a text says of its own class; None for a word that nobody knows."""
+    word = str(value).strip().casefold()
+    return next((data_class for data_class in CLASSES if data_class == word), None)
+
+
 def claimed(value: object) -> DataClass:
     """What a text says of its own class. A word that nobody knows is taken for the narrowest."""
-    word = str(value).strip().casefold()
-    for data_class in CLASSES:
-        if data_class == word:
-            return data_class
-    return "restricted"
+    return understood(value) or "restricted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class Line:
     parts of what was booked. ``rejected`` are the answers that did not pass, in order. ``data_class`` is the class of
     what the step carried, None where the ledger does not say; ``refused`` are the models that were kept from it, and
     ``found`` counts what its prompts held of secrets and personal data on their way off the machine, by kind.
+    ``cut`` counts the answers that reached their cap: no cache gives them to another run.
     """
 
     id: str
@@ -103,6 +104,7 @@ class Line:
     data_class: str | None = None
     refused: tuple[Refusal, ...] = ()
     found: tuple[tuple[str, int], ...] = ()
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,7 @@ class Holds:
             data_class=_data_class(own),
             refused=tuple(_refusal(part) for part in own if is_refusal(part)),
             found=_found(own),
+            cut=_cut([call for call in own if is_call(call) and asked_a_model(call)]),
         )
 
     # --- the run
@@ -435,6 +438,15 @@ def _found(own: Iterable[HoldRecord]) -> tuple[tuple[str, int], ...]:
         told = mapping(part.meta, "found")
         counts.update({kind: count for kind in told if (count := whole(told, kind))})
     return tuple(sorted(counts.items()))
+
+
+def _cut(asked: Sequence[HoldRecord]) -> int:
+    """Answers that reached their cap, and after which nobody asked again."""
+    after = [*(text(call.meta, "purpose") for call in asked[1:]), None]
+    return sum(
+        text(call.detail, "finish") == "length" and purpose not in ("retry", "escalation")
+        for call, purpose in zip(asked, after, strict=False)
+    )
 
 
 def _rejected(head: HoldRecord) -> tuple[Rejection, ...]:

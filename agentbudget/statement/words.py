@@ -90,6 +90,7 @@ def facts(statement: Statement) -> list[tuple[str, str]]:
         ("Escalated", f"{totals.escalated} of {plural(totals.steps, 'step')}" if totals.escalated else None),
         ("Presumed", f"{_some(totals.presumed)}: sent, outcome unknown, booked as held" if totals.presumed else None),
         ("Overrun", f"{_some(totals.overrun)} above what was held, booked in full" if totals.overrun else None),
+        *_few("Cut", [_cut_short(line) for line in statement.lines if line.cut]),
         *_few("Asked", [_about(line) for line in statement.lines if line.about and line.kind == "step"]),
         *_few("Rejected", [_against(rejection, line) for line in statement.lines for rejection in line.rejected]),
         ("Data", _data_classes(statement.lines)),
@@ -187,7 +188,16 @@ def _spent(statement: Statement) -> str:
         if whole
     ]
     text = f"{format_usd(booked.usd_nano)} · {plural(booked.tokens, 'token')} · {plural(booked.calls, 'call')}"
-    return f"{text}  ({', '.join(shares)})" if shares else text
+    embedded = _embedded_here(statement.lines)
+    beside = f" · {plural(embedded, 'token')} embedded here" if embedded else ""
+    return f"{text}{beside}  ({', '.join(shares)})" if shares else f"{text}{beside}"
+
+
+def _embedded_here(lines: Sequence[Line]) -> int:
+    """Tokens that this machine embedded for an index: paid for by the second, and so on no account of tokens."""
+    if any(line.kind == "embedding" and line.own.tokens for line in lines):
+        return 0  # a hosted model's are booked, and counted among the others
+    return sum(line.input_tokens or 0 for line in lines if line.kind == "index")
 
 
 def _burn_rate(totals: Totals) -> str | None:
@@ -232,6 +242,13 @@ def _few(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
     """The first of many facts of one kind, and how many there are beside."""
     shown = [(name, value) for value in values[:FEW]]
     return shown if len(values) <= FEW else [*shown, (name, f"{len(values) - FEW:,} more")]
+
+
+def _cut_short(line: Line) -> str:
+    return (
+        f"{line.skill}: {plural(line.cut, 'answer')} stopped at the cap. No cache gives such an answer: whoever asks "
+        "again pays again; raise max_output_tokens, or ask for less"
+    )
 
 
 def _about(line: Line) -> str:

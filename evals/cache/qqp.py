@@ -25,7 +25,7 @@ from agentbudget.cache.semantic.learn import Fit, Trials, learn
 from agentbudget.cache.semantic.policy import AUDITED
 from agentbudget.cache.semantic.store import TRIALS
 from agentbudget.evals.tasks import find_data
-from evals.cache.qqp_data import HALVES, Requests, pairs_of, requests_of, vectors_of
+from evals.cache.qqp_data import HALVES, Requests, disputed, pairs_of, requests_of, vectors_of
 from evals.cache.qqp_rivals import GPTCACHE, Played, fixed, hindsight, learned_threshold, vcache
 
 WRONG: Final = (0.01, 0.02, 0.05)
@@ -150,7 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [pair for half, pairs in both.items() if given.half in (half, "all") for pair in pairs]
     requests = requests_of(chosen, vectors_of(texts, folder))
     started = time.process_time()
-    print(f"{len(requests):,} requests ({given.half}), {requests.same.mean():.1%} with an answer that would do\n")
+    print(f"{len(requests):,} requests ({given.half}), {requests.same.mean():.1%} with an answer that would do.")
+    alike, different = disputed(chosen)
+    print(f"Of {alike} whose words are those of the known question, {different} are labelled as different.\n")
     print("| bound | method | hits | wrong per hit | in the worst order | wrong per request | bound kept in |")
     print("| --: | --- | --: | --: | --: | --: | --: |")
     for row in rows(requests, shuffles=given.shuffles, methods=given.methods):

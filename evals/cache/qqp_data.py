@@ -114,6 +114,15 @@ def pairs_of(data: Path, half: Half) -> list[Pair]:
     return [pair for pair in read_rows(data, "cache/qqp.jsonl.gz", Pair) if pair.half == half]
 
 
+def disputed(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Pairs whose questions have the same words in the same order, and how many of them are labelled as different.
+
+    Nothing tells these apart: what share of them is so labelled is about what no method can stay below.
+    """
+    alike = [pair for pair in pairs if read(pair.text_a).words == read(pair.text_b).words]
+    return len(alike), sum(not pair.same for pair in alike)
+
+
 def vectors_of(
     texts: Sequence[str], folder: Path, *, embedder: Embedder | None = None
 ) -> dict[str, NDArray[np.float32]]:

@@ -39,16 +39,18 @@ DRAFTS: Final = ("gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known before a call."""
+    """What is known before a call; ``goes_on``: the answers before it in the other half too, as in service."""
 
     title: str
     told: bool = True
+    goes_on: bool = False
     drafts: tuple[str, ...] = ()
     only: Exercise | None = None
 
 
 SETTINGS: Final = (
     Setting("One skill, its fixed prompt says which kind of exercise it is"),
+    Setting("The same, each answer of the other half learned once it was bounded, as in service", goes_on=True),
     Setting("The same, as an escalation after a draft of GPT-4o mini", drafts=DRAFTS[:1]),
     Setting("The same, after drafts of GPT-4o mini and Claude 3 Haiku", drafts=DRAFTS),
     Setting("One skill, one fixed prompt: the kind must be read from the question", told=False),
@@ -119,13 +121,20 @@ async def halves(setting: Setting, model_name: str, known: Sequence[Answer], *, 
             "solve", model, request, trust_history=False, level=level, grows=True, drafts=drafts
         )
 
-    for answer in seen:
-        estimate = await estimated(answer, None)
+    def learn(answer: Answer, estimate: CallEstimate) -> None:
         used = answer.tokens[model_name]
         finish = "stop" if used < MAX_OUTPUT_TOKENS else "length"
         estimator.learn("solve", model, Usage(estimate.input.tokens, used), finish, estimate=estimate)
-    bounds = [[(await estimated(answer, level)).hold_tokens for answer in unseen] for level in (*LEVELS, None)]
-    return tuple(_score(unseen, held, model_name) for held in bounds)
+
+    for answer in seen:
+        learn(answer, await estimated(answer, None))
+    bounds: list[tuple[int, ...]] = []
+    for answer in unseen:
+        *levels, most = [await estimated(answer, level) for level in (*LEVELS, None)]
+        bounds.append(tuple(each.hold_tokens for each in (*levels, most)))
+        if setting.goes_on:
+            learn(answer, most)
+    return tuple(_score(unseen, held, model_name) for held in zip(*bounds, strict=True))
 
 
 def _score(unseen: Sequence[Answer], held: Sequence[int], model_name: str) -> Score:

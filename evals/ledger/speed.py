@@ -60,7 +60,7 @@ def main() -> None:
     print("|---|--:|--:|--:|--:|--:|")
     for shape in SHAPES:
         rates = [
-            _rate(_opened(Ledger.open("memory:"), shape), shape, 4 * given.pairs, clock) for _ in range(given.rounds)
+            rate(opened(Ledger.open("memory:"), shape), shape, 4 * given.pairs, clock) for _ in range(given.rounds)
         ]
         print(f"| memory | {shape} | {statistics.median(rates):,.0f} | | | |", flush=True)
     for shape in SHAPES:
@@ -68,14 +68,16 @@ def main() -> None:
             print(_compare(Path(folder), shape, given.pairs, rounds=given.rounds, clock=clock), flush=True)
 
 
-def _opened(ledger: Ledger, shape: Shape) -> Ledger:
+def opened(ledger: Ledger, shape: Shape) -> Ledger:
+    """The ledger with accounts of this shape."""
     enough = Budget(usd="1000000")
     for name in shape.names:
         ledger.account(name, limit=enough, windows=dict.fromkeys(shape.windows, enough))
     return ledger
 
 
-def _rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
+def rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
+    """Pairs of reserve and settle a second."""
     names = shape.names
     began = clock()
     for n in range(pairs):
@@ -84,13 +86,13 @@ def _rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
 
 
 def _compare(folder: Path, shape: Shape, pairs: int, *, rounds: int, clock: Clock) -> str:
-    statements = _record(folder / "recorded.db", shape, pairs)
+    statements = record(folder / "recorded.db", shape, pairs)
     ours: list[float] = []
     raw: list[float] = []
     for turn in range(rounds):
-        with _opened(Ledger.open(folder / f"ledger-{turn}.db"), shape) as ledger:
-            ours.append(_rate(ledger, shape, pairs, clock))
-        raw.append(_replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock))
+        with opened(Ledger.open(folder / f"ledger-{turn}.db"), shape) as ledger:
+            ours.append(rate(ledger, shape, pairs, clock))
+        raw.append(replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock))
     size = (folder / "ledger-0.db").stat().st_size
     ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
     figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
@@ -122,34 +124,41 @@ class _Listener:
         self._db.close()
 
 
-def _record(path: Path, shape: Shape, pairs: int) -> list[Statement]:
-    """What the ledger sends."""
+def record(path: Path, shape: Shape, pairs: int) -> list[Statement]:
+    """What the ledger sends for so many pairs."""
     store = SqliteStore(path)
-    with _opened(Ledger(store), shape) as ledger:
+    with opened(Ledger(store), shape) as ledger:
         writer = cast(Any, store.write())  # listened to, not changed
         listener = _Listener(writer._db)
         writer._db = writer._tx._db = listener
         writer._write = listener.execute
-        _rate(ledger, shape, pairs, time.perf_counter)
+        rate(ledger, shape, pairs, time.perf_counter)
         return listener.heard
 
 
-def _replay(path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock) -> float:
+def replay(path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock) -> float:
     """The same statements with the same values in the same transactions, by the bare module."""
-    _opened(Ledger.open(path), shape).close()
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    db = raw_database(path, shape)
+    execute = db.cursor().execute  # as the ledger does: one cursor serves all
     began = clock()
     for sql, values in statements:
         if isinstance(values, list):
             db.executemany(sql, values)
         else:
-            db.execute(sql, values)
-    rate = pairs / (clock() - began)
+            execute(sql, values)
+    taken = clock() - began
     db.close()
-    return rate
+    return pairs / taken
+
+
+def raw_database(path: Path, shape: Shape) -> sqlite3.Connection:
+    """The bare module's connection to a fresh ledger, set as the ledger sets its own."""
+    opened(Ledger.open(path), shape).close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    return db
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Measure retrieval within a token allowance: `python -m evals.retrieval [inside|answers|speed|fit] --data DIR`.
+"""Retrieval within a token allowance: `python -m evals.retrieval [inside|answers|speed|neighbours|fit] --data DIR`.
 
 ``inside`` (the default): is the answer inside the context, for top-k packing by BM25, by vectors and by both, and for
-`retrieve`. ``answers``: what the local models answer from it. ``speed``: time over 100,000 chunks. ``fit``: the weights
-of `agentbudget.context.worth`, from the tuning half. Each corpus is embedded once, into ``--cache``.
+`retrieve`. ``answers``: what the local models answer from it. ``speed``: time over 100,000 chunks. ``neighbours``: what
+the chunks before and after the best bring, in long documents. ``fit``: the weights of `agentbudget.context.worth`, from
+the tuning half. Each corpus is embedded once, into ``--cache``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import asyncio
 from pathlib import Path
 
 from agentbudget.evals.tasks import find_data
-from evals.retrieval import answers, fit, inside, speed
+from evals.retrieval import answers, fit, inside, neighbours, speed
 from evals.retrieval.corpora import TITLES
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="inside", choices=("inside", "answers", "speed", "fit"))
+    parser.add_argument(
+        "what", nargs="?", default="inside", choices=("inside", "answers", "speed", "neighbours", "fit")
+    )
     parser.add_argument("--data", help="the folder of evaluation data (or AGENTBUDGET_DATA)")
     parser.add_argument("--cache", type=Path, default=Path("results/retrieval"), help="indexes, vectors and answers")
     parser.add_argument("--sets", nargs="+", choices=TITLES, default=list(TITLES))
@@ -41,6 +44,8 @@ def main() -> None:
         )
     elif given.what == "fit":
         print(asyncio.run(fit.run(data, cache)))
+    elif given.what == "neighbours":
+        print(neighbours.run(data, cache))
     else:
         print(speed.run(data, cache))
 

@@ -16,6 +16,7 @@ from agentbudget.context import edge, open_index
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
 from agentbudget.errors import IndexBusy, IndexFault, Mistake
+from tests.conftest import Forked
 from tests.context.conftest import WordEmbedder, Write, long_document
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,8 @@ UPDATE = """
     from pathlib import Path
     from agentbudget.context.edge import EdgeStore
     from agentbudget.context.index import DocumentIndex
-    from tests.context.conftest import WordEmbedder
+    from tests.conftest import Forked
+from tests.context.conftest import WordEmbedder
     def tell(progress):
         if progress.stage == "embed" and progress.done >= 64:
             print("ready", flush=True)
@@ -220,3 +222,28 @@ def test_an_address_of_another_kind_is_a_mistake(words: WordEmbedder) -> None:
         open_index("grpc://localhost:6334", embedder=words)
     with pytest.raises(Mistake, match="must not be empty"):
         open_index("somewhere", embedder=words, tenant="")
+
+
+def test_a_forked_process_keeps_nobody_from_the_index(tmp_path: Path, forked: Forked) -> None:
+    store = EdgeStore(tmp_path, collection="c", tenant="t")
+    store.create(8)
+    assert forked(lambda: None) == 0
+    with pytest.raises(IndexBusy):
+        EdgeStore(tmp_path, collection="c", tenant="t")
+    store.close()
+    EdgeStore(tmp_path, collection="c", tenant="t").close()
+
+
+def test_a_forked_process_is_told_that_the_open_index_is_its_parents(tmp_path: Path, forked: Forked) -> None:
+    store = EdgeStore(tmp_path, collection="c", tenant="t")
+    store.create(8)
+
+    def use() -> None:
+        for act in (store.count, lambda: store.create(8)):
+            with pytest.raises(IndexFault, match="open it again here"):
+                act()
+        store.close()
+
+    assert forked(use) == 0
+    assert store.count() == 0
+    store.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -152,6 +155,30 @@ async def test_another_process_is_waited_for_but_not_for_ever(tmp_path: Path, mo
         done.set()
         other.join(60)
     assert (await opened(tmp_path).recall(MIA, "safe?", tokens=50)).memories == ()
+
+
+def test_users_are_listed_while_another_process_forgets_one(tmp_path: Path) -> None:
+    stores = EdgeStores(tmp_path)
+    header, draft, done = tmp_path / "one" / "header.json", tmp_path / "draft", threading.Event()
+
+    def come_and_go() -> int:
+        times = 0
+        while not done.is_set() or not times:
+            header.parent.mkdir()
+            draft.write_text(json.dumps({"tenant": MIA.tenant, "user": MIA.user, "embedder": "words"}))
+            draft.replace(header)
+            shutil.rmtree(header.parent)
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(come_and_go)
+        try:
+            seen = [stores.owners() for _ in range(2_000)]
+        finally:
+            done.set()
+        assert going.result() > 0
+    assert all(owners in ([], [MIA]) for owners in seen)
 
 
 def test_opening_reads_and_writes_nothing(tmp_path: Path) -> None:

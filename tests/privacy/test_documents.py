@@ -53,6 +53,19 @@ async def test_the_stricter_of_rule_and_claim_wins(
         assert (await class_of(index, "salary of the stoker?", RULES)).data_class == data_class
 
 
+async def test_a_class_that_nobody_knows_is_told_with_the_file_and_the_words_that_are_known(
+    write: Write, tmp_path: Path, words: WordEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "The salary of the stoker is 7 coins."
+    folder = write({"pay.md": f"---\ndata_class: confidental\n---\n{text}", "menu.md": "data class: public\n\nSoup."})
+    async with await index_of(folder, tmp_path, words, RULES) as index:
+        assert (await class_of(index, "salary of the stoker?", RULES)).data_class == "restricted"
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("agentbudget")] == [
+        "pay.md says that its data class is 'confidental', which is none of public, internal, confidential, "
+        "restricted: it is taken for restricted"
+    ]
+
+
 async def test_a_rule_of_now_holds_for_an_index_of_before(write: Write, tmp_path: Path, words: WordEmbedder) -> None:
     folder = write({"pay.md": "The salary of the stoker is 7 coins."})
     async with await index_of(folder, tmp_path, words, Privacy()) as index:

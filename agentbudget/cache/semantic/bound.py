@@ -8,20 +8,20 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from agentbudget.cache.semantic.fit import Bools, Floats, Ints
+    from agentbudget.cache.semantic.fit import Bools, Floats
 
-RISK: Final = 0.01
+RISK: Final = 0.05
 """How likely the share of wrong hits may come to stand above what is aimed at."""
 
 AIM: Final = 0.7
 """The part of the allowed share that is aimed at: of many thresholds, tried again and again, that one is taken which
-looks good, and it looks better than it is. (On the tuning half of Quora's pairs the errors were a quarter more.)"""
+looks good, and it looks better than it is."""
 
-BELIEF: Final = 200
+BELIEF: Final = 1000
 """So many outcomes is the model's word worth in each stratum."""
 
-SURE: Final = 0.1
-"""Shares of wrong answers that are expected to be smaller are corrected by what was found."""
+SURE: Final = 2.0
+"""Where a model expects less than so many times the allowed share, it is corrected by what was found there."""
 
 STRATUM: Final = 25
 """Verified outcomes in a stratum of scores."""
@@ -59,17 +59,18 @@ def find_bound(scores: Floats, verified: Bools, same: Bools, hit: Bools, *, wron
     ends = ends[verified[order][ends]] + 1  # each stratum ends with its last verified outcome
     if not len(ends):
         return Bound()
-    checked, errors, seen, past = (
+    checked, errors, seen, past, believed = (
         np.diff(np.concatenate(([0], np.cumsum(column[order])[ends - 1])))
-        for column in (verified, verified & ~same, np.ones(len(scores)), hit)
+        for column in (verified, verified & ~same, np.ones(len(scores)), hit, np.where(verified, expected, 0))
     )
     past[-1] += hit.sum() - past.sum()
-    errors, checked = _with_belief(errors, checked, expected[order], verified[order], ends)
-    share = errors / checked
+    excess = _excess(errors, checked, believed, sure=believed < SURE * wrong * checked)
+    share = _with_belief(errors, checked, believed / checked + excess.mean)
     hits = past.sum() + np.cumsum(seen)
     errors_to_be = (past * share).sum() + np.cumsum(seen * share)
-    unsure = share * (1 - share) / checked
+    unsure = share * (1 - share) / (checked + BELIEF)
     doubt = (past**2 * unsure).sum() + np.cumsum(((past + seen) ** 2 - past**2) * unsure)
+    doubt += excess.variance * (BELIEF / (BELIEF + STRATUM) * hits) ** 2  # all strata share it
     risk = risk_of_more(np.floor(AIM * wrong * hits), errors_to_be, doubt)
     fit = np.flatnonzero(risk <= RISK)
     last = int(fit[-1]) if len(fit) else int(np.argmin(risk))
@@ -99,18 +100,24 @@ def risk_of_more(allowed: Floats, expected: Floats, doubt: Floats) -> Floats:
 _NORMAL: Final = NormalDist()
 
 
-def _with_belief(
-    errors: Floats, checked: Floats, expected: Floats, verified: Bools, ends: Ints
-) -> tuple[Floats, Floats]:
-    """Errors and outcomes of each stratum, with those that the model expects, as if it had seen `BELIEF` more.
+@dataclass(frozen=True, slots=True)
+class _Excess:
+    """By how much the share of wrong answers is larger than a model believes where it is sure, and how well that is
+    known."""
 
-    A model is too sure where it is surest, since some outcomes are wrong whatever the questions: to what it expects is
-    added how much more was found, in the mean of the strata from the top down to `SURE`.
-    """
+    mean: float
+    variance: float
+
+
+def _excess(errors: Floats, checked: Floats, believed: Floats, *, sure: Bools) -> _Excess:
+    """Errors found in strata where the model is `sure`, against those it believed. Some outcomes are wrong whatever the
+    questions, and of a few that were right it would learn that all are: so one error more is counted."""
+    found, count = float(errors[sure].sum()) + 1, max(float(checked[sure].sum()), 1.0)
+    return _Excess(max(0.0, (found - float(believed[sure].sum())) / count), found / count**2)
+
+
+def _with_belief(errors: Floats, checked: Floats, believed: Floats) -> Floats:
+    """The share of wrong answers in each stratum, as if `BELIEF` more outcomes had come as the model says."""
     import numpy as np
 
-    sums = np.diff(np.concatenate(([0], np.cumsum(np.where(verified, expected, 0))[ends - 1])))
-    means = sums / checked
-    sure = means < SURE
-    excess = max(0.0, float((errors[sure] - sums[sure]).sum()) + 1) / max(float(checked[sure].sum()), 1.0)
-    return errors + BELIEF * np.minimum(means + excess, 1), checked + BELIEF
+    return (errors + BELIEF * np.minimum(believed, 1)) / (checked + BELIEF)

@@ -40,29 +40,29 @@ NAMES: Final = (
 )
 
 PRIOR: Final = {
-    "always": -11.88,
-    "cosine": 14.51,
-    "cosine above .8": -0.84,
-    "cosine above .9": 3.68,
-    "cosine above .95": 1.65,
-    "words shared": 0.99,
-    "pairs of words shared": -0.77,
-    "letters shared": -1.85,
-    "words lacking, fewer": 0.34,
-    "words lacking, more": 0.06,
-    "longest lacking, shorter": 0.24,
-    "longest lacking, longer": 0.05,
-    "asks otherwise": -0.31,
-    "begins otherwise": 0.01,
-    "ends otherwise": -0.72,
-    "same words": -0.01,
-    "same words in order": 1.13,
-    "length": 0.89,
-    "lengths apart": 0.53,
-    "entry right": 2.3,
+    "always": -11.7,
+    "cosine": 14.49,
+    "cosine above .8": -1.03,
+    "cosine above .9": 3.84,
+    "cosine above .95": 1.75,
+    "words shared": 0.97,
+    "pairs of words shared": -0.64,
+    "letters shared": -2.09,
+    "words lacking, fewer": 0.36,
+    "words lacking, more": 0.04,
+    "longest lacking, shorter": 0.23,
+    "longest lacking, longer": 0.07,
+    "asks otherwise": -0.32,
+    "begins otherwise": -0.02,
+    "ends otherwise": -0.7,
+    "same words": -0.04,
+    "same words in order": 1.14,
+    "length": 0.92,
+    "lengths apart": 0.48,
+    "entry right": 2.75,
     "entry wrong": -1.22,
-    "right nearby": 2.77,
-    "wrong nearby": -0.21,
+    "right nearby": 9.52,
+    "wrong nearby": -0.43,
 }
 """What is believed before any outcome is known, as log-odds: what half of Quora's question pairs taught
 (`python -m evals.cache prior`). From there each space of questions learns its own."""
@@ -107,8 +107,17 @@ def features(asked: Reading, known: Reading, cosine: float, record: Record, near
 
 
 def told_of(record: Record, nearby: Around) -> tuple[float, float, float, float]:
-    """How often the entry's answer, and answers nearby, were right and wrong: the first times say most."""
-    return log1p(record.right), log1p(record.wrong), log1p(10 * nearby.right), log1p(10 * nearby.wrong)
+    """How often the entry's answer, and answers nearby, were right and wrong: the first times say most.
+
+    What comes from nearby stays below 1: outcomes of one subject are no independent witnesses, and a model that counted
+    all of them would be the surer, and the more often wrong, the longer it learned.
+    """
+    return (
+        log1p(record.right),
+        log1p(record.wrong),
+        nearby.right / (1 + nearby.right),
+        nearby.wrong / (1 + nearby.wrong),
+    )
 
 
 def _longest(words: Iterable[str]) -> int:

@@ -105,6 +105,54 @@ def test_a_hit_that_was_found_wrong_is_not_given_again() -> None:
         assert look.entry.record.wrong == look.entry.record.right + 1
 
 
+def nearby(look: Look) -> tuple[float, float]:
+    """What outcomes nearby say for and against the candidate."""
+    right, wrong = look.features[-2:]
+    return right, wrong
+
+
+def test_what_came_of_questions_nearby_counts_for_a_new_one() -> None:
+    with opened() as cache:
+        keep(cache, "dera lome kuni pofi goba")
+        look = cache.look(HERE, "dera lome kuni pofi gode", POLICY)
+        assert nearby(look) == (0, 0)
+        cache.bought(look, key="another", same=True, policy=POLICY)
+        right, wrong = nearby(cache.look(HERE, "dera lome kuni pofi gofi", POLICY))
+        assert right > wrong == 0
+
+
+def test_a_hit_that_was_found_wrong_counts_against_those_nearby() -> None:
+    with opened() as cache:
+        keep(cache, "dera lome kuni pofi goba")
+        hit = cache.reused(cache.look(HERE, "dera lome kuni pofi gode", POLICY))
+        assert cache.found_wrong(hit)
+        assert cache.found_wrong(hit)
+        right, wrong = nearby(cache.look(HERE, "dera lome kuni pofi goba", POLICY))
+        assert wrong > right == 0
+
+
+def test_where_questions_lay_is_forgotten_with_them() -> None:
+    with opened() as cache:
+        keep(cache, "dera lome kuni")
+        look = cache.look(HERE, "please dera lome kuni", POLICY)
+        cache.bought(look, key="another", same=False, policy=POLICY)
+        assert look.entry is not None
+        cache.gone(look)
+        assert cache.store.outcome_signs(look.space, 0) == []
+
+
+def test_the_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    with opened(tmp_path / "s.db") as cache:
+        keep(cache, "dera lome kuni")
+    with sqlite3.connect(tmp_path / "s.db") as db:
+        db.execute("DROP TABLE outcomes")
+        db.execute("PRAGMA user_version = 1")
+    with opened(tmp_path / "s.db") as cache:
+        look = cache.look(HERE, "please dera lome kuni", POLICY)
+        cache.bought(look, key="another", same=True, policy=POLICY)
+        assert len(cache.store.outcome_signs(look.space, 0)) == 1
+
+
 def test_no_hit_can_be_found_wrong_that_was_none() -> None:
     with opened() as cache:
         teach(cache, count=5)

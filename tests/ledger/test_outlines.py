@@ -1,0 +1,128 @@
+"""What others' entries say is kept in outline: whoever asks for such a hold finds all of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentbudget.errors import HoldConflict
+from agentbudget.ledger import Ledger
+from agentbudget.ledger.outlines import Outlines
+from agentbudget.ledger.sql import Row
+from agentbudget.ledger.sqlite import SqliteStore
+from agentbudget.ledger.tail import LONGEST
+from agentbudget.money import Amount, Budget
+
+ONE = Amount(calls=1)
+Pair = tuple[Ledger, Ledger]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def pair(path: Path) -> Generator[Pair]:
+    """Two ledgers at one file, each of which knows that the other writes."""
+    with Ledger(SqliteStore(path)) as one, Ledger(SqliteStore(path)) as other:
+        one.account("a", limit=Budget(calls=1000))
+        for n in range(3):
+            for name, ledger in (("one", one), ("other", other)):
+                ledger.reserve(f"{name}-{n}", ONE, accounts=["a"]).settle(ONE)
+        yield one, other
+
+
+def line(seq: int, kind: str, subject: str, targets: str = '["a"]') -> Row:
+    return (seq, 0, kind, subject, targets, 0, 0, 1, 0, 0, 0, "{}", b"", 1)
+
+
+def test_a_hold_is_kept_from_its_opening_to_its_end() -> None:
+    outlines = Outlines()
+    assert all(outlines.take(line(n, kind, "h")) for n, kind in enumerate(("reserve", "sent", "settle"), 1))
+    found = outlines.pop("h")
+    assert found is not None
+    assert (found.opened[0], found.sent and found.sent[0], found.ended and found.ended[0]) == (1, 2, 3)
+    assert "h" not in outlines
+
+
+@pytest.mark.parametrize("kind", ["extend", "reduce", "settle"])
+def test_what_takes_more_than_to_keep_it_is_left_to_others(kind: str) -> None:
+    outlines = Outlines()
+    assert not outlines.take(line(1, kind, "unknown"))
+    outlines.take(line(2, "reserve", "h"))
+    outlines.take(line(3, "void", "h"))
+    assert not outlines.take(line(4, kind, "h"))
+    assert outlines.pop("h") is not None
+
+
+def test_what_the_tables_have_of_an_ended_hold_is_dropped_and_of_an_open_one_kept() -> None:
+    outlines = Outlines()
+    for entry in (line(1, "reserve", "ended"), line(2, "reserve", "open"), line(3, "settle", "ended")):
+        outlines.take(entry)
+    outlines.rebase(2)
+    assert len(outlines) == 2
+    outlines.rebase(3)
+    assert [outline.opened[3] for _, outline in outlines.pop_all()] == ["open"]
+
+
+def test_a_hold_of_another_can_be_settled_extended_and_held_within(pair: Pair) -> None:
+    one, other = pair
+    for name in ("settled", "extended", "parent", "sent"):
+        one.reserve(name, Amount(calls=2), accounts=["a"], tag="t", meta={"of": name})
+    one.mark_sent("sent")
+    other.reserve("n", ONE, accounts=["a"]).void()  # follows
+
+    assert other.settle("settled", ONE).meta == {"of": "settled"}
+    assert other.extend("extended", Amount(calls=5)).amount.calls == 5
+    other.reserve("child", ONE, within="parent").settle(ONE)
+    assert one.reserve("grandchild", ONE, within="parent").record.parent == "parent"
+    assert other.settle("parent").settled == ONE
+    assert [hold.sent for hold in other.holds(prefix="sent")] == [True]
+    assert other.presume("sent").presumed
+
+    for ledger in pair:
+        balance = ledger.balance("a")
+        assert (balance.posted.calls, balance.held.calls) == (6 + 1 + 1 + 2, 5)
+        assert ledger.verify().ok
+
+
+def test_an_id_that_another_has_just_used_is_taken(pair: Pair) -> None:
+    one, other = pair
+    one.reserve("same", ONE, accounts=["a"]).settle(ONE)
+    other.reserve("n", ONE, accounts=["a"])  # follows
+    assert other.reserve("same", ONE, accounts=["a"]).replayed
+    with pytest.raises(HoldConflict):
+        other.reserve("same", Amount(calls=2), accounts=["a"])
+
+
+def test_lists_and_history_name_holds_of_others(pair: Pair) -> None:
+    one, other = pair
+    one.reserve("done", ONE, accounts=["a"], tag="t").settle(ONE)
+    one.reserve("open", ONE, accounts=["a"], tag="t")
+    other.reserve("n", ONE, accounts=["a"]).void()
+    assert [hold.id for hold in other.history("t")] == ["done"]
+    assert [hold.id for hold in other.holds(state="open")] == ["open"]
+    assert [hold.id for hold in other.sweep()] == [], "its owner lives"
+
+
+def test_whoever_brings_the_tables_up_writes_what_others_did(pair: Pair, path: Path) -> None:
+    one, other = pair
+    one.reserve("open", ONE, accounts=["a"])
+    one.reserve("sent", ONE, accounts=["a"]).mark_sent()
+    for n in range(LONGEST // 4):
+        one.reserve(f"before-{n}", ONE, accounts=["a"]).settle(ONE)
+        other.reserve(f"beside-{n}", ONE, accounts=["a"]).void()
+    other.account("b")  # the tables follow
+    with closing(sqlite3.connect(path)) as db:
+        states = dict(db.execute("SELECT id, state FROM holds WHERE id IN ('open', 'before-0', 'beside-0')"))
+        assert states == {"open": "open", "before-0": "settled", "beside-0": "voided"}
+        assert db.execute("SELECT sent FROM holds WHERE id = 'sent'").fetchone() == (1,)
+    one.settle("open", ONE)
+    other.reserve("n", ONE, accounts=["a"]).void()
+    assert other.settle("open", ONE).settled == ONE, "the same again"
+    assert other.verify().ok
