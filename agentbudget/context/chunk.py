@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from typing import Final
@@ -196,7 +196,8 @@ class _Cutter:
         parts: list[_Piece] = []
         finer = splits[1:] or splits
         long = not self._fits(piece, block.heading_path, 2 * self.sizes.limit)
-        units, number = self._units(piece, splits[0]), 0
+        units = self._units(piece, splits[0])
+        number = 0
         while number < len(units):
             unit = _Piece(units.starts[number], units.ends[number], head if units.starts[number] > block.start else "")
             if unit.end - unit.start <= 1 or self._fits(unit, block.heading_path, self.sizes.limit):
@@ -204,10 +205,11 @@ class _Cutter:
             else:
                 parts += self._cut(unit, block, head, finer)
             number += 1
-            last = parts[-1]
+            last: _Piece = parts[-1]
             taken = self._taken(last, units, number, block.heading_path, long=long)
             if taken > number:
-                parts[-1], number = replace(last, end=units.ends[taken - 1]), taken
+                parts[-1] = _Piece(last.start, units.ends[taken - 1], last.head)
+                number = taken
         return parts
 
     def _taken(self, part: _Piece, units: _Units, number: int, path: tuple[str, ...], *, long: bool) -> int:

@@ -134,9 +134,9 @@ class FastEmbedder:
     @cached_property
     def _apart(self) -> bool:
         """Whether the tokenizer never looks across white space, as BERT's does not: tokens of words add up."""
-        stages: dict[str, Any] = json.loads(self._tokenizer.to_str())
-        kinds = ((stages[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model"))
-        return tuple(kinds) == ("BertNormalizer", "BertPreTokenizer", "WordPiece")
+        stages: dict[str, dict[str, Any] | None] = json.loads(self._tokenizer.to_str())
+        kinds = [(stages[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
+        return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 
     @cached_property
     def _fingerprint(self) -> str:

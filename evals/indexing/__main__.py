@@ -33,6 +33,7 @@ def main() -> None:
     found = kinds.add_parser("search", help="hybrid queries over many chunks, the question's embedding apart")
     found.add_argument("--chunks", type=int, default=100_000)
     found.add_argument("--queries", type=int, default=300)
+    found.add_argument("--kept", type=Path, help="a folder in which the index is kept for the next time")
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
     if given.kind == "history":
@@ -45,7 +46,7 @@ def main() -> None:
     elif given.kind == "build":
         asyncio.run(build.measure(given.passages, rounds=given.rounds, processes=given.processes))
     else:
-        asyncio.run(search.measure(given.chunks, given.queries))
+        asyncio.run(search.measure(given.chunks, given.queries, kept=given.kept))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from agentbudget.context.chunk import Chunk, chunk_id
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.embed import Vector
@@ -49,26 +51,29 @@ def _direction(text: str) -> Vector:
     return [chance.random() - 0.5 for _ in range(DIM)]
 
 
-async def measure(chunks: int, queries: int) -> None:
-    """Fill an index with chunks of random words and directions, then ask it."""
+async def measure(chunks: int, queries: int, *, kept: Path | None) -> None:
+    """Ask an index of chunks of random words and directions; it is filled before, unless the folder `kept` has it."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "docs"
-        folder.mkdir()
-        store = EdgeStore(Path(temporary) / "index", collection="c", tenant=TENANT)
-        store.create(DIM)
-        store.filterable(["team"])
-        added = _timed(lambda: _fill(store, chunks))
-        tidied = _timed(lambda: store.tidy(chunks))
+        folder = (kept or Path(temporary)) / f"search-{chunks}"
+        store = EdgeStore(folder, collection="c", tenant=TENANT)
+        if store.header() is None:
+            _make(store, folder, chunks)
         listed = _timed(store.held)
-        store.write_header(Header(Chance.fingerprint, str(folder), whole=True, chunks=chunks).dump())
-        print(
-            f"{chunks:,} chunks: added in {added:.1f} s, optimized in a child in {tidied:.1f} s, "
-            f"listed in {listed:.2f} s"
-        )
+        print(f"{store.count():,} chunks, listed in {listed:.2f} s")
         print("| query | p50, ms | p95, ms | worst, ms |\n|---|--:|--:|--:|", flush=True)
         async with DocumentIndex(store, Chance(), tenant=TENANT) as index:
             for name, where in (("hybrid", None), ("hybrid, one team in ten", {"team": "3"})):
                 print(_row(name, await _ask(index, queries, where)), flush=True)
+
+
+def _make(store: EdgeStore, folder: Path, chunks: int) -> None:
+    """The header comes last: what was cut short is made anew."""
+    store.create(DIM)
+    store.filterable(["team"])
+    added = _timed(lambda: _fill(store, chunks))
+    tidied = _timed(lambda: store.tidy(chunks))
+    store.write_header(Header(Chance.fingerprint, str(folder), whole=True, chunks=chunks).dump())
+    print(f"made: added in {added:.1f} s, optimized in a child in {tidied:.1f} s", flush=True)
 
 
 async def _ask(index: DocumentIndex, queries: int, where: Mapping[str, str] | None) -> list[float]:
@@ -96,13 +101,13 @@ def _fill(store: EdgeStore, chunks: int) -> None:
 
 
 def _points(first: int, last: int) -> Iterator[Point]:
-    words = Words()
-    for number in range(first, last):
-        chance = random.Random(number)
-        text = f"{number} {' '.join(chance.choices(VOCABULARY, k=40))}"
+    words, dice = Words(), np.random.default_rng(first)
+    directions = (dice.random((last - first, DIM)) - 0.5).tolist()
+    spoken = dice.choice(VOCABULARY, (last - first, 40)).tolist()
+    for number, dense, said in zip(range(first, last), directions, spoken, strict=True):
+        text = f"{number} {' '.join(said)}"
         place = f"{number // 50}.md"
         chunk = Chunk(chunk_id((), text), place, (), text, 0, len(text), 41, {"team": str(number % 10)})
-        dense = [chance.random() - 0.5 for _ in range(DIM)]
         yield Point(point_id(TENANT, chunk.id), chunk, dense, words.document(text))
 
 
