@@ -47,8 +47,7 @@ UPDATE = """
     from pathlib import Path
     from agentbudget.context.edge import EdgeStore
     from agentbudget.context.index import DocumentIndex
-    from tests.conftest import Forked
-from tests.context.conftest import WordEmbedder
+    from tests.context.conftest import WordEmbedder
     def tell(progress):
         if progress.stage == "embed" and progress.done >= 64:
             print("ready", flush=True)
