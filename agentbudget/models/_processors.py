@@ -53,9 +53,18 @@ class FreeProcessors:
 
 
 def others_running(*, own: int) -> int:
-    """Threads of this machine that are running or would like to, without up to `own` of this process (Linux)."""
-    running = int(_LOAD.read_text().split()[3].partition("/")[0])
-    return max(0, running - min(own, sum(map(_is_running, _TASKS.iterdir()))))
+    """Threads of this machine that are running or would like to, without up to `own` of this process (Linux).
+
+    The machine's are counted before and after our own, and the fewer count: whoever looks has just computed, and its
+    helpers fall asleep between one look and the next.
+    """
+    before = _running()
+    ours = sum(map(_is_running, _TASKS.iterdir()))
+    return max(0, min(before, _running()) - min(own, ours))
+
+
+def _running() -> int:
+    return int(_LOAD.read_text().split()[3].partition("/")[0])
 
 
 def _is_running(task: Path) -> bool:

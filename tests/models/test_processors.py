@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agentbudget.models import _processors
 from agentbudget.models._processors import FreeProcessors, others_running, processors
 
 pytestmark = pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="needs Linux's /proc")
@@ -41,6 +42,12 @@ def test_on_a_busy_machine_one_thread_is_left(busy: int) -> None:
     while free.look() > 1:
         assert time.monotonic() < deadline, f"still {free.threads} threads beside {busy} busy processes"
         time.sleep(0.05)
+
+
+def test_what_falls_asleep_while_one_looks_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([3, 1])  # two helpers of a computation that has just ended, and whoever looks
+    monkeypatch.setattr(_processors, "_running", lambda: next(seen))
+    assert others_running(own=2) == 0
 
 
 def test_there_is_at_least_one_processor_and_never_more_than_the_machine_has() -> None:
