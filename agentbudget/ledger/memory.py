@@ -230,7 +230,8 @@ class MemoryTransaction:
 
     def holds(self, *, prefix: str = "", state: str | None = None) -> list[HoldRecord]:
         if state == "open":
-            found = [hold for hold in self._found(self._open) if hold.state == "open"]
+            # By number: a hold whose end was undone stands last among the open ones.
+            found = sorted(hold for hold in self._found(self._open) if hold.state == "open")
         else:
             found = [hold for hold in self._found(self._holds) if state is None or hold.state == state]
         return [hold for hold in found if hold.id.startswith(prefix)]
