@@ -15,11 +15,16 @@ def test_holds_whose_end_was_undone_are_open_again_in_their_old_order() -> None:
     ledger.account("a", limit=Budget(tokens=10))
     for hold_id in ("first", "second", "third"):
         ledger.reserve(hold_id, Amount.of(tokens=1), accounts=["a"])
-    with pytest.raises(ZeroDivisionError), store.write() as tx:
-        for hold_id in ("second", "first"):
-            hold = tx.hold(hold_id)
-            assert hold is not None
-            tx.put_hold(hold._replace(state="voided"))
-        raise ZeroDivisionError
+
+    def end_two_and_fail() -> None:
+        with store.write() as tx:
+            for hold_id in ("second", "first"):
+                hold = tx.hold(hold_id)
+                assert hold is not None
+                tx.put_hold(hold._replace(state="voided"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        end_two_and_fail()
     with store.read() as tx:
         assert [hold.id for hold in tx.holds(state="open")] == ["first", "second", "third"]
