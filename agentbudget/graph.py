@@ -15,9 +15,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field, create_model
 
+from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
 from agentbudget.errors import SkillError
-from agentbudget.ledger.busy import use_wal
 from agentbudget.skills import Skill
 from agentbudget.step import Context
 

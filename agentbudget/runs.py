@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ValidationError
 
 from agentbudget.errors import Mistake, UnknownRun
-from agentbudget.ledger.forks import Owned
+from agentbudget.forks import Owned
 from agentbudget.money import Budget
 
 _ID: Final = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,99}")
@@ -158,9 +158,8 @@ class Runs:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Mistake(f"another process is working on run {run_id!r}; wait until it is done") from None
-            owned = Owned(lock)
-            yield
-            del owned
+            with Owned(lock):
+                yield
 
     def _path(self, run_id: str) -> Path:
         if not _ID.fullmatch(run_id):

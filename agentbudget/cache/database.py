@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from agentbudget.busy import is_busy, use_wal
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
-from agentbudget.ledger.busy import is_busy, use_wal
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long a writer waits for another process's. A cache may fail: what it cannot keep is bought again."""

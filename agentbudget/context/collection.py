@@ -105,50 +105,35 @@ class Collection:
         each: int,
         which: models.Filter,
         corpus: models.Filter,
+        among: int = 0,
+        diversity: float = 0.0,
     ) -> list[models.ScoredPoint]:
         """The `limit` best of `which` by meaning and by words: `each` of both, fused by the spread of their scores.
 
-        A word's rarity is counted within `corpus`: what others have does not shine through.
+        A word's rarity is counted within `corpus`: what others have does not shine through. With ``diversity`` those of
+        the best ``among`` that are each unlike those before it: maximal marginal relevance.
         """
         from qdrant_client.http import models
 
-        answer = self.client.query_points(
-            self.name,
-            prefetch=_both(dense, sparse, each, which, corpus),
-            query=models.FusionQuery(fusion=models.Fusion.DBSF),
-            limit=limit,
-            with_payload=True,
-        )
-        return answer.points
-
-    def diverse(
-        self,
-        dense: Vector,
-        sparse: Sparse,
-        *,
-        diversity: float,
-        limit: int,
-        among: int,
-        each: int,
-        which: models.Filter,
-        corpus: models.Filter,
-    ) -> list[models.ScoredPoint]:
-        """`limit` of the `among` that `hybrid` finds, each unlike those before it: maximal marginal relevance."""
-        from qdrant_client.http import models
-
-        fused = models.Prefetch(
-            prefetch=_both(dense, sparse, each, which, corpus),
-            query=models.FusionQuery(fusion=models.Fusion.DBSF),
-            limit=among,
-        )
-        answer = self.client.query_points(
-            self.name,
-            prefetch=fused,
-            query=models.NearestQuery(nearest=dense, mmr=models.Mmr(diversity=diversity, candidates_limit=among)),
-            using="dense",
-            limit=limit,
-            with_payload=True,
-        )
+        by_words = models.SparseVector(indices=sparse.indices, values=sparse.values)
+        rarity = models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus))
+        both = [
+            models.Prefetch(query=dense, using="dense", filter=which, limit=each),
+            models.Prefetch(query=by_words, using="bm25", filter=which, limit=each, params=rarity),
+        ]
+        fused = models.FusionQuery(fusion=models.Fusion.DBSF)
+        if diversity:
+            unlike = models.Mmr(diversity=diversity, candidates_limit=among)
+            answer = self.client.query_points(
+                self.name,
+                prefetch=models.Prefetch(prefetch=both, query=fused, limit=among),
+                query=models.NearestQuery(nearest=dense, mmr=unlike),
+                using="dense",
+                limit=limit,
+                with_payload=True,
+            )
+        else:
+            answer = self.client.query_points(self.name, prefetch=both, query=fused, limit=limit, with_payload=True)
         return answer.points
 
     @contextmanager
@@ -175,19 +160,6 @@ class Collection:
                 f"{self.location} does not hold vectors named 'dense' of {dim} numbers; use the embedding model that "
                 "it was made with, name another collection or server, or delete this one"
             )
-
-
-def _both(
-    dense: Vector, sparse: Sparse, each: int, which: models.Filter, corpus: models.Filter
-) -> list[models.Prefetch]:
-    from qdrant_client.http import models
-
-    by_words = models.SparseVector(indices=sparse.indices, values=sparse.values)
-    within = models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus))
-    return [
-        models.Prefetch(query=dense, using="dense", filter=which, limit=each),
-        models.Prefetch(query=by_words, using="bm25", filter=which, limit=each, params=within),
-    ]
 
 
 def point(key: str, dense: Vector, sparse: Sparse, payload: dict[str, Any]) -> models.PointStruct:

@@ -22,8 +22,6 @@ from agentbudget.context.metadata import Where
 from agentbudget.context.shard import Shard
 from agentbudget.context.shard import point as stored
 from agentbudget.context.store import (
-    AMONG,
-    CANDIDATES,
     HELD_FIELDS,
     PLACES,
     SOURCE,
@@ -38,9 +36,10 @@ from agentbudget.context.store import (
     payload,
     placed,
     quick_fields,
+    reach,
 )
 from agentbudget.errors import IndexBusy, IndexFault
-from agentbudget.ledger.forks import Owned
+from agentbudget.forks import Owned
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -174,20 +173,11 @@ class EdgeStore:
     ) -> list[Hit]:
         """See `Store.search`."""
         within = _standing(where) if where else None
+        among, each = reach(limit, diversity)
         with self._shard.guarded("searched"):
-            if diversity:
-                among = AMONG * limit
-                found = self._shard.diverse(
-                    dense,
-                    sparse,
-                    diversity=diversity,
-                    limit=limit,
-                    among=among,
-                    each=max(among, CANDIDATES),
-                    within=within,
-                )
-            else:
-                found = self._shard.hybrid(dense, sparse, limit=limit, each=max(limit, CANDIDATES), within=within)
+            found = self._shard.hybrid(
+                dense, sparse, limit=limit, among=among, each=each, within=within, diversity=diversity
+            )
             return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
     def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:

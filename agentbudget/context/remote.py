@@ -11,8 +11,6 @@ from agentbudget.context.collection import point as stored
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where
 from agentbudget.context.store import (
-    AMONG,
-    CANDIDATES,
     HELD_FIELDS,
     PLACES,
     SOURCE,
@@ -28,6 +26,7 @@ from agentbudget.context.store import (
     payload,
     placed,
     quick_fields,
+    reach,
 )
 from agentbudget.privacy import Destination
 
@@ -142,23 +141,12 @@ class RemoteStore:
         self, dense: Vector, sparse: Sparse, limit: int, where: Where | None = None, *, diversity: float = 0.0
     ) -> list[Hit]:
         """See `Store.search`. A word's rarity is counted within the tenant."""
-        ours, each = self._ours(), max(limit, CANDIDATES)
+        ours, (among, each) = self._ours(), reach(limit, diversity)
         which = self._standing(where) if where else ours
         with self._points.guarded():
-            if diversity:
-                among = AMONG * limit
-                found = self._points.diverse(
-                    dense,
-                    sparse,
-                    diversity=diversity,
-                    limit=limit,
-                    among=among,
-                    each=max(among, CANDIDATES),
-                    which=which,
-                    corpus=ours,
-                )
-            else:
-                found = self._points.hybrid(dense, sparse, limit=limit, each=each, which=which, corpus=ours)
+            found = self._points.hybrid(
+                dense, sparse, limit=limit, among=among, each=each, which=which, corpus=ours, diversity=diversity
+            )
         return [Hit(chunk_of(point.payload or {}, where), point.score) for point in found]
 
     def beside(self, places: Sequence[Place], near: int) -> list[Chunk]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import Sparse
 from agentbudget.errors import IndexFault
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -88,40 +88,40 @@ class Shard:
                 return
 
     def hybrid(
-        self, dense: Vector, sparse: Sparse, *, limit: int, each: int, within: qdrant_edge.Filter | None = None
-    ) -> list[ScoredPoint]:
-        """The `limit` best by meaning and by words: `each` of both searches, fused by the spread of their scores."""
-        import qdrant_edge as edge
-
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
-            prefetches=_both(dense, sparse, each, within),
-            with_payload=True,
-        )
-        return self.engine.query(request)
-
-    def diverse(
         self,
         dense: Vector,
         sparse: Sparse,
         *,
-        diversity: float,
         limit: int,
-        among: int,
         each: int,
         within: qdrant_edge.Filter | None = None,
+        among: int = 0,
+        diversity: float = 0.0,
     ) -> list[ScoredPoint]:
-        """`limit` of the `among` that `hybrid` finds, each unlike those before it: maximal marginal relevance."""
+        """The `limit` best by meaning and by words: `each` of both searches, fused by the spread of their scores.
+
+        With ``diversity`` those of the best ``among`` that are each unlike those before it: maximal marginal relevance.
+        """
         import qdrant_edge as edge
 
-        fused = edge.Prefetch(
-            limit=among,
-            query=edge.Fusion.Dbsf(),  # pyright: ignore[reportArgumentType] the stubs forget that it is a Fusion
-            prefetches=_both(dense, sparse, each, within),
-        )
-        unlike = edge.Mmr(dense, 1 - diversity, among, using="dense")
-        return self.engine.query(edge.QueryRequest(limit=limit, query=unlike, prefetches=[fused], with_payload=True))
+        by_words = edge.SparseVector(sparse.indices, sparse.values)
+        both = [
+            edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
+            edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
+        ]
+        fused = edge.Fusion.Dbsf()  # the stubs forget that it is a Fusion: hence what pyright is told
+        if diversity:
+            best = edge.Prefetch(limit=among, query=fused, prefetches=both)  # pyright: ignore[reportArgumentType]
+            unlike = edge.Mmr(dense, 1 - diversity, among, using="dense")
+            request = edge.QueryRequest(limit=limit, query=unlike, prefetches=[best], with_payload=True)
+        else:
+            request = edge.QueryRequest(
+                limit=limit,
+                query=fused,  # pyright: ignore[reportArgumentType]
+                prefetches=both,
+                with_payload=True,
+            )
+        return self.engine.query(request)
 
     def close(self) -> None:
         """Let go of the files. Calling it twice does no harm."""
@@ -144,16 +144,6 @@ class Shard:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise IndexFault(f"{self._what} cannot be {act} ({error}); check the disk, and {self._mend}") from error
-
-
-def _both(dense: Vector, sparse: Sparse, each: int, within: qdrant_edge.Filter | None) -> list[qdrant_edge.Prefetch]:
-    import qdrant_edge as edge
-
-    by_words = edge.SparseVector(sparse.indices, sparse.values)
-    return [
-        edge.Prefetch(limit=each, query=edge.Query.Nearest(dense, using="dense"), filter=within),
-        edge.Prefetch(limit=each, query=edge.Query.Nearest(by_words, using="bm25"), filter=within),
-    ]
 
 
 def point(key: str, dense: Vector, sparse: Sparse, payload: dict[str, Any]) -> qdrant_edge.Point:

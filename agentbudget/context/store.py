@@ -190,6 +190,12 @@ def payload(point: Point, tenant: str) -> dict[str, Any]:
     }
 
 
+def reach(limit: int, diversity: float) -> tuple[int, int]:
+    """Among how many `limit` chunks are chosen, and how many each of the two searches finds for that."""
+    among = AMONG * limit if diversity else limit
+    return among, max(among, CANDIDATES)
+
+
 def quick_fields(keys: Sequence[str]) -> list[str]:
     """The paths in a payload by which chunks must be quick to find: their files, and these keys of the metadata."""
     return [SOURCE, *(f"{PLACES}[].metadata.{key}" for key in keys)]

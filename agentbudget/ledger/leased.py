@@ -20,11 +20,11 @@ from agentbudget.errors import (
     StoreError,
     UnknownHold,
 )
+from agentbudget.forks import watch
 from agentbudget.ledger.arguments import check_amount
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, TextOf
-from agentbudget.ledger.forks import watch
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import Detail, HoldRecord, units
 from agentbudget.ledger.store import check_text

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from agentbudget.errors import Mistake, StoreUnavailable
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import (
     EMPTY,

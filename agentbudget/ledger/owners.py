@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 from agentbudget.ledger.store import check_text
 
 Life = Literal["alive", "dead", "unknown"]

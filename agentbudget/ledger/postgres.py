@@ -27,7 +27,7 @@ from agentbudget.errors import (
     StoreInterrupted,
     StoreUnavailable,
 )
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account, HoldRecord
 from agentbudget.ledger.schema import VERSION, Dialect, another_version, migrate, tables

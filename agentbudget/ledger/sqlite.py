@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from agentbudget.busy import is_busy, patiently, use_wal
 from agentbudget.errors import (
     AgentBudgetError,
     InvalidArgument,
@@ -25,8 +26,7 @@ from agentbudget.errors import (
     StoreInterrupted,
     StoreUnavailable,
 )
-from agentbudget.ledger.busy import is_busy, patiently, use_wal
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from agentbudget.money import NANO
 from agentbudget.telemetry.names import DURATION_BUCKETS, SCHEMA_URL, SCOPE, TOKEN_BUCKETS, GenAI, Ours, Outcome
@@ -227,31 +227,7 @@ def listening() -> Backend | None:
         return None  # nobody can have installed a provider
     get_tracers, get_meters = _getters()
     tracers, meters = get_tracers(), get_meters()
-    if _last is not None and _last.tracers is tracers and _last.meters is meters:
-        return _last.backend
-    return _found(tracers, meters)
-
-
-class _Last(NamedTuple):
-    """What was found last: every span of a step asks for it."""
-
-    tracers: TracerProvider
-    meters: MeterProvider
-    backend: Backend
-
-
-_last: _Last | None = None
-
-
-def _found(tracers: TracerProvider, meters: MeterProvider) -> Backend | None:
-    global _last
-    from opentelemetry.trace import ProxyTracerProvider
-
-    if isinstance(tracers, ProxyTracerProvider) and type(meters).__name__ == "_ProxyMeterProvider":
-        return None
-    backend = _of_providers(tracers, meters)
-    _last = _Last(tracers, meters, backend)
-    return backend
+    return _of_providers(tracers, meters)
 
 
 @cache
@@ -268,7 +244,12 @@ def _is_named() -> bool:
 
 
 @lru_cache(maxsize=4)
-def _of_providers(tracers: TracerProvider, meters: MeterProvider) -> Backend:
+def _of_providers(tracers: TracerProvider, meters: MeterProvider) -> Backend | None:
+    """None for those that the API puts in where nobody has installed any."""
+    from opentelemetry.trace import ProxyTracerProvider
+
+    if isinstance(tracers, ProxyTracerProvider) and type(meters).__name__ == "_ProxyMeterProvider":
+        return None
     return Backend.of(tracers, meters)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agentbudget.ledger.forks import watch
+from agentbudget.forks import watch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 

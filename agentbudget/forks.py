@@ -1,10 +1,10 @@
-"""Forks: a child inherits an open ledger whose locks, files and owner are its parent's."""
+"""Forks: a child inherits what is open, whose locks, files and threads are its parent's."""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import IO, Final, Protocol
+from typing import IO, Final, Protocol, Self
 from weakref import WeakSet
 
 
@@ -35,6 +35,12 @@ class Owned:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         watch(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What the lock was for has ended."""
 
     def before_fork(self) -> None:
         """Nothing to bring to rest."""
