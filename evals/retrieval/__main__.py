@@ -1,9 +1,10 @@
-"""Retrieval within a token allowance: `python -m evals.retrieval [inside|answers|speed|neighbours|fit] --data DIR`.
+"""Retrieval within a token allowance: `python -m evals.retrieval [WHAT] --data DIR`.
 
 ``inside`` (the default): is the answer inside the context, for top-k packing by BM25, by vectors and by both, and for
 `retrieve`. ``answers``: what the local models answer from it. ``speed``: time over 100,000 chunks. ``neighbours``: what
-the chunks before and after the best bring, in long documents. ``fit``: the weights of `agentbudget.context.worth`, from
-the tuning half. Each corpus is embedded once, into ``--cache``.
+the chunks before and after the best bring, in long documents. ``diversity``: what it costs that chunks are unlike each
+other. ``fit``: the weights of `agentbudget.context.worth`, from the tuning half. Each corpus is embedded once, into
+``--cache``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import asyncio
 from pathlib import Path
 
 from agentbudget.evals.tasks import find_data
-from evals.retrieval import answers, fit, inside, neighbours, speed
+from evals.retrieval import answers, diversity, fit, inside, neighbours, speed
 from evals.retrieval.corpora import TITLES
+
+WHATS = ("inside", "answers", "speed", "neighbours", "diversity", "fit")
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="?", default="inside", choices=("inside", "answers", "speed", "neighbours", "fit")
-    )
+    parser.add_argument("what", nargs="?", default="inside", choices=WHATS, metavar="WHAT", help=", ".join(WHATS))
     parser.add_argument("--data", help="the folder of evaluation data (or AGENTBUDGET_DATA)")
     parser.add_argument("--cache", type=Path, default=Path("results/retrieval"), help="indexes, vectors and answers")
     parser.add_argument("--sets", nargs="+", choices=TITLES, default=list(TITLES))
@@ -34,6 +35,9 @@ def main() -> None:
     if given.what == "inside":
         for name in given.sets:
             print(asyncio.run(inside.run(name, data, cache, given.limit)), end="\n\n", flush=True)
+    elif given.what == "diversity":
+        for name in given.sets:
+            print(asyncio.run(diversity.run(name, data, cache, given.limit)), end="\n\n", flush=True)
     elif given.what == "answers":
         print(
             asyncio.run(

@@ -59,14 +59,15 @@ def _rows(told: str, store: EdgeStore, corpus: Corpus, embedder: KeptEmbedder, c
     for neighbours in (0, 1):
         for half in HALVES:
             asked = [question for question in corpus.questions if question.half == half]
-            hits = [_beside(store, found[question.id], neighbours) for question in asked]
+            hits = [beside(store, found[question.id], neighbours) for question in asked]
             shares = (_share(asked, hits, tokens, count_tokens) for tokens in ALLOWANCES)
             told_shares = " | ".join(f"{share:.3f}" for share in shares)
             lines.append(f"| {told} | {neighbours} | {len(asked)}, {half} | {told_shares} |")
     return lines
 
 
-def _beside(store: EdgeStore, hits: Sequence[Hit], neighbours: int) -> Sequence[Hit]:
+def beside(store: EdgeStore, hits: Sequence[Hit], neighbours: int) -> Sequence[Hit]:
+    """`hits`, and what stands before and after the best of them, as an index finds it."""
     around = leading(hits, neighbours)
     return widened(hits, around, store.beside([hit.chunk.places[0] for hit in around], NEAR)) if around else hits
 

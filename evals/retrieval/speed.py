@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from agentbudget.context.chunk import Chunk, chunk_id
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.pack import pack
+from agentbudget.context.retrieve import NEIGHBOURS
 from agentbudget.context.store import Point, Sparse, Words, point_id
 from evals.retrieval.corpora import Corpus, KeptEmbedder, Question, Text, load
+from evals.retrieval.neighbours import beside
 from evals.retrieval.packers import CountTokens, qwen_tokens
 
 CHUNKS: Final = 100_000
@@ -55,6 +57,7 @@ def run(data: Path, cache: Path) -> str:
     try:
         if store.count() < CHUNKS:
             _build(store, corpus, embedder, words)
+        store.filterable([])
         drawn = iter(random.Random(0).sample(corpus.questions, len(counters) * (WARM_UP + QUESTIONS)))
         lines = [f"{store.count():,} chunks, {QUESTIONS} questions, {TOKENS} tokens"]
         for title, count in counters.items():
@@ -85,7 +88,7 @@ def _one(
 ) -> _Times:
     dense, sparse = embedder.embed_query(question.text), words.query(question.text)
     processor, start = time.process_time(), time.perf_counter()
-    hits = store.search(dense, sparse, _LIMIT)
+    hits = beside(store, store.search(dense, sparse, _LIMIT), NEIGHBOURS)
     searched = time.perf_counter()
     pack(question.text, hits, tokens=TOKENS, count_tokens=count_tokens)
     end = time.perf_counter()
