@@ -14,8 +14,9 @@ from typing import Final
 _LOOK_EVERY_S: Final = 0.05
 _WEIGHT: Final = 0.3
 """Of the newest look in the average, which thus follows the load within a few looks."""
-_TOLERANCE: Final = 0.25
-"""Others that are running for less than this share of the time do not cost a thread."""
+_TOLERANCE: Final = 0.35
+"""Others that are running for less than this share of the time do not cost a thread. It is more than the weight of one
+look: what was running once, as something always does now and then, costs none."""
 _LOAD: Final = Path("/proc/loadavg")
 _TASKS: Final = Path("/proc/self/task")
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
@@ -59,6 +60,8 @@ def others_running(*, own: int) -> int:
     helpers fall asleep between one look and the next.
     """
     before = _running()
+    if before <= 1:  # whoever looks
+        return 0
     ours = sum(map(_is_running, _TASKS.iterdir()))
     return max(0, min(before, _running()) - min(own, ours))
 

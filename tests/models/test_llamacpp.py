@@ -225,7 +225,7 @@ async def test_the_beginning_that_prompts_share_is_computed_once(model: LlamaCpp
     first = await complete(model, ask(shared + " First question?", tokens=2))
     second = await complete(model, ask(shared + " Another question?", tokens=2))
     assert first.usage.cached_tokens == 0
-    assert second.usage.cached_tokens >= second.usage.input_tokens - 2 * CHUNK
+    assert second.usage.cached_tokens > second.usage.input_tokens - CHUNK - 40  # a chunk begun, and the question
     assert second.usage.cached_tokens % CHUNK == 0
 
 

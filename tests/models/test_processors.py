@@ -50,6 +50,19 @@ def test_what_falls_asleep_while_one_looks_counts_for_nothing(monkeypatch: pytes
     assert others_running(own=2) == 0
 
 
+@pytest.mark.parametrize(("seen", "threads"), [([0, 1, 0, 0], [2, 2, 2, 2]), ([0, 1, 1, 1], [2, 2, 1, 1])])
+def test_who_is_seen_once_costs_no_thread_and_who_stays_does(
+    monkeypatch: pytest.MonkeyPatch, seen: list[int], threads: list[int]
+) -> None:
+    looks = iter(seen)
+    monkeypatch.setattr(_processors, "processors", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(_processors, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(_processors, "others_running", lambda *, own: next(looks))
+    free = FreeProcessors()
+    assert [free.look() for _ in seen] == threads
+
+
 def test_there_is_at_least_one_processor_and_never_more_than_the_machine_has() -> None:
     assert 1 <= processors() <= (os.cpu_count() or 1)
     assert 1 <= FreeProcessors().look() <= processors()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FILLS: Final = 4
+_FILLS: Final = 2
 """Chunks of prompts that are evaluated before those who write get their next token."""
 _MOST_PARALLEL: Final = 8
 _CACHE_BYTES: Final = 512 << 20
@@ -111,8 +111,8 @@ class Engine:
         except BaseException:
             library().llama_model_free(self._model)
             raise
-        place = "gpu" if self.device else "cpu"  # a state is read only where as many slots are as where it was written
-        arranged = f"{fingerprint[:16]}-{version()}-{place}-{self.layout.slots}"
+        place = "gpu" if self.device else "cpu"  # a state is read only where as many slots are as where it was written,
+        arranged = f"{fingerprint[:16]}-{version()}-{place}-{self.layout.slots}-{chunk}"  # and prompts are cut alike
         self._states = None if options.states is None else StateFiles(options.states / arranged)
         self._scratch = Scratch(vocabulary.size)
         self._state = threading.Condition()
@@ -230,6 +230,7 @@ class Engine:
             self._choose(job, self._sequences.logits(row))
         elif end == job.prompt.fixed:
             self._keep(job, slot)
+        self._sequences.give_way()
         self._fill_s_per_token = self._charge([job]) / (end - at)
         job.tell()
 
@@ -263,6 +264,7 @@ class Engine:
         rows = self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
         for job, row in zip(together, rows, strict=True):
             self._choose(job, self._sequences.logits(row))
+        self._sequences.give_way()
         self._write_s = self._charge(together) / len(together)
         for job in together:
             job.tell()
@@ -274,6 +276,7 @@ class Engine:
         for start in range(0, len(todo), chunk):
             row = self._sequences.evaluate(slot, todo[start : start + chunk], cut=False)
         self._choose(job, self._sequences.logits(row))
+        self._sequences.give_way()
         self._charge([job])
         job.tell()
 

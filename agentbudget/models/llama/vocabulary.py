@@ -47,6 +47,8 @@ class Vocabulary:
         self.size: int = api.llama_vocab_n_tokens(self.pointer)
         self.end: int = api.llama_vocab_eos(self.pointer)
         self._controls = self._control_tokens()
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self.template = self._template(template)
 
     def close(self) -> None:
@@ -100,6 +102,11 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The bytes that `token` stands for; none for a control token. A character may need several tokens."""
+        if (known := self._pieces.get(token)) is None:
+            known = self._pieces[token] = self._read_piece(token)
+        return known
+
+    def _read_piece(self, token: int) -> bytes:
         api = library()
         room = 64
         while True:
@@ -111,7 +118,9 @@ class Vocabulary:
 
     def ends(self, token: int) -> bool:
         """Whether `token` ends an answer."""
-        return bool(library().llama_vocab_is_eog(self.pointer, token))
+        if (known := self._ends.get(token)) is None:
+            known = self._ends[token] = bool(library().llama_vocab_is_eog(self.pointer, token))
+        return known
 
     @cached_property
     def bytes(self) -> tuple[int, ...]:
@@ -121,7 +130,7 @@ class Vocabulary:
         for token in range(self.size):
             if token >= _FIRST and len(alone) == _UTF8_BYTES:
                 break
-            if piece := self.piece(token):
+            if piece := self._read_piece(token):
                 first.add(piece[0])
                 if len(piece) == 1 and piece[0] not in _NOT_IN_UTF8:
                     alone.setdefault(piece[0], token)
@@ -141,7 +150,7 @@ class Vocabulary:
         """The first byte of each token; `_NO_BYTE` of those that stand for none, such as the ends."""
         import numpy as np
 
-        pieces = (self.piece(token) for token in range(self.size))
+        pieces = (self._read_piece(token) for token in range(self.size))
         return np.fromiter((piece[0] if piece else _NO_BYTE for piece in pieces), np.uint16, self.size)
 
     def check_grammar(self, gbnf: str) -> None:
