@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -35,8 +36,7 @@ async def measure(setup: Setup) -> str:
     for number in range(setup.rounds):
         with evaluations() as times:
             written.append(await stream(model, f"Write the numbers from {number} to 300 in words, one in each line."))
-        ends_and_starts = zip(times, times[1:], strict=False)
-        between += [start - end for (_, end), (start, _) in list(ends_and_starts)[-TOKENS // 2 :]]
+        between += [start - end for (_, end), (start, _) in pairwise(times[-TOKENS // 2 :])]
         request = Request((Message("user", f"{number} " + "one two three four " * (PROMPT // 4)),), 1)
         answer = await model.complete(request, Meter())
         read.append(answer.usage.input_tokens / (answer.usage.compute_ns / 1e9))
@@ -51,9 +51,10 @@ async def measure(setup: Setup) -> str:
         )
     ]
     spent = median(between)
+    alone = 1 / (1 / median(written) - spent)
     note = (
         f"Between two evaluations (choosing a token, its probability, telling the reader): {spent * 1e6:,.0f} µs, "
-        f"{spent * median(written):.1%} of a token's time; without it, {1 / (1 / median(written) - spent):,.1f} tokens/s."
+        f"{spent * median(written):.1%} of a token's time; without it, {alone:,.1f} tokens/s."
     )
     return f"{table('One stream, tokens a second', ['', 'agentbudget', 'llama-bench', 'ratio'], rows)}\n\n{note}"
 
@@ -61,10 +62,11 @@ async def measure(setup: Setup) -> str:
 async def stream(model: LlamaCppModel, prompt: str) -> float:
     """Tokens a second between the first piece of an answer and the last."""
     meter = Meter()
-    came: list[tuple[float, int]] = []
-    async for delta in model.stream(Request((Message("user", prompt),), TOKENS), meter):
-        if delta.text and meter.usage:
-            came.append((time.perf_counter(), meter.usage.output_tokens))
+    came = [
+        (time.perf_counter(), meter.usage.output_tokens)
+        async for delta in model.stream(Request((Message("user", prompt),), TOKENS), meter)
+        if delta.text and meter.usage
+    ]
     (first, before), (last, after) = came[0], came[-1]
     if after < TOKENS:
         raise SystemExit(f"the answer to {prompt!r} ended after {after} of {TOKENS} tokens: give weights that say more")

@@ -58,7 +58,12 @@ def test_who_is_seen_once_costs_no_thread_and_who_stays_does(
     monkeypatch.setattr(_processors, "processors", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(_processors, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(_processors, "others_running", lambda *, own: next(looks))
+
+    def others(*, own: int) -> int:
+        assert own in (1, 2)
+        return next(looks)
+
+    monkeypatch.setattr(_processors, "others_running", others)
     free = FreeProcessors()
     assert [free.look() for _ in seen] == threads
 

@@ -181,8 +181,8 @@ class Sequences:
         import numpy as np
 
         pointer: Any = library().llama_get_logits_ith(self._context, row)
-        numbers = self._numbers.from_address(ctypes.addressof(pointer.contents))  # a tenth of `as_array`'s time
-        return np.frombuffer(numbers, dtype=np.float32)
+        numbers = self._numbers.from_address(ctypes.addressof(pointer.contents))  # faster than from a pointer
+        return np.ctypeslib.as_array(numbers)
 
     def state(self, slot: Slot) -> memoryview:
         """What was computed of `slot`'s sequence, as bytes."""
