@@ -16,7 +16,7 @@ def encode_completion(completion: Completion) -> bytes:
     """
     told: list[object] = [
         completion.finish,
-        completion.usage.to_dict(),
+        completion.usage.to_list(),
         completion.served_by,
         completion.confidence,
         [[call.id, call.name, call.arguments] for call in completion.calls],
@@ -30,11 +30,11 @@ def decode_completion(value: bytes) -> Completion:
     if value.startswith(b"{"):
         return _decode_object(value)
     head, _, text = value.partition(b"\n")
-    finish, usage, served_by, confidence, calls, echo = json.loads(head)
+    finish, used, served_by, confidence, calls, echo = json.loads(head)
     return Completion(
         str(text, "utf-8", "surrogatepass"),
         finish,
-        Usage.from_dict(usage),
+        Usage.from_dict(used) if isinstance(used, dict) else Usage(*used),  # by name in earlier versions
         served_by,
         confidence,
         tuple([ToolCall(*call) for call in calls]) if calls else (),
