@@ -1,4 +1,4 @@
-"""``python -m evals.local turns parallel label bench``: one table each, everything in it measured in the same run."""
+"""``python -m evals.local turns parallel label bench settings``: one table each, everything in it measured in the same run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import os
 import tempfile
 from pathlib import Path
 
-from evals.local import bench, label, parallel, turns
+from evals.local import bench, label, parallel, settings, turns
 from evals.local.setup import Setup
 
-MEASURES = {"turns": turns.measure, "parallel": parallel.measure, "label": label.measure, "bench": bench.measure}
+MEASURES = {
+    "turns": turns.measure,
+    "parallel": parallel.measure,
+    "label": label.measure,
+    "bench": bench.measure,
+    "settings": settings.measure,
+}
 
 
 def main() -> None:
