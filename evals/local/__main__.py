@@ -1,4 +1,4 @@
-"""``python -m evals.local turns parallel label bench settings``: one table each, everything in it measured in the same run."""
+"""``python -m evals.local turns parallel label bench settings``: one table each, measured in one run."""
 
 from __future__ import annotations
 
