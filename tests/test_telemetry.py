@@ -51,8 +51,9 @@ def one_run(ledger: Ledger, clock: ManualClock) -> None:
     held = Amount(900_000, 400, 1)
     with telemetry.run("r1", agent="research", user="42", budget=Budget(usd="0.05", tokens=1_000)) as run:
         with telemetry.step("answer", run_id="r1", step_id="r1/1", tier="local") as step:
-            with telemetry.reservation("r1/1", held=held, estimated=Amount(400_000, 200), accounts=("run/r1",)):
+            with telemetry.reservation("r1/1"):
                 hold = ledger.reserve("r1/1", held, accounts=["run/r1"], meta={"kind": "step"})
+            step.reserved(estimated=Amount(400_000, 200), accounts=("run/r1",), took_s=0.25)
             with telemetry.retrieval("handbook", tokens=600) as retrieval:
                 retrieval.found(passages=3, tokens=540, cost_usd_nano=1_000)
             with telemetry.model_call(
@@ -62,10 +63,9 @@ def one_run(ledger: Ledger, clock: ManualClock) -> None:
                 call.answered(finish="stop", served_by="small-q4", confidence=0.9)
                 call.used(USAGE)
                 call.cost(69_000)
-            with telemetry.settlement("r1/1") as settlement:
-                settlement.closed(hold.settle(Amount(70_000, 120, 1)))
-                settlement.balance(ledger.balance("run/r1"), elapsed_s=30)
-            step.finished(status="ok", escalated=False, settled=Amount(70_000, 120, 1))
+            step.closed(hold.settle(Amount(70_000, 120, 1)), took_s=0.5)
+            step.balance(ledger.balance("run/r1"), elapsed_s=30)
+            step.finished(status="ok", escalated=False)
         run.finished(status="done", settled=Amount(70_000, 120, 1), remaining=ledger.balance("run/r1").available)
 
 
@@ -86,10 +86,8 @@ def holds(attributes: Mapping[str, object], expected: Mapping[str, object]) -> N
 
 def test_a_run_is_a_tree_of_spans(whole_run: Capture) -> None:
     assert [(span.name, span.parent) for span in whole_run.spans] == [
-        ("reserve step", "step answer"),
         ("retrieval handbook", "step answer"),
         ("chat small", "step answer"),
-        ("settle", "step answer"),
         ("step answer", "invoke_agent research"),
         ("invoke_agent research", None),
     ]
@@ -142,11 +140,17 @@ def test_totals_of_a_run_are_ours_alone(whole_run: Capture) -> None:
     assert not [name for name in run if name.startswith("gen_ai.usage")]
 
 
-def test_a_settlement_says_what_is_left_and_how_fast_it_burns(whole_run: Capture) -> None:
-    settled = whole_run.span("settle").attributes
+def test_a_step_says_what_was_held_for_it_what_is_left_and_how_fast_that_burns(whole_run: Capture) -> None:
+    settled = whole_run.span("step answer").attributes
     holds(
         settled,
         {
+            Ours.HOLD: "r1/1",
+            Ours.ACCOUNTS: ("run/r1",),
+            "agentbudget.estimated.usd_nano": 400_000,
+            "agentbudget.estimated.tokens": 200,
+            Ours.RESERVE_S: 0.25,
+            Ours.SETTLE_S: 0.5,
             Ours.OUTCOME: "settled",
             "agentbudget.settled.usd_nano": 70_000,
             "agentbudget.held.usd_nano": 900_000,
@@ -172,7 +176,7 @@ def test_a_refusal_says_who_refused_and_how_much_is_missing(captured: Capture) -
         with (
             pytest.raises(BudgetExceeded),
             telemetry.step("answer", run_id="r1", step_id="r1/1", tier="local"),
-            telemetry.reservation("r1/1", held=Amount(tokens=50), accounts=("run/r1", "user/42")),
+            telemetry.reservation("r1/1"),
         ):
             ledger.reserve("r1/1", Amount(tokens=50), accounts=["run/r1"])
     refused = {
@@ -182,9 +186,11 @@ def test_a_refusal_says_who_refused_and_how_much_is_missing(captured: Capture) -
         Ours.AVAILABLE: 10,
         GenAI.ERROR_TYPE: "BudgetExceeded",
     }
-    reservation = captured.span("reserve step")
-    holds(reservation.attributes, {**refused, Ours.OUTCOME: "refused", Ours.ACCOUNTS: ("run/r1", "user/42")})
-    holds(captured.span("step answer").attributes, refused)
+    step = captured.span("step answer")
+    holds(step.attributes, refused)
+    name, told = step.events[0]
+    assert name == Ours.RESERVATION
+    holds(told, {**refused, Ours.HOLD: "r1/1", Ours.KIND: "step", Ours.OUTCOME: "refused"})
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="refused") == 1
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="granted") == 0
 
@@ -278,19 +284,32 @@ def test_vectors_from_the_cache_are_a_hit_of_their_own_kind(captured: Capture) -
 
 @pytest.mark.parametrize(("state", "outcome"), [("settle", "settled"), ("presume", "presumed"), ("void", "voided")])
 def test_every_end_of_a_hold_is_counted(captured: Capture, state: str, outcome: str) -> None:
-    with Ledger.open("memory:") as ledger, telemetry.settlement("h") as settlement:
+    with Ledger.open("memory:") as ledger, telemetry.model_call("openai", "small") as call:
         ledger.account("run/r")
         hold = ledger.reserve("h", Amount(9, 9), accounts=["run/r"], meta={"kind": "call"})
-        settlement.closed(getattr(hold, state)())
+        call.closed(getattr(hold, state)())
+    assert captured.span("chat small").attributes[Ours.OUTCOME] == outcome
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome=outcome, agentbudget__hold__kind="call") == 1
     assert captured.metric(Ours.RESERVATIONS) == 1
 
 
-def test_an_overrun_is_on_the_settlement(captured: Capture) -> None:
-    with Ledger.open("memory:") as ledger, telemetry.settlement("h") as settlement:
+def test_an_overrun_is_on_the_span_of_what_it_paid_for(captured: Capture) -> None:
+    with Ledger.open("memory:") as ledger, telemetry.model_call("openai", "small") as call:
         ledger.account("run/r")
-        settlement.closed(ledger.reserve("h", Amount(9, 9), accounts=["run/r"]).settle(Amount(11, 9)))
-    holds(captured.span("settle").attributes, {"agentbudget.overrun.usd_nano": 2, "agentbudget.overrun.tokens": 0})
+        call.closed(ledger.reserve("h", Amount(9, 9), accounts=["run/r"]).settle(Amount(11, 9)))
+    overrun = {"agentbudget.overrun.usd_nano": 2, "agentbudget.overrun.tokens": 0}
+    holds(captured.span("chat small").attributes, overrun)
+
+
+def test_a_hold_that_pays_for_nothing_with_a_span_ends_as_an_event_of_the_current_one(captured: Capture) -> None:
+    with Ledger.open("memory:") as ledger, telemetry.step("answer", run_id="r", step_id="r/1"):
+        ledger.account("run/r")
+        hold = ledger.reserve("h", Amount(9, 9), accounts=["run/r"], meta={"kind": "tool"})
+        telemetry.settlement(hold.settle(Amount(7, 9)))
+    [(name, told)] = captured.span("step answer").events
+    assert name == Ours.SETTLEMENT
+    holds(told, {Ours.HOLD: "h", Ours.KIND: "tool", Ours.OUTCOME: "settled", "agentbudget.settled.usd_nano": 7})
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__hold__kind="tool", agentbudget__skill="answer") == 1
 
 
 async def test_parallel_steps_keep_their_own_children_and_labels(captured: Capture) -> None:
@@ -500,8 +519,16 @@ async def test_a_real_step_reports_each_phase(captured: Capture) -> None:
     asked = [span.attributes[GenAI.REQUEST_MODEL] for span in captured.spans if span.name.startswith("chat ")]
     assert asked == ["small", "large"]
     holds(captured.span("step answer").attributes, {Ours.STATUS: "ok", Ours.ESCALATED: True})
-    *calls, step = [span for span in captured.spans if span.name == "settle"]
-    assert len(calls) == 2
-    holds(step.attributes, {"agentbudget.settled.usd_nano": booked.usd_nano})
+    assert [span.name for span in captured.spans][:-1] == ["chat small", "chat large", "step answer"]
+    *calls, step, _ = [span.attributes for span in captured.spans]
+    holds(step, {"agentbudget.settled.usd_nano": booked.usd_nano, Ours.ACCOUNTS: ("run/r", "user/42", "skill/answer")})
+    for call in calls:
+        assert str(call[Ours.HOLD]).startswith(f"{step[Ours.HOLD]}/")
+        assert call["agentbudget.settled.usd_nano"] == call[Ours.COST_NANO]
+        assert call["agentbudget.held.usd_nano"] >= call["agentbudget.settled.usd_nano"]
+        assert call[Ours.RESERVE_S] > 0
+        assert call[Ours.SETTLE_S] > 0
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="granted", agentbudget__hold__kind="call") == 2
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="settled", agentbudget__hold__kind="step") == 1
     assert captured.metric(Ours.COST, agentbudget__skill="answer") == pytest.approx(float(booked.usd))
     assert SECRET not in captured.dump()
