@@ -139,6 +139,7 @@ def reserve_within(ctx: Context, hold_id: str, amount: Amount, hold_tag: str, me
     if ctx.step is not None:
         return ctx.step.funds.reserve(hold_id, amount, hold_tag, meta)
     accounts = ctx.scope.accounts()
+    ctx.engine.open_accounts(accounts)
     with telemetry.reservation(hold_id, kind=str(meta["kind"])):
         return ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
 
