@@ -16,8 +16,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -31,6 +35,7 @@ from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.telemetry import Capture, GenAI, Ours
+from agentbudget.telemetry.backend import Backend, Calls, divert
 from agentbudget.testing import ManualClock, ScriptedModel
 from agentbudget.usage import Usage
 from agentbudget.verify import cites
@@ -339,6 +344,30 @@ def test_metrics_count_cost_and_tokens_by_skill_tier_and_model(whole_run: Captur
     assert whole_run.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="output", gen_ai__request__model="small") == 20
     assert whole_run.metric(GenAI.OPERATION_DURATION, gen_ai__response__model="small-q4") is not None
     assert whole_run.metric(Ours.CACHE_HITS, **labels) == 0
+
+
+def test_calls_that_nobody_collects_for_long_are_all_counted(captured: Capture) -> None:
+    for _ in range(Calls.MOST + 5):
+        with telemetry.model_call("openai", "small") as call:
+            call.used(Usage(2, 1))
+    assert captured.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="input") == 2 * (Calls.MOST + 5)
+    assert captured.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="input") == 2 * (Calls.MOST + 5)  # once
+
+
+def test_a_point_of_a_calls_duration_leads_to_its_span() -> None:
+    reader = InMemoryMetricReader()
+    before = divert(Backend.of(TracerProvider(), MeterProvider([reader])))
+    try:
+        with telemetry.step("answer", run_id="r", step_id="r/1"), telemetry.model_call("openai", "small"):
+            within = trace.get_current_span().get_span_context()
+    finally:
+        divert(before)
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = [m for resource in data.resource_metrics for scope in resource.scope_metrics for m in scope.metrics]
+    [duration] = [metric for metric in metrics if metric.name == GenAI.OPERATION_DURATION]
+    exemplars = [exemplar for point in duration.data.data_points for exemplar in point.exemplars]
+    assert [(exemplar.trace_id, exemplar.span_id) for exemplar in exemplars] == [(within.trace_id, within.span_id)]
 
 
 def test_no_metric_carries_a_user_a_run_or_a_hold(whole_run: Capture) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from agentbudget.errors import BudgetExceeded, ModelError
 from agentbudget.money import NANO, Amount, Budget
-from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend, CallSeries
+from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend, Call, CallSeries
 from agentbudget.telemetry.names import GenAI, Ours, Outcome, Value, Values
 from agentbudget.usage import Usage
 
@@ -295,9 +295,9 @@ class ModelCallSpan(Span):
         labels = client.plain
         if error is not None:
             labels = {**labels, GenAI.ERROR_TYPE: type(error).__qualname__}
-        backend.instruments.duration.record(time.perf_counter() - self._started, labels)
-        if self._usage is not None:
-            backend.count_tokens(self._usage, client, self._counted(backend))
+        if self._otel is not None:
+            seconds, within = time.perf_counter() - self._started, self._otel.get_span_context()
+            backend.count_call(Call(seconds, labels, self._usage, client, within), self._counted(backend))
 
     def _counted(self, backend: Backend) -> CallSeries:
         """Under which labels it is counted: those of the step in which it began."""
