@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
-from agentbudget.cache.flight import once
+from agentbudget.cache.flight import Once
 from agentbudget.errors import Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
@@ -46,7 +46,7 @@ async def search(
         found, _ = await _bought(ctx, index, question, tokens, hops, at_most)
     else:
         flights = ctx.engine.answers.flights
-        async with once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
+        async with Once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
             if before is not None:
                 found = _free(ctx, question, tokens, *before)
             else:
