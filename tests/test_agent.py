@@ -83,7 +83,7 @@ async def test_a_task_is_answered_from_documents_with_citations_and_a_statement(
     asked = {line.about for line in run.statement.lines if line.skill == "answer"}
     assert asked == {"refund window?", "who pays shipping?"}
     names = {span.name.split()[0] for span in captured.spans}
-    assert names >= {"invoke_agent", "step", "retrieval", "chat"}
+    assert names >= {"invoke_agent", "step", "reserve", "retrieval", "chat", "settle"}
     assert "kettle" not in captured.dump()
     assert "window" not in captured.dump()
 

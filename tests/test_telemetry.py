@@ -58,7 +58,7 @@ def one_run(ledger: Ledger, clock: ManualClock) -> None:
         with telemetry.step("answer", run_id="r1", step_id="r1/1", tier="local") as step:
             with telemetry.reservation("r1/1"):
                 hold = ledger.reserve("r1/1", held, accounts=["run/r1"], meta={"kind": "step"})
-            step.reserved(estimated=Amount(400_000, 200), accounts=("run/r1",), took_s=0.25)
+            step.reserved("r1/1", estimated=Amount(400_000, 200), accounts=("run/r1",), took_s=0.25)
             with telemetry.retrieval("handbook", tokens=600) as retrieval:
                 retrieval.found(passages=3, tokens=540, cost_usd_nano=1_000)
             with telemetry.model_call(
@@ -91,8 +91,10 @@ def holds(attributes: Mapping[str, object], expected: Mapping[str, object]) -> N
 
 def test_a_run_is_a_tree_of_spans(whole_run: Capture) -> None:
     assert [(span.name, span.parent) for span in whole_run.spans] == [
+        ("reserve", "step answer"),
         ("retrieval handbook", "step answer"),
         ("chat small", "step answer"),
+        ("settle", "step answer"),
         ("step answer", "invoke_agent research"),
         ("invoke_agent research", None),
     ]
@@ -548,8 +550,10 @@ async def test_a_real_step_reports_each_phase(captured: Capture) -> None:
     asked = [span.attributes[GenAI.REQUEST_MODEL] for span in captured.spans if span.name.startswith("chat ")]
     assert asked == ["small", "large"]
     holds(captured.span("step answer").attributes, {Ours.STATUS: "ok", Ours.ESCALATED: True})
-    assert [span.name for span in captured.spans][:-1] == ["chat small", "chat large", "step answer"]
-    *calls, step, _ = [span.attributes for span in captured.spans]
+    phases = [span.name for span in captured.spans if span.parent == "step answer"]
+    assert phases == ["reserve", "chat small", "chat large", "settle"]
+    reserve, *calls, settle, step, _ = [span.attributes for span in captured.spans]
+    assert reserve[Ours.HOLD] == settle[Ours.HOLD] == step[Ours.HOLD]
     holds(step, {"agentbudget.settled.usd_nano": booked.usd_nano, Ours.ACCOUNTS: ("run/r", "user/42", "skill/answer")})
     for call in calls:
         assert str(call[Ours.HOLD]).startswith(f"{step[Ours.HOLD]}/")

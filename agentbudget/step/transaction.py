@@ -103,7 +103,7 @@ class Step:
             began = time.perf_counter()
             self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
             started = time.perf_counter()
-            span.reserved(estimated=expected, accounts=self._weighs_on, took_s=started - began)
+            span.reserved(self._funds.id, estimated=expected, accounts=self._weighs_on, took_s=started - began)
             self.context.saw(self.context.carries)
             self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             status, error = "failed", None

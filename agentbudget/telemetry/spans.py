@@ -122,6 +122,13 @@ class Span:
             self._later.update(values)
 
 
+def _phase(backend: Backend, name: str, hold_id: str, took_s: float) -> None:
+    """A span within the current one for what ends now. Nothing is within it, so that it is told of afterwards."""
+    ended_ns = time.time_ns()
+    span = backend.tracer.start_span(name, start_time=ended_ns - int(took_s * NANO), attributes={Ours.HOLD: hold_id})
+    span.end(ended_ns)
+
+
 class RunSpan(Span):
     """``invoke_agent {agent}``: one agent task. Its totals are ours alone: tokens under ``gen_ai.*`` on a parent
     would be counted twice."""
@@ -144,13 +151,20 @@ class StepSpan(Span):
         labels = {name: str(value) for name in (Ours.SKILL, Ours.TIER) if (value := self._attributes.get(name))}
         return backend.api.context.set_value(STEP_KEY, labels, context)
 
-    def reserved(self, *, estimated: Amount, accounts: Sequence[str], took_s: float) -> None:
+    def reserved(self, hold_id: str, *, estimated: Amount, accounts: Sequence[str], took_s: float) -> None:
         """What the step should cost, which accounts it weighs on, and how long the ledger took to admit it."""
-        if not self._heard:
+        if self._backend is None or not self._heard:
             return
+        _phase(self._backend, "reserve", hold_id, took_s)
         told = self._later
         told[Ours.ESTIMATED_USD], told[Ours.ESTIMATED_TOKENS] = estimated.usd_nano, estimated.tokens
         told[Ours.ACCOUNTS], told[Ours.RESERVE_S] = tuple(accounts), took_s
+
+    def closed(self, record: HoldRecord, *, took_s: float | None = None) -> None:
+        """See `Span`; a phase of its own, too."""
+        super().closed(record, took_s=took_s)
+        if self._backend is not None and self._heard:
+            _phase(self._backend, "settle", record.id, took_s or 0.0)
 
     def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
         """What the run's account has left; with the run's age also how fast it burns."""
