@@ -62,7 +62,9 @@ PATIENCE: Final = 32
 CHECKPOINT: Final = 4096
 """Entries after which the write-ahead log is copied into the file, by whoever writes the last of them: once its turn
 is over, so that nobody waits for that."""
-CHECKPOINT_PAGES: Final = 16_000
+PAGE_BYTES: Final = 2048
+"""Of a new file: half of what SQLite takes by itself. Every commit writes whole pages, and an entry is 100 to 600 bytes."""
+CHECKPOINT_PAGES: Final = 32_000
 """At 64 MB SQLite copies it by itself."""
 
 
@@ -144,6 +146,7 @@ class _Connection:
         while _inherited:
             _inherited.pop().close()
         self._db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # a file that is there keeps its own
         use_wal(self._db, timeout_s=self._timeout_s)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
