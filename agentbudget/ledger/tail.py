@@ -161,7 +161,7 @@ class TailTransaction(SqlTransaction):
             self._seq = self.applied = applied
             self._holds = {hold.id: hold for hold in map(read_hold, self._db.execute(_IN_FLIGHT))}
         self.changed = True
-        self._replay(self._db.execute(NEWS, (self._seq,)))
+        self._take_in(list(self._db.execute(NEWS, (self._seq,))))
         if seq is None or seq < applied:  # some are missing
             seq, last_hash = applied, last_hash or GENESIS
         self._seq, self._hash = seq, last_hash
@@ -179,25 +179,32 @@ class TailTransaction(SqlTransaction):
             self.applied = applied
         return True
 
-    def follow(self, news: Iterable[Row]) -> None:
+    def follow(self, news: Sequence[Row]) -> None:
         """Do again what others did, in entries after those that are known."""
         self.changed = True
-        self._replay(news)
+        self._take_in(news)
         self.start()
 
-    def _replay(self, news: Iterable[Row]) -> None:
-        sums: dict[str, tuple[Units, Units]] = {}
-        for line in news:
-            text = line[4]
-            # Most entries add to balances, and that is all that whoever follows has to know of them.
-            if (text in sums or self._only_adds(text)) and self._outlines.take(line):
-                held, posted = sums.get(text, (NOTHING, NOTHING))
-                sums[text] = plus(held, line[5:8]), plus(posted, line[8:11])
-            else:
-                replay(self, line)
-            self._seq, self._hash = line[0], line[12]
-        for text, (held, posted) in sums.items():
-            weigh(self, read_targets(text), held, posted, 0)
+    def _take_in(self, news: Sequence[Row]) -> None:
+        if not news:
+            return
+        columns = tuple(zip(*news, strict=True))
+        texts = frozenset(columns[4])
+        # Most entries add to balances, and that is all that whoever follows has to know of them.
+        if all(map(self._only_adds, texts)) and self._outlines.keep(news):
+            for text in texts:
+                of = columns if len(texts) == 1 else tuple(zip(*(line for line in news if line[4] == text), strict=True))
+                weigh(self, read_targets(text), _sums(of[5:8]), _sums(of[8:11]), 0)
+        else:
+            for line in news:
+                self._take_one(line)
+        self._seq, self._hash = news[-1][0], news[-1][12]
+
+    def _take_one(self, line: Row) -> None:
+        if self._only_adds(line[4]) and self._outlines.keep((line,)):
+            weigh(self, read_targets(line[4]), line[5:8], line[8:11], 0)
+        else:
+            replay(self, line)
 
     def _only_adds(self, text: str) -> bool:
         """Whether an entry of these targets weighs on accounts at most, and none of them has windows."""
@@ -451,6 +458,11 @@ def hold_row(hold: HoldRecord) -> Row:
         usd_settled, tokens_settled, calls_settled, int(presumed), end,
     )
     # fmt: on
+
+
+def _sums(columns: Sequence[tuple[int, ...]]) -> Units:
+    usd, tokens, calls = map(sum, columns)
+    return (usd, tokens, calls)
 
 
 _ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
