@@ -371,17 +371,9 @@ class _Writer(_Connection):
         if not news:
             self._rivals -= 1
             return
-        self._rivals = PATIENCE
-        if any(line[2] not in LIGHT for line in news):
+        if not self._learn_from(news):
             self._lock_file()  # the tables followed
             return
-        self._following = True
-        try:
-            self._tx.follow(news)
-        except _NeedsTables:
-            self._tx.forget()
-        finally:
-            self._following = False
         if self._tx.applied < 0:
             self._lock_file()
         elif self._tx.is_long:
@@ -389,12 +381,31 @@ class _Writer(_Connection):
             if applied <= self._tx.seq:
                 self._tx.rebase(applied)  # another may have brought the tables up: then it need not be done again
 
+    def _learn_from(self, news: list[Row]) -> bool:
+        """Do again what entries tell; False, and nothing was done, where the tables followed one of them."""
+        self._rivals = PATIENCE
+        if any(line[2] not in LIGHT for line in news):
+            return False
+        self._following = True
+        try:
+            self._tx.follow(news)
+        except _NeedsTables:
+            self._tx.forget()
+        finally:
+            self._following = False
+        return True
+
     def _take_turn(self) -> bool:
         """Wait for the turn; False if nobody else had it since this process did."""
         if self._turn is None or self._has_turn:
             return True
         self._has_turn = True  # before it is so: an interrupt may come between
-        return self._turn.take(time.monotonic() + self._timeout_s)
+        return self._turn.take(time.monotonic() + self._timeout_s, self._read_ahead)
+
+    def _read_ahead(self) -> None:
+        """Learn what others wrote so far, so that less of it is left for when this one keeps them waiting."""
+        if self._tx.applied >= 0 and not self._tx.changed:
+            self._learn_from(self._asked(NEWS, (self._tx.seq,)))
 
     def _lock_file(self, *, late: bool = False) -> None:
         """Keep others from writing until the end. ``late`` is in the middle of an operation, which may then have seen

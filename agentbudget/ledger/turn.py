@@ -12,6 +12,7 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -57,17 +58,17 @@ class Turn:
         self._waiting = memoryview(self._map).cast("q")
         """In pairs: since when (ns of the monotonic clock) somebody waits, and when it last asked; 0 for nobody."""
 
-    def take(self, deadline: float) -> bool:
+    def take(self, deadline: float, ahead: Callable[[], None]) -> bool:
         """Wait for it until `deadline` on the monotonic clock; True if others may have had it since.
 
-        Raises ``sqlite3.OperationalError``.
+        ``ahead`` is done once, when this one is the next. Raises ``sqlite3.OperationalError``.
         """
         if self._file is None:
             return True
         since = time.monotonic_ns()
         if since < self._until and self._try():
             return False
-        slot = self._slot
+        slot, prepared = self._slot, False
         try:
             while True:
                 now = time.monotonic_ns()
@@ -78,6 +79,10 @@ class Turn:
                         self._waiting[_UNTIL] = self._until = now + SLICE_NS
                         return True
                     pause = HANDED_NS
+                elif pause <= SLICE_NS and not prepared:
+                    prepared = True
+                    ahead()
+                    continue
                 if now > deadline * 1e9:
                     raise sqlite3.OperationalError("database is locked")
                 time.sleep(min(pause, LONGEST_NS) / 1e9)
