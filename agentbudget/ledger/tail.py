@@ -193,7 +193,9 @@ class TailTransaction(SqlTransaction):
         # Most entries add to balances, and that is all that whoever follows has to know of them.
         if all(map(self._only_adds, texts)) and self._outlines.keep(news):
             for text in texts:
-                of = columns if len(texts) == 1 else tuple(zip(*(line for line in news if line[4] == text), strict=True))
+                of = (
+                    columns if len(texts) == 1 else tuple(zip(*(line for line in news if line[4] == text), strict=True))
+                )
                 weigh(self, read_targets(text), _sums(of[5:8]), _sums(of[8:11]), 0)
         else:
             for line in news:

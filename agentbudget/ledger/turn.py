@@ -38,6 +38,10 @@ HANDED_NS: Final = 60_000
 LONGEST_NS: Final = 3_000_000
 
 
+def _nothing() -> None:
+    pass
+
+
 class Turn:
     """One writer's way to take turns. Not for two threads at once."""
 
@@ -58,10 +62,10 @@ class Turn:
         self._waiting = memoryview(self._map).cast("q")
         """In pairs: since when (ns of the monotonic clock) somebody waits, and when it last asked; 0 for nobody."""
 
-    def take(self, deadline: float, ahead: Callable[[], None]) -> bool:
+    def take(self, deadline: float, ahead: Callable[[], None] = _nothing) -> bool:
         """Wait for it until `deadline` on the monotonic clock; True if others may have had it since.
 
-        ``ahead`` is done once, when this one is the next. Raises ``sqlite3.OperationalError``.
+        ``ahead`` is done at most once, while this one waits as the next. Raises ``sqlite3.OperationalError``.
         """
         if self._file is None:
             return True
