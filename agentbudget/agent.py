@@ -26,12 +26,13 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import Budget
 from agentbudget.privacy import METADATA_KEY, DataClass, Label, Mark, Privacy
 from agentbudget.privacy.classes import checked, claimed
-from agentbudget.runs import DEFAULT_TENANT, RunRecord, Runs, new_run_id, require_ledger
+from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
 from agentbudget.step import Context, Engine, Event, Scope
 from agentbudget.step.engine import nobody
+from agentbudget.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

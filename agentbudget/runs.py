@@ -18,11 +18,9 @@ from pydantic import BaseModel, ValidationError
 from agentbudget.errors import Mistake, UnknownRun
 from agentbudget.forks import Owned
 from agentbudget.money import Budget
+from agentbudget.tenants import DEFAULT_TENANT
 
 _ID: Final = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,99}")
-
-DEFAULT_TENANT: Final = "default"
-"""Whose a run is where nobody else is named."""
 
 RunStatus = Literal["running", "done", "over budget", "failed", "cancelled"]
 

@@ -60,6 +60,13 @@ class Usage:
         """The fields as plain integers, for a journal or JSON."""
         return dict(zip(_NAMES, self._values(), strict=True))
 
+    def to_list(self) -> list[int]:
+        """The fields in their order, without zeros at the end: `Usage` of them is equal. A new field comes last."""
+        values = list(self._values())
+        while values and not values[-1]:
+            values.pop()
+        return values
+
     @classmethod
     def from_dict(cls, data: dict[str, int]) -> Self:
         """The inverse of `to_dict`."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from array import array
 
-from agentbudget.models.base import Completion, ToolCall
+from agentbudget.models.base import Completion, Finish, ToolCall
 from agentbudget.usage import Usage
+
+_Told = tuple[Finish, list[int] | dict[str, int], str, float | None, list[tuple[str, str, str]], str]
+"""What stands before the text. ``Usage`` is by name where an earlier version kept it."""
 
 
 def encode_completion(completion: Completion) -> bytes:
@@ -16,7 +19,7 @@ def encode_completion(completion: Completion) -> bytes:
     """
     told: list[object] = [
         completion.finish,
-        completion.usage.to_dict(),
+        completion.usage.to_list(),
         completion.served_by,
         completion.confidence,
         [[call.id, call.name, call.arguments] for call in completion.calls],
@@ -30,11 +33,12 @@ def decode_completion(value: bytes) -> Completion:
     if value.startswith(b"{"):
         return _decode_object(value)
     head, _, text = value.partition(b"\n")
-    finish, usage, served_by, confidence, calls, echo = json.loads(head)
+    told: _Told = json.loads(head)
+    finish, used, served_by, confidence, calls, echo = told
     return Completion(
         str(text, "utf-8", "surrogatepass"),
         finish,
-        Usage.from_dict(usage),
+        Usage.from_dict(used) if isinstance(used, dict) else Usage(*used),
         served_by,
         confidence,
         tuple([ToolCall(*call) for call in calls]) if calls else (),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from agentbudget.tenants import DEFAULT_TENANT
+
 Kind = Literal["answer", "plan", "embedding", "retrieval"]
 """What was paid for."""
 
@@ -24,7 +26,7 @@ class Label:
     """
 
     kind: Kind = "answer"
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     skill: str = ""
     skill_version: str = ""
     model: str = ""

@@ -46,11 +46,21 @@ TABLES: Final = (
 """``names`` are the keys under which an entry was put, as JSON, and ``named`` is how many of them still lead to it."""
 
 
+_FIND: Final = """SELECT k.key, e.id, e.value, e.cost_usd_nano, e.created_ns FROM keys k JOIN entries e
+    ON e.id = k.entry WHERE k.key {which} AND (k.expires_ns IS NULL OR k.expires_ns > ?{now})"""
+_MOST_APART: Final = 4
+
+
 @cache
 def find(keys: int) -> str:
-    """What stands under so many keys, and is not past its time."""
-    return f"""SELECT k.key, e.id, e.value, e.cost_usd_nano, e.created_ns FROM keys k JOIN entries e ON e.id = k.entry
-        WHERE k.key IN ({",".join("?" * keys)}) AND (k.expires_ns IS NULL OR k.expires_ns > ?)"""
+    """What stands under so many keys, and is not past its time.
+
+    A few are sought one after the other: for a list SQLite makes a table first, a quarter of what a look-up takes.
+    """
+    now = keys + 1
+    if 0 < keys <= _MOST_APART:
+        return " UNION ALL ".join(_FIND.format(which=f"= ?{number}", now=now) for number in range(1, now))
+    return _FIND.format(which=f"IN ({','.join(f'?{number}' for number in range(1, now))})", now=now)
 
 
 ADD: Final = """INSERT INTO entries

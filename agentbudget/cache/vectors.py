@@ -14,6 +14,7 @@ from agentbudget.context.embed import Embedder, Vector
 from agentbudget.context.hosted import HostedEmbedder, Pay, paid_for
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Price
+from agentbudget.tenants import DEFAULT_TENANT
 from agentbudget.usage import Usage
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ class KeptEmbedder:
     text is known tells that somebody embedded it.
     """
 
-    def __init__(self, inner: Hosted, store: Store, *, tenant: str = "default", asked: Embedder | None = None) -> None:
+    def __init__(
+        self, inner: Hosted, store: Store, *, tenant: str = DEFAULT_TENANT, asked: Embedder | None = None
+    ) -> None:
         self._inner = inner
         self._store = store
         self._tenant = tenant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from agentbudget.cli.base import check_documents, home_option, json_option, print_json
 from agentbudget.cli.options import ledger_option, settings_for
+from agentbudget.tenants import DEFAULT_TENANT, payers
 
 if TYPE_CHECKING:
     from agentbudget.context import IndexPlan, IndexReport
@@ -68,8 +69,7 @@ def index(
         _show_plan(asyncio.run(_plan(settings, folder, embedder, how)), as_json)
         return
     how["processes"] = processes
-    payers = [f"user/{user}" if user else None, f"feature/{feature}" if feature else None]
-    accounts = [name for name in payers if name]
+    accounts = payers(DEFAULT_TENANT, user=user, feature=feature)
     run_id, report = asyncio.run(_update(settings, folder, embedder, how, usd=usd, accounts=accounts, quiet=as_json))
     _show_report(run_id, report, as_json)
 
@@ -95,7 +95,7 @@ async def _update(
     how: Mapping[str, Any],
     *,
     usd: str | None,
-    accounts: list[str],
+    accounts: Sequence[str],
     quiet: bool,
 ) -> tuple[str, IndexReport]:
     """Update the index on an account of its own, whose limit is the budget."""

@@ -10,6 +10,7 @@ import click
 
 from agentbudget.cli.base import home_option, json_option, print_json, settings_at
 from agentbudget.cli.options import with_options
+from agentbudget.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from agentbudget.memory import Memories
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _whose = with_options(
     (
         click.option("--user", help="Whose memories."),
-        click.option("--tenant", default="default", show_default=True, help="Whose user that is."),
+        click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose user that is."),
         home_option,
     )
 )

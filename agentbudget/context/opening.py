@@ -10,6 +10,7 @@ from agentbudget.context.index import DocumentIndex, Index
 from agentbudget.context.metadata import Labels
 from agentbudget.errors import Mistake
 from agentbudget.privacy import Privacy
+from agentbudget.tenants import DEFAULT_TENANT
 
 
 def make_embedder(name: str) -> Embedder:
@@ -23,7 +24,7 @@ def open_index(
     *,
     embedder: Embedder | str | None = None,
     collection: str = "agentbudget",
-    tenant: str = "default",
+    tenant: str = DEFAULT_TENANT,
     metadata: Labels | None = None,
     api_key: str | None = None,
     privacy: Privacy | None = None,

@@ -14,17 +14,21 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel
 
-from agentbudget.errors import Mistake, ModelError
+from agentbudget.errors import DataRefused, Mistake, ModelError
 from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.books import Books
+from agentbudget.langchain.guarding import book_refusal, guarded_texts, label_said
 from agentbudget.langchain.retrying import aretrying, retrying
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter, Price
 from agentbudget.models.langchain.failures import failure
+from agentbudget.models.langchain.known import address_of
+from agentbudget.models.remote import is_loopback
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.money import Amount
 from agentbudget.paying import paid
 from agentbudget.prices import InForce
+from agentbudget.privacy import Destination, Privacy
 from agentbudget.usage import Usage
 
 BATCH_TEXTS: Final = 512
@@ -42,12 +46,15 @@ def budgeted_embeddings(
     price: Price | None = None,
     name: str | None = None,
     attempts: int | None = None,
+    privacy: Privacy | None = None,
 ) -> BudgetedEmbeddings:
     """`embeddings`, which from now on reserve on `accounts` before each batch, and settle what it used after it.
 
     ``accounts`` and ``ledger`` are those of `budgeted`. ``name``, as in ``"openai:text-embedding-3-small"``, and
     ``price`` are found for OpenAI's and given for others: a token price, or a `ComputePrice` for a model on this
-    machine, paid for by the seconds that it takes. Raises `UnknownPrice`, `Mistake` if retries cannot be switched off.
+    machine, paid for by the seconds that it takes. ``privacy`` are the rules of what may go to the model: the class of
+    texts is ``data_class`` in the config of the graph that embeds, else that of a task. Raises `UnknownPrice`,
+    `Mistake` if retries cannot be switched off.
     """
     return BudgetedEmbeddings(
         _without_retries(embeddings),
@@ -56,6 +63,7 @@ def budgeted_embeddings(
         price=price,
         name=name or _name_of(embeddings),
         attempts=_retries(embeddings) + 1 if attempts is None else attempts,
+        privacy=privacy or Privacy(),
     )
 
 
@@ -75,18 +83,23 @@ class BudgetedEmbeddings(Embeddings):
         price: Price | None,
         name: str,
         attempts: int,
+        privacy: Privacy,
     ) -> None:
         self.inner = inner
         self.books = books
         self.name = name
         self._accounts = checked(accounts)
         self._attempts = attempts
+        self._privacy = privacy
         provider, _, model = name.partition(":")
         self._price: Callable[[], Price] = (
             (lambda: price) if price is not None else InForce(provider, model, embeds=True)
         )
         self._encoding: Encoding | None = "cl100k_base" if provider == "openai" else None
         self._by_the_second = self.price.compute_cap_s(1) is not None
+        address = address_of(inner, provider)
+        here = self._by_the_second if address is None else is_loopback(address)
+        self.destination = Destination(name, address, here)
 
     @property
     def price(self) -> Price:
@@ -94,17 +107,18 @@ class BudgetedEmbeddings(Embeddings):
         return self._price()
 
     def embed_documents(self, texts: list[str]) -> list[Vector]:
-        """A vector for each text. Raises `BudgetExceeded` before the first batch that does not fit."""
-        return [vector for batch in self._batches(texts) for vector in self._tried(self.inner.embed_documents, batch)]
+        """A vector for each text. Raises `BudgetExceeded` before the first batch that does not fit, `DataRefused`."""
+        batches = self._batches(self._admitted(texts))
+        return [vector for batch in batches for vector in self._tried(self.inner.embed_documents, batch)]
 
     def embed_query(self, text: str) -> Vector:
-        """The vector of a question. Raises `BudgetExceeded`, with nothing sent, if it does not fit."""
-        return self._tried(lambda batch: [self.inner.embed_query(batch[0])], [text])[0]
+        """The vector of a question. Raises `BudgetExceeded`, with nothing sent, if it does not fit, `DataRefused`."""
+        return self._tried(lambda batch: [self.inner.embed_query(batch[0])], self._admitted([text]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[Vector]:
         """See `embed_documents`."""
         found: list[Vector] = []
-        for batch in self._batches(texts):
+        for batch in self._batches(self._admitted(texts)):
             found += await self._atried(self.inner.aembed_documents, batch)
         return found
 
@@ -114,7 +128,19 @@ class BudgetedEmbeddings(Embeddings):
         async def ask(batch: list[str]) -> list[Vector]:
             return [await self.inner.aembed_query(batch[0])]
 
-        return (await self._atried(ask, [text]))[0]
+        return (await self._atried(ask, self._admitted([text])))[0]
+
+    def _admitted(self, texts: list[str]) -> list[str]:
+        """The texts as they may be sent, before anything is counted or held. Raises `DataRefused`, and books that."""
+        config = ensure_config()
+        label = label_said(config, self._privacy)
+        try:
+            return guarded_texts(texts, label, self.destination, self._privacy, what="what is to be embedded")[0]
+        except DataRefused as refused:
+            accounts = opened(self.books.ledger, self._accounts, config)
+            hold_id = f"{run_of(accounts)}/embed.{uuid7()}/refusal"
+            book_refusal(self.books.ledger, hold_id, accounts, label, self.destination, refused.found)
+            raise
 
     def _tried(self, ask: Callable[[list[str]], list[Vector]], batch: list[str]) -> list[Vector]:
         """One batch by attempts, each with its own hold."""

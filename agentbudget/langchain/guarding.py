@@ -41,13 +41,19 @@ def label_of(messages: Sequence[BaseMessage], config: RunnableConfig, privacy: P
     ``data_class`` in the config (``configurable`` or ``metadata``), in a message's ``additional_kwargs``, and in the
     metadata of the documents that a tool gives as its ``artifact``. What says nothing is of the class of a task.
     """
-    label = Label(privacy.task)
-    for told in (config.get("metadata"), config.get("configurable")):
-        label = label.joined(_said(told, "config"))
+    label = label_said(config, privacy)
     for message in messages:
         label = label.joined(_said(message.additional_kwargs, f"{message.type} message"))
         for metadata in _read_in(message):
             label = label.joined(_of_document(metadata, privacy))
+    return label
+
+
+def label_said(config: RunnableConfig, privacy: Privacy) -> Label:
+    """The class that a config says (``configurable`` or ``metadata``), and no wider than that of a task."""
+    label = Label(privacy.task)
+    for told in (config.get("metadata"), config.get("configurable")):
+        label = label.joined(_said(told, "config"))
     return label
 
 
@@ -77,16 +83,29 @@ def guarded(
     messages: list[BaseMessage], label: Label, destination: Destination, privacy: Privacy
 ) -> tuple[list[BaseMessage], dict[str, int]]:
     """The messages as they may go there, and what was found in them by kind. Raises `DataRefused`."""
-    privacy.require(destination, label, what="the conversation")
-    if not (privacy.looks and privacy.leaves(destination)):
-        return messages, {}
     texts = [text for message in messages for text in _texts(message)]
+    allowed, found = guarded_texts(texts, label, destination, privacy, what="the conversation")
+    if allowed is texts:
+        return messages, found
+    replaced = iter(allowed)
+    return [_with_texts(message, replaced) for message in messages], found
+
+
+def guarded_texts(
+    texts: list[str], label: Label, destination: Destination, privacy: Privacy, *, what: str
+) -> tuple[list[str], dict[str, int]]:
+    """The texts as they may go there (the same list where nothing is looked for), and what was found in them by kind.
+
+    Raises `DataRefused`, which says of ``what``.
+    """
+    privacy.require(destination, label, what=what)
+    if not (privacy.looks and privacy.leaves(destination)):
+        return texts, {}
     cleared = clear(Request(tuple(Message("user", text) for text in texts), 1), privacy)
     found = dict(cleared.found)
     if cleared.refused:
-        raise refusal([destination.name], label, what="the conversation", found=found)
-    replaced = iter(message.text for message in cleared.request.messages)
-    return [_with_texts(message, replaced) for message in messages], found
+        raise refusal([destination.name], label, what=what, found=found)
+    return [message.text for message in cleared.request.messages], found
 
 
 def book_refusal(

@@ -18,6 +18,7 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
 from agentbudget.step.reading import Reading
+from agentbudget.tenants import DEFAULT_TENANT, payers
 
 if TYPE_CHECKING:
     from agentbudget.context import Index
@@ -46,7 +47,7 @@ def nobody(_event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Who pays: the run's account, and those of the user and the feature. ``tenant`` keeps caches apart.
+    """Who pays: the run's account, and those of the tenant, its user and its feature. ``tenant`` keeps caches apart.
 
     ``mark`` is the class of the narrowest text that the run has seen, ``reading`` what it has read of its documents.
     """
@@ -54,20 +55,15 @@ class Scope:
     run_id: str
     user: str | None = None
     feature: str | None = None
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     started_ns: int = field(default_factory=time.time_ns)
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
     mark: Mark = field(default_factory=Mark, compare=False)
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""
-        named = (
-            f"run/{self.run_id}",
-            f"user/{self.user}" if self.user else None,
-            f"feature/{self.feature}" if self.feature else None,
-            f"skill/{skill}" if skill else None,
-        )
-        return tuple(name for name in named if name)
+        others = payers(self.tenant, user=self.user, feature=self.feature)
+        return (f"run/{self.run_id}", *others, *((f"skill/{skill}",) if skill else ()))
 
 
 @dataclass(slots=True)

@@ -26,6 +26,17 @@ def test_an_answer_that_an_earlier_version_kept_is_read() -> None:
     assert decode_completion(kept) == Completion("old", "stop", Usage(2), "m")
 
 
+def test_an_answer_whose_usage_was_kept_by_name_is_read() -> None:
+    kept = b'["stop", {"input_tokens": 2, "output_tokens": 1}, "m", null, [], ""]\nold'
+    assert decode_completion(kept) == Completion("old", "stop", Usage(2, 1), "m")
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(7), Usage(7, 0, 3), Usage(9, 5, 1, 4, 2, 8, 3, 1)])
+def test_usage_comes_back_whatever_is_zero(usage: Usage) -> None:
+    answer = Completion("", "stop", usage, "m")
+    assert decode_completion(encode_completion(answer)).usage == usage
+
+
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"{}", b"5", b'["stop"]\ntext', encode_completion(ANSWER)[:60]])
 def test_bytes_that_are_no_answer_are_refused(value: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):

@@ -40,6 +40,9 @@ def test_an_entry_is_found_under_each_of_its_keys_in_the_order_that_is_asked_for
     keep(store, "own", "shared")
     keep(store, "other")
     assert [row.key for row in store.find(("shared", "none", "other", "own"))] == ["shared", "other", "own"]
+    many = ("shared", *(f"none/{number}" for number in range(9)), "other", "own")
+    assert [row.key for row in store.find(many)] == ["shared", "other", "own"]
+    assert store.find(()) == []
     assert only(store, "own").entry == only(store, "shared").entry
 
 

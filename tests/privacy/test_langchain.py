@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from pydantic import Field
 
 from agentbudget.errors import DataRefused
 from agentbudget.history import Policy
-from agentbudget.langchain import BudgetedChatModel, ChatModel, HistoryMiddleware, budgeted
+from agentbudget.langchain import (
+    BudgetedChatModel,
+    BudgetedEmbeddings,
+    ChatModel,
+    HistoryMiddleware,
+    budgeted,
+    budgeted_embeddings,
+)
 from agentbudget.ledger import Ledger
 from agentbudget.privacy import Privacy
 from agentbudget.testing import ScriptedModel
@@ -188,3 +197,68 @@ def test_a_history_in_short_is_of_the_class_of_what_it_stands_for(ledger: Ledger
     with pytest.raises(DataRefused, match="confidential"):
         middleware.wrap_model_call(request, shorten_again)
     assert inner.heard == []
+
+
+# --- embeddings
+
+
+class CloudEmbeddings(DeterministicFakeEmbedding):
+    """Embeddings of which nobody knows where they are. ``heard`` are the texts that reached them."""
+
+    heard: list[str] = Field(default_factory=list[str])
+    base_url: str | None = None
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.heard += texts
+        return super().embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        self.heard.append(text)
+        return super().embed_query(text)
+
+
+def embeds(ledger: Ledger, *, base_url: str | None = None, **rules: Any) -> tuple[BudgetedEmbeddings, CloudEmbeddings]:
+    inner = CloudEmbeddings(size=4, heard=[], base_url=base_url)
+    options: Any = {"name": "openai:text-embedding-3-small", "price": PRICE, "privacy": Privacy(**rules)}
+    return budgeted_embeddings(inner, accounts=["user/42"], ledger=ledger, **options), inner
+
+
+def within(config: RunnableConfig, act: Callable[[str], object], text: str) -> object:
+    """`act` in a step of a graph that has this config."""
+    return RunnableLambda(act).invoke(text, config)
+
+
+CONFIDENTIAL: RunnableConfig = {"configurable": {"data_class": "confidential"}}
+
+
+async def test_confidential_texts_are_not_embedded_elsewhere(ledger: Ledger) -> None:
+    model, inner = embeds(ledger)
+    with pytest.raises(DataRefused, match=r"confidential \(config\)"):
+        within(CONFIDENTIAL, model.embed_query, "7 coins")
+    with pytest.raises(DataRefused, match=r"confidential \(config\)"):
+        within(CONFIDENTIAL, lambda text: model.embed_documents([text]), "7 coins")
+    with pytest.raises(DataRefused):
+        await RunnableLambda(model.aembed_query).ainvoke("7 coins", CONFIDENTIAL)
+    assert inner.heard == []
+    assert {(note.state, note.meta["kind"]) for note in ledger.holds()} == {("voided", "refusal")}
+    within({}, model.embed_query, "8 coins")
+    assert inner.heard == ["8 coins"]
+
+
+def test_confidential_texts_may_be_embedded_on_this_machine_or_where_the_rules_say(ledger: Ledger) -> None:
+    here, inner_here = embeds(ledger, base_url="http://127.0.0.1:8080/v1")
+    allowed, inner_allowed = embeds(ledger, allow={"openai:text-embedding-3-small": "confidential"})
+    for model, inner in ((here, inner_here), (allowed, inner_allowed)):
+        within(CONFIDENTIAL, model.embed_query, "7 coins")
+        assert inner.heard == ["7 coins"]
+
+
+def test_secrets_are_taken_out_of_texts_or_the_texts_refused_as_a_whole(ledger: Ledger) -> None:
+    redacting, inner = embeds(ledger, secrets="redact")
+    redacting.embed_documents(["one", f"token {TOKEN}"])
+    assert inner.heard[0] == "one"
+    assert TOKEN not in inner.heard[1]
+    refusing, silent = embeds(ledger, secrets="refuse")
+    with pytest.raises(DataRefused):
+        refusing.embed_documents(["one", f"token {TOKEN}"])
+    assert silent.heard == []

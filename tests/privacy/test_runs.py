@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 
 from agentbudget import Agent, Budget, Context, Mistake, Privacy, skill
 from agentbudget.context import open_index
-from agentbudget.errors import DataRefused, InvalidArgument, UnknownRun
+from agentbudget.errors import BudgetExceeded, DataRefused, InvalidArgument, UnknownRun
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
 from agentbudget.testing import ScriptedModel
@@ -234,6 +234,24 @@ async def test_a_run_of_another_tenant_is_not_there(words: WordEmbedder) -> None
             await evil.run("mine now", budget=USD, run_id="plan")
     with pytest.raises(Mistake, match="tenant must have a name"):
         agent(" ")
+
+
+async def test_a_tenants_limit_stops_its_own_runs_alone() -> None:
+    @skill(max_output_tokens=5)
+    async def think(ctx: Context, task: str) -> str:
+        """Think."""
+        ...
+
+    async def ends(number: int, tenant: str) -> str:
+        async with Agent(graph=lone(think), models=[ScriptedModel(lambda _: "hm")], tenant=tenant) as agent:
+            agent.ledger.account("tenant/acme", limit=Budget(calls=1))
+            run = await agent.run(f"question {number}", budget=Budget(calls=9), user="42")
+            return agent.runs.load(run.run_id).status
+
+    assert [await ends(number, tenant) for number, tenant in enumerate(("acme", "evil", "evil"))] == ["done"] * 3
+    with pytest.raises(BudgetExceeded) as refused:
+        await ends(3, "acme")
+    assert refused.value.account == "tenant/acme"
 
 
 @pytest.mark.parametrize("tenants", [("acme", "evil"), ("a", "a#"), ("acme", "ACME"), ("x", "x\0y"), ("é", "e\u0301")])

@@ -19,6 +19,7 @@ from agentbudget.money import Budget
 from agentbudget.prices import ComputePrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
+from agentbudget.tenants import payers
 from agentbudget.testing import ScriptedModel
 from tests.context.conftest import Reopen, reopen
 from tests.privacy.conftest import WordEmbedder, Write
@@ -124,3 +125,26 @@ async def test_no_prompt_gets_an_answer_of_another(names: tuple[str, str]) -> No
 async def test_a_word_embedder_does_not_tell_tenants_apart_by_itself(words: WordEmbedder) -> None:
     """What keeps them apart in these tests is the index, not what it embeds with."""
     assert words.embed([SECRET])[0] == words.embed_query(SECRET)
+
+
+# --- money
+
+
+def test_users_of_two_tenants_have_purses_of_their_own() -> None:
+    ours, theirs, lone = (Scope("r", user="42", feature="support", tenant=t) for t in ("acme", "evil", "default"))
+    assert ours.accounts("answer") == (
+        "run/r",
+        "tenant/acme",
+        "tenant/acme/user/42",
+        "tenant/acme/feature/support",
+        "skill/answer",
+    )
+    assert lone.accounts() == ("run/r", "user/42", "feature/support")
+    assert set(ours.accounts()) & set(theirs.accounts()) == {"run/r"}
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations((*NAMES, "acme/user/42", "user", "acme%2Fuser"), 2)))
+def test_no_tenant_pays_from_anothers_account_whatever_it_is_called(one: str, other: str) -> None:
+    users = (None, "42", "42/user/42", "user/42")
+    ours, theirs = ({name for user in users for name in payers(tenant, user=user)} for tenant in (one, other))
+    assert not ours & theirs

@@ -109,11 +109,7 @@ class Known:
     @cached_property
     def address(self) -> str | None:
         """Where requests go, if that is not where the provider itself is."""
-        root: object = getattr(getattr(self.chat, "root_client", None), "base_url", None)
-        names = ("openai_api_base", "anthropic_api_url", "azure_endpoint", "base_url")
-        given = root or next(filter(None, (getattr(self.chat, name, None) for name in names)), None)
-        url = None if given is None else str(given).rstrip("/")
-        return None if url is None or url == PUBLIC.get(self.provider) else url
+        return address_of(self.chat, self.provider)
 
     @property
     def price(self) -> Price:
@@ -258,6 +254,15 @@ def without_retries(chat: BaseChatModel) -> BaseChatModel:
         f"{type(chat).__name__} tries again by itself (max_retries={retries}), and every try may be billed: make it "
         "with max_retries=0; attempts are made here, each with its own hold"
     )
+
+
+def address_of(integration: object, provider: str) -> str | None:
+    """Where a chat model or embeddings send what they are given; None: to the provider itself, or nobody says."""
+    root: object = getattr(getattr(integration, "root_client", None), "base_url", None)
+    names = ("openai_api_base", "anthropic_api_url", "azure_endpoint", "base_url")
+    given = root or next(filter(None, (getattr(integration, name, None) for name in names)), None)
+    url = None if given is None else str(given).rstrip("/")
+    return None if url is None or url == PUBLIC.get(provider) else url
 
 
 def _positive(value: object) -> int | None:
