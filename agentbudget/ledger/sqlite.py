@@ -63,7 +63,7 @@ CHECKPOINT: Final = 4096
 """Entries after which the write-ahead log is copied into the file, by whoever writes the last of them: once its turn
 is over, so that nobody waits for that."""
 PAGE_BYTES: Final = 2048
-"""Of a new file: half of what SQLite takes by itself. A commit writes whole pages, and an entry has 100 to 600 bytes."""
+"""Of a new file: half of what SQLite takes by itself. Commits write whole pages, and an entry has 100 to 600 bytes."""
 CHECKPOINT_PAGES: Final = 32_000
 """At 64 MB SQLite copies it by itself."""
 
