@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from agentbudget.ledger.records import EMPTY, Detail, EntryKind, HoldState
 from agentbudget.ledger.sql import Row
 
-_ENDS: Final = frozenset({"settle", "void"})
+ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
+"""The entries that end a hold and may be written before the tables follow."""
 
 
 class Outline(NamedTuple):
@@ -22,6 +25,17 @@ class Outline(NamedTuple):
         """The entry that last changed it."""
         seq: int = (self.ended or self.sent or self.opened)[0]
         return seq
+
+    def row(self, owner: str) -> Row:
+        """The hold in the order of `rows.PLAIN_FIELDS`."""
+        began, sent, ended = self
+        tag = detail_of(began).get("tag") or None
+        if ended is None:
+            how, end = ("open", int(sent is not None)), (None, None, None, 0, None)
+        else:
+            how = (ENDS[ended[2]], int(sent is not None))
+            end = (*ended[8:11], int(bool(detail_of(ended).get("presumed"))), ended[0])
+        return (began[0], began[3], *began[5:8], *how, owner, tag, *end)
 
 
 class Outlines:
@@ -46,7 +60,7 @@ class Outlines:
             kind, subject = line[2], line[3]
             if kind == "reserve":
                 news[subject] = False
-            elif (kind in _ENDS or kind == "sent") and news.get(subject, known.get(subject)) is False:
+            elif (kind in ENDS or kind == "sent") and news.get(subject, known.get(subject)) is False:
                 news[subject] = kind != "sent"
             else:
                 return False
@@ -74,7 +88,7 @@ class Outlines:
 
     def rebase(self, applied: int) -> None:
         """Drop what has ended by that entry: whoever asks for it finds it in the tables."""
-        gone = {line[3] for line in self._lines if line[2] in _ENDS and line[0] <= applied}
+        gone = {line[3] for line in self._lines if line[2] in ENDS and line[0] <= applied}
         self._lines = [line for line in self._lines if line[3] not in gone]
         for hold_id in gone:
             del self._ended[hold_id]
@@ -96,3 +110,8 @@ def _put_together(lines: Iterable[Row]) -> dict[str, Outline]:
             before = found[subject]
             found[subject] = Outline(before.opened, before.sent, line)
     return found
+
+
+def detail_of(line: Row) -> Detail:
+    """What goes with an entry."""
+    return EMPTY if line[11] == "{}" else json.loads(line[11])
