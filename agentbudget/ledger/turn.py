@@ -28,7 +28,7 @@ _SIZE: Final = 8 * (_WORDS + 1)
 _UNTIL: Final = _WORDS
 """The word after the table: until when (ns) whoever wrote last may go on, and the others let it."""
 
-SLICE_NS: Final = 250_000
+SLICE_NS: Final = 180_000
 """How long a turn lasts where others wait: some transactions, so that what others wrote is learned once for all of
 them. Eight who never pause wait some 3 ms for each other."""
 GONE_NS: Final = 30_000_000
