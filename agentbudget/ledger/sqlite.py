@@ -369,9 +369,8 @@ class _Writer(_Connection):
         """Learn what others wrote in their turns."""
         news = self._asked(NEWS, (self._tx.seq,))
         if not news:
-            self._rivals -= 1
-            return
-        if not self._learn_from(news):
+            self._rivals -= 1  # also then the tables may have followed what was read ahead
+        elif not self._learn_from(news):
             self._lock_file()  # the tables followed
             return
         if self._tx.applied < 0:

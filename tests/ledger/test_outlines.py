@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -132,3 +133,18 @@ def test_whoever_brings_the_tables_up_writes_what_others_did(pair: Pair, path: P
     other.reserve("n", ONE, accounts=["a"]).void()
     assert other.settle("open", ONE).settled == ONE, "the same again"
     assert other.verify().ok
+
+
+def test_tables_that_followed_what_was_read_ahead_are_not_asked_for_it_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    for n in range(LONGEST):
+        one.reserve(f"more-{n}", ONE, accounts=["a"]).settle(ONE)
+    writer = cast(Any, other)._store.write()
+    writer._read_ahead()
+    asked: list[object] = []
+    monkeypatch.setattr(writer._tx, "learn", asked.append)
+    other.reserve("next", ONE, accounts=["a"])
+    assert asked == []
+    assert other.balance("a").held == ONE
