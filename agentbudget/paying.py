@@ -37,20 +37,22 @@ def paid(reserve: Reserve, *, name: str, price: Price, most: Usage) -> Generator
             yield meter
         except BaseException as error:
             record = settle_failure(hold, price, meter, error, seconds=time.perf_counter() - started)
+            span.closed(record)
             span.cost(record.settled.usd_nano if record.settled else 0, presumed=record.presumed)
             raise
         if meter.saved_usd_nano is not None:
             saved = meter.saved_usd_nano
             kept = {"kind": "embedding", "because": "exact"}
-            settled(hold, ZERO, {"cached": True, "saved_usd_nano": saved, "seconds": 0.0, "cache": kept})
+            settled(hold, ZERO, {"cached": True, "saved_usd_nano": saved, "seconds": 0.0, "cache": kept}, span=span)
             span.cache_hit(saved_usd_nano=saved, kind="embedding")
             return
         known = meter.usage or meter.presumed
         detail: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 4), "price": price.terms}
         if known is None:
             record = hold.presume(detail=detail)
+            span.closed(record)
         else:
             span.used(known)
             detail["usage"] = known.to_dict()
-            record = settled(hold, amount_of(price, known), detail, presumed=meter.usage is None)
+            record = settled(hold, amount_of(price, known), detail, presumed=meter.usage is None, span=span)
         span.cost(record.settled.usd_nano if record.settled else 0, presumed=record.presumed)

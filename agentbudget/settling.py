@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,17 @@ from agentbudget.money import ZERO, Amount
 from agentbudget.usage import Usage
 
 
-def settled(hold: Hold, cost: Amount, detail: Mapping[str, Any], *, presumed: bool = False) -> HoldRecord:
-    """Settle `hold` at `cost`, with a span that says so; `presumed` if that is a bound, not the truth."""
-    with telemetry.settlement(hold.id) as span:
-        record = hold.settle(cost, presumed=presumed, detail=detail)
-        span.closed(record)
-        return record
+def settled(
+    hold: Hold, cost: Amount, detail: Mapping[str, Any], *, presumed: bool = False, span: telemetry.Span | None = None
+) -> HoldRecord:
+    """Settle `hold` at `cost`; `presumed` if that is a bound, not the truth. ``span`` is that of what it pays for."""
+    began = time.perf_counter()
+    record = hold.settle(cost, presumed=presumed, detail=detail)
+    if span is None:
+        telemetry.settlement(record)
+    else:
+        span.closed(record, took_s=time.perf_counter() - began)
+    return record
 
 
 def answered(answer: Completion, seconds: float) -> dict[str, Any]:

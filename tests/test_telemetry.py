@@ -16,8 +16,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -31,6 +35,7 @@ from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.telemetry import Capture, GenAI, Ours
+from agentbudget.telemetry.backend import Backend, Calls, divert
 from agentbudget.testing import ManualClock, ScriptedModel
 from agentbudget.usage import Usage
 from agentbudget.verify import cites
@@ -51,8 +56,9 @@ def one_run(ledger: Ledger, clock: ManualClock) -> None:
     held = Amount(900_000, 400, 1)
     with telemetry.run("r1", agent="research", user="42", budget=Budget(usd="0.05", tokens=1_000)) as run:
         with telemetry.step("answer", run_id="r1", step_id="r1/1", tier="local") as step:
-            with telemetry.reservation("r1/1", held=held, estimated=Amount(400_000, 200), accounts=("run/r1",)):
+            with telemetry.reservation("r1/1"):
                 hold = ledger.reserve("r1/1", held, accounts=["run/r1"], meta={"kind": "step"})
+            step.reserved("r1/1", estimated=Amount(400_000, 200), accounts=("run/r1",), took_s=0.25)
             with telemetry.retrieval("handbook", tokens=600) as retrieval:
                 retrieval.found(passages=3, tokens=540, cost_usd_nano=1_000)
             with telemetry.model_call(
@@ -62,10 +68,9 @@ def one_run(ledger: Ledger, clock: ManualClock) -> None:
                 call.answered(finish="stop", served_by="small-q4", confidence=0.9)
                 call.used(USAGE)
                 call.cost(69_000)
-            with telemetry.settlement("r1/1") as settlement:
-                settlement.closed(hold.settle(Amount(70_000, 120, 1)))
-                settlement.balance(ledger.balance("run/r1"), elapsed_s=30)
-            step.finished(status="ok", escalated=False, settled=Amount(70_000, 120, 1))
+            step.closed(hold.settle(Amount(70_000, 120, 1)), took_s=0.5)
+            step.balance(ledger.balance("run/r1"), elapsed_s=30)
+            step.finished(status="ok", escalated=False)
         run.finished(status="done", settled=Amount(70_000, 120, 1), remaining=ledger.balance("run/r1").available)
 
 
@@ -86,7 +91,7 @@ def holds(attributes: Mapping[str, object], expected: Mapping[str, object]) -> N
 
 def test_a_run_is_a_tree_of_spans(whole_run: Capture) -> None:
     assert [(span.name, span.parent) for span in whole_run.spans] == [
-        ("reserve step", "step answer"),
+        ("reserve", "step answer"),
         ("retrieval handbook", "step answer"),
         ("chat small", "step answer"),
         ("settle", "step answer"),
@@ -142,11 +147,17 @@ def test_totals_of_a_run_are_ours_alone(whole_run: Capture) -> None:
     assert not [name for name in run if name.startswith("gen_ai.usage")]
 
 
-def test_a_settlement_says_what_is_left_and_how_fast_it_burns(whole_run: Capture) -> None:
-    settled = whole_run.span("settle").attributes
+def test_a_step_says_what_was_held_for_it_what_is_left_and_how_fast_that_burns(whole_run: Capture) -> None:
+    settled = whole_run.span("step answer").attributes
     holds(
         settled,
         {
+            Ours.HOLD: "r1/1",
+            Ours.ACCOUNTS: ("run/r1",),
+            "agentbudget.estimated.usd_nano": 400_000,
+            "agentbudget.estimated.tokens": 200,
+            Ours.RESERVE_S: 0.25,
+            Ours.SETTLE_S: 0.5,
             Ours.OUTCOME: "settled",
             "agentbudget.settled.usd_nano": 70_000,
             "agentbudget.held.usd_nano": 900_000,
@@ -172,7 +183,7 @@ def test_a_refusal_says_who_refused_and_how_much_is_missing(captured: Capture) -
         with (
             pytest.raises(BudgetExceeded),
             telemetry.step("answer", run_id="r1", step_id="r1/1", tier="local"),
-            telemetry.reservation("r1/1", held=Amount(tokens=50), accounts=("run/r1", "user/42")),
+            telemetry.reservation("r1/1"),
         ):
             ledger.reserve("r1/1", Amount(tokens=50), accounts=["run/r1"])
     refused = {
@@ -182,9 +193,11 @@ def test_a_refusal_says_who_refused_and_how_much_is_missing(captured: Capture) -
         Ours.AVAILABLE: 10,
         GenAI.ERROR_TYPE: "BudgetExceeded",
     }
-    reservation = captured.span("reserve step")
-    holds(reservation.attributes, {**refused, Ours.OUTCOME: "refused", Ours.ACCOUNTS: ("run/r1", "user/42")})
-    holds(captured.span("step answer").attributes, refused)
+    step = captured.span("step answer")
+    holds(step.attributes, refused)
+    name, told = step.events[0]
+    assert name == Ours.RESERVATION
+    holds(told, {**refused, Ours.HOLD: "r1/1", Ours.KIND: "step", Ours.OUTCOME: "refused"})
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="refused") == 1
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="granted") == 0
 
@@ -278,19 +291,32 @@ def test_vectors_from_the_cache_are_a_hit_of_their_own_kind(captured: Capture) -
 
 @pytest.mark.parametrize(("state", "outcome"), [("settle", "settled"), ("presume", "presumed"), ("void", "voided")])
 def test_every_end_of_a_hold_is_counted(captured: Capture, state: str, outcome: str) -> None:
-    with Ledger.open("memory:") as ledger, telemetry.settlement("h") as settlement:
+    with Ledger.open("memory:") as ledger, telemetry.model_call("openai", "small") as call:
         ledger.account("run/r")
         hold = ledger.reserve("h", Amount(9, 9), accounts=["run/r"], meta={"kind": "call"})
-        settlement.closed(getattr(hold, state)())
+        call.closed(getattr(hold, state)())
+    assert captured.span("chat small").attributes[Ours.OUTCOME] == outcome
     assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome=outcome, agentbudget__hold__kind="call") == 1
     assert captured.metric(Ours.RESERVATIONS) == 1
 
 
-def test_an_overrun_is_on_the_settlement(captured: Capture) -> None:
-    with Ledger.open("memory:") as ledger, telemetry.settlement("h") as settlement:
+def test_an_overrun_is_on_the_span_of_what_it_paid_for(captured: Capture) -> None:
+    with Ledger.open("memory:") as ledger, telemetry.model_call("openai", "small") as call:
         ledger.account("run/r")
-        settlement.closed(ledger.reserve("h", Amount(9, 9), accounts=["run/r"]).settle(Amount(11, 9)))
-    holds(captured.span("settle").attributes, {"agentbudget.overrun.usd_nano": 2, "agentbudget.overrun.tokens": 0})
+        call.closed(ledger.reserve("h", Amount(9, 9), accounts=["run/r"]).settle(Amount(11, 9)))
+    overrun = {"agentbudget.overrun.usd_nano": 2, "agentbudget.overrun.tokens": 0}
+    holds(captured.span("chat small").attributes, overrun)
+
+
+def test_a_hold_that_pays_for_nothing_with_a_span_ends_as_an_event_of_the_current_one(captured: Capture) -> None:
+    with Ledger.open("memory:") as ledger, telemetry.step("answer", run_id="r", step_id="r/1"):
+        ledger.account("run/r")
+        hold = ledger.reserve("h", Amount(9, 9), accounts=["run/r"], meta={"kind": "tool"})
+        telemetry.settlement(hold.settle(Amount(7, 9)))
+    [(name, told)] = captured.span("step answer").events
+    assert name == Ours.SETTLEMENT
+    holds(told, {Ours.HOLD: "h", Ours.KIND: "tool", Ours.OUTCOME: "settled", "agentbudget.settled.usd_nano": 7})
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__hold__kind="tool", agentbudget__skill="answer") == 1
 
 
 async def test_parallel_steps_keep_their_own_children_and_labels(captured: Capture) -> None:
@@ -320,6 +346,30 @@ def test_metrics_count_cost_and_tokens_by_skill_tier_and_model(whole_run: Captur
     assert whole_run.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="output", gen_ai__request__model="small") == 20
     assert whole_run.metric(GenAI.OPERATION_DURATION, gen_ai__response__model="small-q4") is not None
     assert whole_run.metric(Ours.CACHE_HITS, **labels) == 0
+
+
+def test_calls_that_nobody_collects_for_long_are_all_counted(captured: Capture) -> None:
+    for _ in range(Calls.MOST + 5):
+        with telemetry.model_call("openai", "small") as call:
+            call.used(Usage(2, 1))
+    assert captured.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="input") == 2 * (Calls.MOST + 5)
+    assert captured.metric(GenAI.TOKEN_USAGE, gen_ai__token__type="input") == 2 * (Calls.MOST + 5)  # once
+
+
+def test_a_point_of_a_calls_duration_leads_to_its_span() -> None:
+    reader = InMemoryMetricReader()
+    before = divert(Backend.of(TracerProvider(), MeterProvider([reader])))
+    try:
+        with telemetry.step("answer", run_id="r", step_id="r/1"), telemetry.model_call("openai", "small"):
+            within = trace.get_current_span().get_span_context()
+    finally:
+        divert(before)
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = [m for resource in data.resource_metrics for scope in resource.scope_metrics for m in scope.metrics]
+    [duration] = [metric for metric in metrics if metric.name == GenAI.OPERATION_DURATION]
+    exemplars = [exemplar for point in duration.data.data_points for exemplar in point.exemplars]
+    assert [(exemplar.trace_id, exemplar.span_id) for exemplar in exemplars] == [(within.trace_id, within.span_id)]
 
 
 def test_no_metric_carries_a_user_a_run_or_a_hold(whole_run: Capture) -> None:
@@ -500,8 +550,19 @@ async def test_a_real_step_reports_each_phase(captured: Capture) -> None:
     asked = [span.attributes[GenAI.REQUEST_MODEL] for span in captured.spans if span.name.startswith("chat ")]
     assert asked == ["small", "large"]
     holds(captured.span("step answer").attributes, {Ours.STATUS: "ok", Ours.ESCALATED: True})
-    *calls, step = [span for span in captured.spans if span.name == "settle"]
-    assert len(calls) == 2
-    holds(step.attributes, {"agentbudget.settled.usd_nano": booked.usd_nano})
+    phases = [span.name for span in captured.spans if span.parent == "step answer"]
+    assert phases == ["reserve", "chat small", "chat large", "settle"]
+    reserve, *calls, settle, step, _ = [span.attributes for span in captured.spans]
+    assert reserve[Ours.HOLD] == settle[Ours.HOLD] == step[Ours.HOLD]
+    holds(step, {"agentbudget.settled.usd_nano": booked.usd_nano, Ours.ACCOUNTS: ("run/r", "user/42", "skill/answer")})
+    for call in calls:
+        assert str(call[Ours.HOLD]).startswith(f"{step[Ours.HOLD]}/")
+        assert call["agentbudget.settled.usd_nano"] == call[Ours.COST_NANO]
+        numbers = {name: value for name, value in call.items() if isinstance(value, int | float)}
+        assert numbers["agentbudget.held.usd_nano"] >= numbers["agentbudget.settled.usd_nano"]
+        assert numbers[Ours.RESERVE_S] > 0
+        assert numbers[Ours.SETTLE_S] > 0
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="granted", agentbudget__hold__kind="call") == 2
+    assert captured.metric(Ours.RESERVATIONS, agentbudget__outcome="settled", agentbudget__hold__kind="step") == 1
     assert captured.metric(Ours.COST, agentbudget__skill="answer") == pytest.approx(float(booked.usd))
     assert SECRET not in captured.dump()

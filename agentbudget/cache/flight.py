@@ -13,12 +13,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 from weakref import WeakValueDictionary
 
 try:
@@ -141,45 +141,68 @@ class Flights:
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def once(
-    flights: Flights,
-    key: str,
-    look: Callable[[], T | None],
-    *,
-    patience_s: float,
-    owner: object = None,
-    mine: Collection[object] = (),
-    further: Callable[[], Awaitable[T | None]] | None = None,
-) -> AsyncGenerator[T | None]:
-    """What `look` finds, or `further` for whoever would have to pay; else None: it pays, and others wait for its block.
+class Once(Generic[T]):
+    """A block that is given what `look` finds, or `further` for whoever would have to pay; else None: it pays, and
+    others wait for its block.
 
     One that pays and fails, or is cancelled, hands over to one that waits. Nobody waits longer than `patience_s`, for
     more than `MOST_WAITS` whose payment brought nothing, or for one of `mine`: to wait for oneself takes for ever.
     """
-    deadline, waits, look_s = time.monotonic() + patience_s, 0, FIRST_LOOK_S
-    while True:
-        flight = flights.claim(key, owner=owner)
+
+    def __init__(
+        self,
+        flights: Flights,
+        key: str,
+        look: Callable[[], T | None],
+        *,
+        patience_s: float,
+        owner: object = None,
+        mine: Collection[object] = (),
+        further: Callable[[], Awaitable[T | None]] | None = None,
+    ) -> None:
+        self._flights = flights
+        self._key = key
+        self._look = look
+        self._patience_s = patience_s
+        self._owner = owner
+        self._mine = mine
+        self._further = further
+        self._flight: Flight | None = None
+
+    async def __aenter__(self) -> T | None:
         try:
-            found = look()
-            left_s = deadline - time.monotonic()
-            if flight is not None or found is not None or waits == MOST_WAITS or left_s <= 0:
-                break
+            found = await self._looked()
+            if found is None and self._further is not None:
+                found = await self._further()
         except BaseException:
-            if flight is not None:
-                flight.land()
+            self._land()
             raise
-        if flights.is_among(mine, key):
-            break
-        waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
-        look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
-    with flight or nullcontext():
-        if found is None and further is not None:
-            found = await further()
-        if found is None:
-            yield None
-            return
-    yield found
+        if found is not None:
+            self._land()
+        return found
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._land()
+
+    def _land(self) -> None:
+        if self._flight is not None:
+            self._flight.land()
+
+    async def _looked(self) -> T | None:
+        """What is found, by whoever may pay, or by one that has waited for long enough."""
+        flights, key = self._flights, self._key
+        deadline, waits, look_s = time.monotonic() + self._patience_s, 0, FIRST_LOOK_S
+        while True:
+            self._flight = flights.claim(key, owner=self._owner)
+            found, left_s = self._look(), deadline - time.monotonic()
+            if self._flight is not None or found is not None or waits == MOST_WAITS or left_s <= 0:
+                return found
+            if flights.is_among(self._mine, key):
+                return found
+            waits += await flights.ended(key, timeout_s=left_s, look_s=look_s)
+            look_s = min(1.5 * look_s, SLOWEST_LOOK_S)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

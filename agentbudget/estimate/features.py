@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from math import log1p
 from typing import Final
 from zlib import crc32
@@ -113,9 +114,15 @@ def _parts(request: Request) -> tuple[Sequence[Message], Sequence[Message]]:
 
 
 def _kind(fixed: Sequence[Message], request: Request) -> float:
-    told = "\0".join(message.text for message in fixed)
+    told = fixed[0].text if len(fixed) == 1 else "\0".join(message.text for message in fixed)
     if request.schema is not None:
         told += json.dumps(request.schema, sort_keys=True, default=str)
+    return _number(told)
+
+
+@lru_cache(maxsize=256)
+def _number(told: str) -> float:
+    """A number for a text: a fixed prompt is the same in every call."""
     return float(crc32(told.encode("utf-8", "surrogatepass")))
 
 

@@ -145,6 +145,9 @@ def _stages(request: Request, retrieved: Sequence[str]) -> list[tuple[PartName, 
     in its own.
     """
     messages = request.messages
+    plain = len(messages) == 2 and messages[0].role == "system" and messages[1].role == "user"
+    if plain and not (retrieved or request.tools):  # as most are: what follows takes three times as long
+        return [("system", (messages[0], _silent(messages[1]))), ("task", messages)]
     task = max((n for n, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)
     bare = tuple(_without(message, retrieved) for message in messages) if retrieved else messages
     system = [n for n, message in enumerate(messages) if message.role == "system" and n != task]

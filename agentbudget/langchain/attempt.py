@@ -148,13 +148,12 @@ class Attempt:
             return
         self._span.used(known)
         presumed = usage is None or (finish == "cut" and self._meter.usage is None)
-        record = settled(self.hold, amount_of(price, known), detail, presumed=presumed)
+        record = settled(self.hold, amount_of(price, known), detail, presumed=presumed, span=self._span)
         self._span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
         self._estimator.learn(self._label, self._model, known, finish, estimate=self._estimate)
 
     def _ended(self, record: HoldRecord) -> None:
-        with telemetry.settlement(self.hold.id) as span:
-            span.closed(record)
+        self._span.closed(record)
         self._span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
 
 

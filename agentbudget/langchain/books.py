@@ -64,7 +64,7 @@ class Books:
     ) -> Hold:
         """Reserve for one call, once. Raises `BudgetExceeded`; `HoldConflict` if the id paid for another call."""
         kind = str(meta["kind"])
-        with telemetry.reservation(hold_id, held=amount, kind=kind, accounts=accounts) as span:
+        with telemetry.reservation(hold_id, kind=kind):
             hold = self.ledger.reserve(hold_id, amount, accounts=accounts, tag=tag, meta=meta)
             if hold.replayed:
                 raise HoldConflict(
@@ -73,5 +73,4 @@ class Books:
                     known=hold.amount,
                     asked=amount,
                 )
-            span.granted()
             return hold

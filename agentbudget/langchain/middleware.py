@@ -135,14 +135,11 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         amount = Amount(self._prices.get(call["name"], 0), 0, 1)
         hold_id = _unused(ledger, f"{run_of(accounts)}/tool.{call['name']}.{call['id']}")
         meta = {"kind": "tool", "tool": call["name"]}
-        with telemetry.reservation(hold_id, held=amount, kind="tool", accounts=accounts) as span:
-            hold = ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
-            span.granted()
-            return hold
+        with telemetry.reservation(hold_id, kind="tool"):
+            return ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
 
     def _settle(self, hold: Hold) -> None:
-        with telemetry.settlement(hold.id) as span:
-            span.closed(hold.settle(hold.amount))
+        telemetry.settlement(hold.settle(hold.amount))
 
 
 def _unused(ledger: Ledger, base: str) -> str:

@@ -107,7 +107,9 @@ class Attempt:
         meta = call_meta(step, model, purpose, estimate)
         if way.found:
             meta["found"] = dict(way.found)
+        began = time.perf_counter()
         self.hold = step.funds.reserve(step.next_call_id(), held, tag(step.skill.name, model.name), meta)
+        self._started = time.perf_counter()
         self.meter = Meter(on_leaving=self.hold.mark_sent)
         self.span = telemetry.model_call(
             model.provider,
@@ -117,11 +119,11 @@ class Attempt:
             input_tokens_estimated=estimate.input.tokens,
             max_output_tokens=estimate.output_cap,
             data_class=meta["data_class"],
+            reserve_s=self._started - began,
         )
         way.tell(step.context.carries)
         self._step = step
         self._parts = parts
-        self._started = time.perf_counter()
 
     @property
     def lost(self) -> Amount:
@@ -159,7 +161,7 @@ class Attempt:
             made_of = breakdown(self._parts, answer.usage, price, cost.usd_nano)
             self.span.made_of(made_of)
             detail = answered(answer, self._seconds) | {"price": price.terms, "made_of": made_of.to_dict()}
-            settled(self.hold, cost, detail, presumed=presumed)
+            settled(self.hold, cost, detail, presumed=presumed, span=self.span)
             self.span.cost(cost.usd_nano, presumed=presumed)
         self._step.engine.estimator.learn(
             self._step.skill.name, self.model, answer.usage, answer.finish, estimate=self.estimate
@@ -174,8 +176,7 @@ class Attempt:
         self._ended(settle_left(self.hold, self.estimate.price, self.meter, seconds=self._seconds))
 
     def _ended(self, record: HoldRecord) -> None:
-        with telemetry.settlement(self.hold.id) as span:
-            span.closed(record)
+        self.span.closed(record)
         self.span.cost((record.settled or ZERO).usd_nano, presumed=record.presumed)
 
 

@@ -41,10 +41,8 @@ class Funds:
     def reserve(self, hold_id: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
         """Reserve inside this step, raising the step's own hold where it falls short and its budget allows."""
         kind = str(meta["kind"])
-        with telemetry.reservation(hold_id, held=amount, kind=kind, within=self.id) as span, _growing:
-            hold = _unshared(self._within(hold_id, amount, hold_tag, meta))
-            span.granted()
-            return hold
+        with telemetry.reservation(hold_id, kind=kind), _growing:
+            return _unshared(self._within(hold_id, amount, hold_tag, meta))
 
     def reserve_step(self, base: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
         """Reserve for a step inside this one, under the first name from `base` on that no earlier try has taken."""
@@ -52,10 +50,8 @@ class Funds:
         def within(hold_id: str) -> Hold:
             return self._within(hold_id, amount, hold_tag, meta)
 
-        with telemetry.reservation(base, held=amount, within=self.id) as span, _growing:
-            hold = _first_unused(self._ledger, base, within)
-            span.granted(hold_id=hold.id)
-            return hold
+        with telemetry.reservation(base), _growing:
+            return _first_unused(self._ledger, base, within)
 
     def _within(self, hold_id: str, amount: Amount, hold_tag: str, meta: Mapping[str, Any]) -> Hold:
         try:
@@ -129,10 +125,8 @@ def reserve_step(
     def on_accounts(hold_id: str) -> Hold:
         return ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
 
-    with telemetry.reservation(base, held=amount, estimated=expected, accounts=accounts) as span:
-        hold = _first_unused(ledger, base, on_accounts)
-        span.granted(hold_id=hold.id)
-        return hold
+    with telemetry.reservation(base):
+        return _first_unused(ledger, base, on_accounts)
 
 
 def base_of(ctx: Context) -> str:
@@ -145,10 +139,9 @@ def reserve_within(ctx: Context, hold_id: str, amount: Amount, hold_tag: str, me
     if ctx.step is not None:
         return ctx.step.funds.reserve(hold_id, amount, hold_tag, meta)
     accounts = ctx.scope.accounts()
-    with telemetry.reservation(hold_id, held=amount, kind=str(meta["kind"]), accounts=accounts) as span:
-        hold = ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
-        span.granted()
-        return hold
+    ctx.engine.open_accounts(accounts)
+    with telemetry.reservation(hold_id, kind=str(meta["kind"])):
+        return ctx.engine.ledger.reserve(hold_id, amount, accounts=accounts, tag=hold_tag, meta=meta)
 
 
 def reserve_embedding(ctx: Context, beside: Hold, amount: Amount, meta: Mapping[str, Any]) -> Hold:

@@ -169,7 +169,9 @@ def note(ctx: Context, kind: str, label: Label, **told: Any) -> None:
     if ctx.step is not None:
         hold = ledger.reserve(hold_id, ZERO, within=base, meta=meta)
     else:
-        hold = ledger.reserve(hold_id, ZERO, accounts=ctx.scope.accounts(), meta=meta)
+        accounts = ctx.scope.accounts()
+        ctx.engine.open_accounts(accounts)
+        hold = ledger.reserve(hold_id, ZERO, accounts=accounts, meta=meta)
     hold.void(reason=_said(kind, label, told))
 
 

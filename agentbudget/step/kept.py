@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentbudget import telemetry
 from agentbudget.cache import Asked, CachedAnswer, Exact, Label, answer_key
-from agentbudget.cache.flight import once
+from agentbudget.cache.flight import Once
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import ZERO
@@ -51,15 +50,13 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
     return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared, apart=apart)
 
 
-def paid_once(
-    step: Step, asked: Asked, max_output_tokens: int, *, streams: bool = False
-) -> AbstractAsyncContextManager[CachedAnswer | None]:
+def paid_once(step: Step, asked: Asked, max_output_tokens: int, *, streams: bool = False) -> Once[CachedAnswer]:
     """An answer that was paid for; or None for whoever has to pay now, and others wait until its block ends.
 
     While one waits nothing is held for the call, and nobody waits longer than a call may take. A skill that asks the
     same while it reads a stream does not wait for itself.
     """
-    return once(
+    return Once(
         step.engine.answers.flights,
         asked.shared or asked.own,
         partial(_kept, step, asked, max_output_tokens),
@@ -134,5 +131,5 @@ def book_free(step: Step, asked: Asked, found: CachedAnswer, meta: Mapping[str, 
     }
     with telemetry.model_call(asked.model.provider, asked.model.name, purpose=meta["purpose"]) as span:
         span.cache_hit(saved_usd_nano=found.cost_usd_nano, kind=asked.label.kind, because=found.trust.because)
-        settled(hold, ZERO, detail)
+        settled(hold, ZERO, detail, span=span)
     step.tell("cached", model=asked.model.name)

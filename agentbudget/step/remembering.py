@@ -74,9 +74,8 @@ async def recall(ctx: Context, question: str, tokens: int) -> Recalled:
         ctx.saw(found.label)
         ctx.engine.retrieved.append(found.text)
         told = found.label.data_class
-        cost = work.done(
-            found.compute_ns, {"memories": len(found.memories), "tokens": found.tokens, "data_class": told}
-        )
+        size = {"memories": len(found.memories), "tokens": found.tokens}
+        cost = work.done(found.compute_ns, {**size, "data_class": told}, span=span)
         span.found(passages=len(found.memories), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
     return found
 
@@ -107,10 +106,11 @@ class _Work:
     pay: Pay
     started: float
 
-    def done(self, compute_ns: int, detail: Mapping[str, Any]) -> int:
+    def done(self, compute_ns: int, detail: Mapping[str, Any], *, span: telemetry.Span | None = None) -> int:
         """Settle the time that it took of this machine; what that cost, in nano-dollars."""
         cost = self.ctx.engine.machine.cost(Usage(compute_ns=compute_ns))
-        settled(self.hold, Amount(cost), {**detail, "seconds": round(time.perf_counter() - self.started, 4)})
+        detail = {**detail, "seconds": round(time.perf_counter() - self.started, 4)}
+        settled(self.hold, Amount(cost), detail, span=span)
         return cost
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentbudget import telemetry
-from agentbudget.cache.flight import once
+from agentbudget.cache.flight import Once
 from agentbudget.errors import Mistake
 from agentbudget.ledger import Hold
 from agentbudget.models.base import Meter, Price
@@ -46,7 +46,7 @@ async def search(
         found, _ = await _bought(ctx, index, question, tokens, hops, at_most)
     else:
         flights = ctx.engine.answers.flights
-        async with once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
+        async with Once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
             if before is not None:
                 found = _free(ctx, question, tokens, *before)
             else:
@@ -80,7 +80,7 @@ async def _bought(
         seconds = round(time.perf_counter() - started, 4)
         label = found.label(engine.privacy)
         ctx.saw(label)
-        settled(hold, Amount(cost), _detail(found, label, seconds=seconds))
+        settled(hold, Amount(cost), _detail(found, label, seconds=seconds), span=span)
         told = label.data_class
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=cost, data_class=told)
     return found, cost + sum((one.record.settled or ZERO).usd_nano for one in embedded)
@@ -93,7 +93,7 @@ def _free(ctx: Context, question: str, tokens: int, found: Retrieved, saved_usd_
         label = found.label(ctx.engine.privacy)
         ctx.saw(label)
         kept = {"cached": True, "saved_usd_nano": saved_usd_nano, "cache": {"kind": "retrieval", "because": "exact"}}
-        settled(hold, ZERO, _detail(found, label, seconds=0.0) | kept)
+        settled(hold, ZERO, _detail(found, label, seconds=0.0) | kept, span=span)
         told = label.data_class
         span.found(passages=len(found.passages), tokens=found.tokens, cost_usd_nano=0, data_class=told)
         span.cache_hit(saved_usd_nano=saved_usd_nano)

@@ -16,6 +16,7 @@ from agentbudget import telemetry
 from agentbudget.errors import SkillError
 from agentbudget.ledger import Hold
 from agentbudget.money import ZERO, Amount
+from agentbudget.settling import settled
 from agentbudget.skills import Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Event, Phase, nobody
@@ -80,6 +81,11 @@ class Step:
         return self._funds
 
     @property
+    def _weighs_on(self) -> tuple[str, ...]:
+        record = self.hold.record
+        return record.accounts if record.parent is None else (f"hold:{record.parent}",)
+
+    @property
     def hold(self) -> Hold:
         """The step's hold."""
         return self.funds.hold
@@ -94,10 +100,12 @@ class Step:
         with telemetry.step(self.skill.name, run_id=self.scope.run_id, step_id=self.base, tier=self.skill.tier) as span:
             expected, bound = await self._estimate()
             above = self.parent.funds if self.parent else None
+            began = time.perf_counter()
             self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
+            started = time.perf_counter()
+            span.reserved(self._funds.id, estimated=expected, accounts=self._weighs_on, took_s=started - began)
             self.context.saw(self.context.carries)
             self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
-            started = time.perf_counter()
             status, error = "failed", None
             try:
                 value = await self._carry_out()
@@ -111,7 +119,7 @@ class Step:
                 raise
             finally:
                 await self._close_streams()
-                self._settle(status, error, time.perf_counter() - started)
+                self._settle(span, status, error, time.perf_counter() - started)
                 span.finished(status=status, escalated=self.escalated)
                 # Its own context leads back to it: let go of, both are freed at once, not when cycles are looked for.
                 self.context = self.outer
@@ -169,7 +177,7 @@ class Step:
                 return Hold(self.engine.ledger, record)
         return reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
 
-    def _settle(self, status: str, error: str | None, seconds: float) -> None:
+    def _settle(self, span: telemetry.StepSpan, status: str, error: str | None, seconds: float) -> None:
         detail = {
             "status": status,
             "escalated": self.escalated,
@@ -177,12 +185,10 @@ class Step:
             "seconds": round(seconds, 4),
             "error": error,
         }
-        with telemetry.settlement(self.hold.id) as span:
-            record = self.hold.settle(detail=detail)
-            span.closed(record)
-            if span.is_heard:
-                elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
-                span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+        record = settled(self.hold, ZERO, detail, span=span)
+        if span.is_heard:
+            elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
+            span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
         self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:

@@ -14,10 +14,9 @@ from agentbudget.telemetry.names import SCHEMA_URL, SCOPE, SEMCONV_VERSION, GenA
 from agentbudget.telemetry.phases import data_class, model_call, reservation, retrieval, run, settlement, step
 from agentbudget.telemetry.spans import (
     ModelCallSpan,
-    ReservationSpan,
+    Reservation,
     RetrievalSpan,
     RunSpan,
-    SettlementSpan,
     Span,
     StepSpan,
 )
@@ -31,10 +30,9 @@ __all__ = [
     "GenAI",
     "ModelCallSpan",
     "Ours",
-    "ReservationSpan",
+    "Reservation",
     "RetrievalSpan",
     "RunSpan",
-    "SettlementSpan",
     "Span",
     "StepSpan",
     "capture",

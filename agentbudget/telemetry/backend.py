@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 
 from agentbudget.money import NANO
 from agentbudget.telemetry.names import DURATION_BUCKETS, SCHEMA_URL, SCOPE, TOKEN_BUCKETS, GenAI, Ours, Outcome
@@ -18,7 +19,9 @@ from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-    from opentelemetry.trace import SpanKind, Tracer, TracerProvider
+    from opentelemetry.trace import SpanContext, SpanKind, Tracer, TracerProvider
+
+    Collected = Callable[[CallbackOptions], list[Observation]]
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("granted", "refused", "settled", "presumed", "voided")
 _FAULT: Final[Outcome] = "error"
@@ -74,10 +77,59 @@ class ClientLabels:
     output: Mapping[str, str]
 
 
+class Call(NamedTuple):
+    """What the conventions' histograms are told of a model call. ``within`` is its span, for their exemplars."""
+
+    seconds: float
+    labels: Mapping[str, str]
+    usage: Usage | None
+    client: ClientLabels
+    within: SpanContext
+
+
+class Calls:
+    """Calls that have ended, until the SDK collects: it then gets their points in one go.
+
+    A point takes the SDK as long as half a span, and nobody looks at it before it is collected. No more than `MOST`
+    wait: a call that ends when there are so many is told at once.
+    """
+
+    MOST: Final = 1_000
+
+    def __init__(self, duration: Histogram, token_usage: Histogram) -> None:
+        self._duration = duration
+        self._token_usage = token_usage
+        self._waiting: deque[Call] = deque()
+
+    def ended(self, call: Call) -> None:
+        """Remember a call, for all threads."""
+        if len(self._waiting) < self.MOST:
+            self._waiting.append(call)
+        else:
+            self._tell(call)
+
+    def collected(self, _options: CallbackOptions) -> list[Observation]:
+        """What the SDK calls when it begins to collect: this instrument has nothing to say for itself."""
+        while True:
+            try:
+                call = self._waiting.popleft()
+            except IndexError:  # two readers may collect at once
+                return []
+            self._tell(call)
+
+    def _tell(self, call: Call) -> None:
+        from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
+        within = set_span_in_context(NonRecordingSpan(call.within))
+        self._duration.record(call.seconds, call.labels, within)
+        if call.usage is not None:
+            self._token_usage.record(call.usage.input_tokens, call.client.input, within)
+            self._token_usage.record(call.usage.output_tokens, call.client.output, within)
+
+
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    token_usage: Histogram
-    duration: Histogram
+    calls: Calls
     cost: Total
     tokens: Total
     reservations: Total
@@ -88,22 +140,26 @@ class Instruments:
     def of(cls, provider: MeterProvider) -> Self:
         meter = provider.get_meter(SCOPE, _version(), SCHEMA_URL)
 
-        def total(name: str, unit: str, description: str, scale: int = 1) -> Total:
-            made = Total(scale)
-            meter.create_observable_counter(name, [made.observe], unit, description)
-            return made
-
-        return cls(
-            token_usage=meter.create_histogram(
-                GenAI.TOKEN_USAGE, "{token}", "Tokens of a call", explicit_bucket_boundaries_advisory=TOKEN_BUCKETS
-            ),
-            duration=meter.create_histogram(
+        calls = Calls(
+            meter.create_histogram(
                 GenAI.OPERATION_DURATION,
                 "s",
                 "Duration of a call",
                 explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
             ),
-            cost=total(Ours.COST, "{USD}", "What calls cost", NANO),
+            meter.create_histogram(
+                GenAI.TOKEN_USAGE, "{token}", "Tokens of a call", explicit_bucket_boundaries_advisory=TOKEN_BUCKETS
+            ),
+        )
+
+        def total(name: str, unit: str, description: str, scale: int = 1, *before: Collected) -> Total:
+            made = Total(scale)
+            meter.create_observable_counter(name, [*before, made.observe], unit, description)
+            return made
+
+        return cls(
+            calls=calls,
+            cost=total(Ours.COST, "{USD}", "What calls cost", NANO, calls.collected),
             tokens=total(Ours.TOKENS, "{token}", "Tokens that calls used"),
             reservations=total(Ours.RESERVATIONS, "{hold}", "Holds by what became of them"),
             cache_hits=total(Ours.CACHE_HITS, "{hit}", "What had been paid for already, by kind"),
@@ -163,13 +219,12 @@ class Backend:
             known = self._clients[key] = ClientLabels(plain, *tokens)
         return known
 
-    def count_tokens(self, usage: Usage, client: ClientLabels, series: CallSeries) -> None:
-        """What an attempt used."""
-        told, total = self.instruments.token_usage, self.instruments.tokens
-        told.record(usage.input_tokens, client.input)
-        told.record(usage.output_tokens, client.output)
-        total.add(usage.input_tokens, series.input)
-        total.add(usage.output_tokens, series.output)
+    def count_call(self, call: Call, series: CallSeries) -> None:
+        """How long an attempt took, and what it used."""
+        self.instruments.calls.ended(call)
+        if call.usage is not None:
+            self.instruments.tokens.add(call.usage.input_tokens, series.input)
+            self.instruments.tokens.add(call.usage.output_tokens, series.output)
 
     def add_hit(self, saved_usd_nano: int, kind: str, series: CallSeries) -> None:
         """A cache gave what such a call would have cost."""

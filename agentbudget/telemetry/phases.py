@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal
 
-from agentbudget.money import Amount, Budget
-from agentbudget.telemetry.backend import listening
+from agentbudget.money import Budget
+from agentbudget.telemetry.backend import UNKNOWN, listening
 from agentbudget.telemetry.names import GenAI, Ours, Values
 from agentbudget.telemetry.spans import (
     ModelCallSpan,
-    ReservationSpan,
+    Reservation,
     RetrievalSpan,
     RunSpan,
-    SettlementSpan,
     StepSpan,
-    amount_values,
     limit_values,
+    outcome_of,
+    settled_values,
 )
+
+if TYPE_CHECKING:
+    from agentbudget.ledger import HoldRecord
 
 Decision = Literal["passed", "redacted", "refused"]
 """What was decided about a text on its way to a destination."""
 
 _NO_RUN: Final = RunSpan()
 _NO_STEP: Final = StepSpan()
-_NO_RESERVATION: Final = ReservationSpan()
+_NO_RESERVATION: Final = Reservation()
 _NO_RETRIEVAL: Final = RetrievalSpan()
 _NO_MODEL_CALL: Final = ModelCallSpan()
-_NO_SETTLEMENT: Final = SettlementSpan()
 
 
 def run(run_id: str, *, agent: str, user: str | None = None, budget: Budget | None = None) -> RunSpan:
@@ -54,28 +56,21 @@ def step(skill: str, *, run_id: str, step_id: str, tier: str | None = None) -> S
     return StepSpan(backend, f"step {skill}", values)
 
 
-def reservation(
-    hold_id: str,
-    *,
-    held: Amount,
-    kind: str = "step",
-    estimated: Amount | None = None,
-    accounts: Sequence[str] = (),
-    within: str | None = None,
-) -> ReservationSpan:
-    """The span around ``ledger.reserve``; `kind` is what the hold is for: a step, a call, a retrieval."""
+def reservation(hold_id: str, *, kind: str = "step") -> Reservation:
+    """Around ``ledger.reserve``; `kind` is what the hold is for: a step, a call, a retrieval."""
+    backend = listening()
+    return _NO_RESERVATION if backend is None else Reservation(backend, hold_id, kind)
+
+
+def settlement(record: HoldRecord) -> None:
+    """An event of the current span: the end of a hold that pays for nothing that has a span."""
     backend = listening()
     if backend is None:
-        return _NO_RESERVATION
-    values: Values = {
-        Ours.HOLD: hold_id,
-        Ours.KIND: kind,
-        Ours.ACCOUNTS: tuple(accounts) or ((f"hold:{within}",) if within else None),
-        Ours.HELD_USD: held.usd_nano,
-        Ours.HELD_TOKENS: held.tokens,
-        **amount_values(Ours.ESTIMATED, estimated),
-    }
-    return ReservationSpan(backend, f"reserve {kind}", values)
+        return
+    kind = str(record.meta.get("kind") or UNKNOWN)
+    backend.count_hold(outcome_of(record), kind)
+    told = {Ours.KIND: kind, **settled_values(record)}
+    backend.api.trace.get_current_span().add_event(Ours.SETTLEMENT, told)
 
 
 def retrieval(source: str, *, tokens: int | None = None) -> RetrievalSpan:
@@ -97,10 +92,11 @@ def model_call(
     rung: int | None = None,
     purpose: str | None = None,
     data_class: str | None = None,
+    reserve_s: float | None = None,
 ) -> ModelCallSpan:
     """The span of one attempt at `model`, written with or without its provider in front.
 
-    ``data_class`` is that of what it is sent.
+    ``data_class`` is that of what it is sent, ``reserve_s`` how long the ledger took to admit it.
     """
     backend = listening()
     if backend is None:
@@ -116,14 +112,9 @@ def model_call(
         Ours.RUNG: rung,
         Ours.PURPOSE: purpose,
         Ours.DATA_CLASS: data_class,
+        Ours.RESERVE_S: reserve_s,
     }
     return ModelCallSpan(backend, f"{operation} {bare}", values)
-
-
-def settlement(hold_id: str) -> SettlementSpan:
-    """The span around ``settle`` or ``void``."""
-    backend = listening()
-    return _NO_SETTLEMENT if backend is None else SettlementSpan(backend, "settle", {Ours.HOLD: hold_id})
 
 
 def data_class(

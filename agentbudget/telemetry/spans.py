@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Token
 from operator import gt
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from agentbudget.errors import BudgetExceeded, ModelError
 from agentbudget.money import NANO, Amount, Budget
-from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend, CallSeries
+from agentbudget.telemetry.backend import STEP_KEY, UNKNOWN, Backend, Call, CallSeries
 from agentbudget.telemetry.names import GenAI, Ours, Outcome, Value, Values
 from agentbudget.usage import Usage
 
@@ -77,6 +77,16 @@ class Span:
             _mark(otel, backend, failure)
         otel.end()
 
+    def closed(self, record: HoldRecord, *, took_s: float | None = None) -> None:
+        """The hold that paid for this, as it was settled or voided, and how long the ledger took to book that."""
+        backend = self._backend
+        if backend is None:
+            return
+        backend.count_hold(outcome_of(record), record.meta.get("kind"))
+        if self._heard:
+            self._later.update(settled_values(record))
+            self._later[Ours.SETTLE_S] = took_s
+
     def _start(self, backend: Backend) -> None:
         api = backend.api
         kind = api.client if self.kind == "CLIENT" else api.internal
@@ -112,35 +122,11 @@ class Span:
             self._later.update(values)
 
 
-class Leaf(Span):
-    """A span within which nothing has one: it need not become the current one, and is made when it ends, with all that
-    it tells. Telling a span more once it has begun costs half as much again."""
-
-    __slots__ = ("_began_ns",)
-
-    def __enter__(self) -> Self:
-        if self._backend is not None:
-            self._heard = True
-            self._began_ns = time.time_ns()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        backend = self._backend
-        if backend is None:
-            return
-        failure = _failure(error)
-        if failure is not None:
-            self._set(_of_error(failure))
-        self._ending(backend, error)
-        attributes = _known({**self._attributes, **self._later})
-        otel = backend.tracer.start_span(
-            self._name, kind=backend.api.internal, attributes=attributes, start_time=self._began_ns
-        )
-        if failure is not None:
-            _mark(otel, backend, failure)
-        otel.end()
+def _phase(backend: Backend, name: str, hold_id: str, took_s: float) -> None:
+    """A span within the current one for what ends now. Nothing is within it, so that it is told of afterwards."""
+    ended_ns = time.time_ns()
+    span = backend.tracer.start_span(name, start_time=ended_ns - int(took_s * NANO), attributes={Ours.HOLD: hold_id})
+    span.end(ended_ns)
 
 
 class RunSpan(Span):
@@ -165,33 +151,69 @@ class StepSpan(Span):
         labels = {name: str(value) for name in (Ours.SKILL, Ours.TIER) if (value := self._attributes.get(name))}
         return backend.api.context.set_value(STEP_KEY, labels, context)
 
-    def finished(self, *, status: str, escalated: bool = False, settled: Amount | None = None) -> None:
-        """How the step ended: its status, whether a stronger model was asked, and what it cost."""
-        self._set({Ours.STATUS: status, Ours.ESCALATED: escalated} | amount_values(Ours.SETTLED, settled))
+    def reserved(self, hold_id: str, *, estimated: Amount, accounts: Sequence[str], took_s: float) -> None:
+        """What the step should cost, which accounts it weighs on, and how long the ledger took to admit it."""
+        if self._backend is None or not self._heard:
+            return
+        _phase(self._backend, "reserve", hold_id, took_s)
+        told = self._later
+        told[Ours.ESTIMATED_USD], told[Ours.ESTIMATED_TOKENS] = estimated.usd_nano, estimated.tokens
+        told[Ours.ACCOUNTS], told[Ours.RESERVE_S] = tuple(accounts), took_s
 
+    def closed(self, record: HoldRecord, *, took_s: float | None = None) -> None:
+        """See `Span`; a phase of its own, too."""
+        super().closed(record, took_s=took_s)
+        if self._backend is not None and self._heard:
+            _phase(self._backend, "settle", record.id, took_s or 0.0)
 
-class ReservationSpan(Leaf):
-    """``reserve {kind}``: an admission. It is granted if the block ends well, refused if `BudgetExceeded` passes."""
-
-    __slots__ = ()
-
-    def granted(self, *, held: Amount | None = None, replayed: bool = False, hold_id: str | None = None) -> None:
-        """What is held in the end, under which id, and whether the hold existed already (a resumed run)."""
+    def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
+        """What the run's account has left; with the run's age also how fast it burns."""
         if not self._heard:
             return
-        told = self._later
-        told[Ours.REPLAYED] = replayed
-        if hold_id is not None:
-            told[Ours.HOLD] = hold_id
-        if held is not None:
-            told[Ours.HELD_USD], told[Ours.HELD_TOKENS] = held.usd_nano, held.tokens
+        # In the ledger's own integers: `Account.available` makes decimals of them for people to read.
+        (usd, tokens, _), posted, held = account.limits, account.posted_units, account.held_units
+        if usd is not None:
+            self._later[Ours.REMAINING_USD] = max(0, usd - posted[0] - held[0])
+        if tokens is not None:
+            self._later[Ours.REMAINING_TOKENS] = max(0, tokens - posted[1] - held[1])
+        if elapsed_s:
+            self._later[Ours.BURN_RATE] = posted[0] / NANO * 60 / elapsed_s
 
-    def _ending(self, backend: Backend, error: BaseException | None) -> None:
-        outcome: Outcome = "granted"
-        if error is not None:
-            outcome = "refused" if isinstance(error, BudgetExceeded) else "error"
-        self._later[Ours.OUTCOME] = outcome
-        backend.count_hold(outcome, self._attributes.get(Ours.KIND))
+    def finished(self, *, status: str, escalated: bool = False) -> None:
+        """How the step ended: its status, and whether a stronger model was asked."""
+        if self._heard:
+            self._later[Ours.STATUS], self._later[Ours.ESCALATED] = status, escalated
+
+
+class Reservation:
+    """Around an admission: it is granted if the block ends well, refused if `BudgetExceeded` passes.
+
+    What is granted is told by the span of what it pays for; what is not, by an event of the current span.
+    """
+
+    __slots__ = ("_backend", "_hold_id", "_kind")
+
+    def __init__(self, backend: Backend | None = None, hold_id: str = "", kind: str = "") -> None:
+        self._backend = backend
+        self._hold_id = hold_id
+        self._kind = kind
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        backend = self._backend
+        if backend is None:
+            return
+        if error is None:
+            backend.count_hold("granted", self._kind)
+            return
+        outcome: Outcome = "refused" if isinstance(error, BudgetExceeded) else "error"
+        backend.count_hold(outcome, self._kind)
+        told = {Ours.HOLD: self._hold_id, Ours.KIND: self._kind, Ours.OUTCOME: outcome, **_of_error(error)}
+        backend.api.trace.get_current_span().add_event(Ours.RESERVATION, _known(told))
 
 
 class RetrievalSpan(Span):
@@ -287,9 +309,9 @@ class ModelCallSpan(Span):
         labels = client.plain
         if error is not None:
             labels = {**labels, GenAI.ERROR_TYPE: type(error).__qualname__}
-        backend.instruments.duration.record(time.perf_counter() - self._started, labels)
-        if self._usage is not None:
-            backend.count_tokens(self._usage, client, self._counted(backend))
+        if self._otel is not None:
+            seconds, within = time.perf_counter() - self._started, self._otel.get_span_context()
+            backend.count_call(Call(seconds, labels, self._usage, client, within), self._counted(backend))
 
     def _counted(self, backend: Backend) -> CallSeries:
         """Under which labels it is counted: those of the step in which it began."""
@@ -299,37 +321,26 @@ class ModelCallSpan(Span):
         return self._series
 
 
-class SettlementSpan(Leaf):
-    """``settle``: the truth is booked."""
+def settled_values(record: HoldRecord) -> dict[str, Value | None]:
+    """A hold as it stands after it was settled or voided."""
+    held, settled = record.amount_units, record.settled_units
+    told: dict[str, Value | None] = {
+        Ours.HOLD: record.id,
+        Ours.OUTCOME: outcome_of(record),
+        Ours.PRESUMED: record.presumed,
+        Ours.HELD_USD: held[0],
+        Ours.HELD_TOKENS: held[1],
+    }
+    if settled is not None:
+        told[Ours.SETTLED_USD], told[Ours.SETTLED_TOKENS], _ = settled
+        if any(map(gt, settled, held)):
+            told |= amount_values(Ours.OVERRUN, record.overrun)
+    return told
 
-    __slots__ = ()
 
-    def closed(self, record: HoldRecord) -> None:
-        """The hold as it stands after it was settled or voided."""
-        if self._backend is None:
-            return
-        outcome: Outcome = "voided" if record.state == "voided" else "presumed" if record.presumed else "settled"
-        told, held, settled = self._later, record.amount_units, record.settled_units
-        told[Ours.OUTCOME], told[Ours.PRESUMED] = outcome, record.presumed
-        told[Ours.HELD_USD], told[Ours.HELD_TOKENS], _ = held
-        if settled is not None:
-            told[Ours.SETTLED_USD], told[Ours.SETTLED_TOKENS], _ = settled
-            if any(map(gt, settled, held)):
-                told |= amount_values(Ours.OVERRUN, record.overrun)
-        self._backend.count_hold(outcome, record.meta.get("kind"))
-
-    def balance(self, account: Account, *, elapsed_s: float | None = None) -> None:
-        """What the run's account has left; with the run's age also how fast it burns."""
-        if not self._heard:
-            return
-        # In the ledger's own integers: `Account.available` makes decimals of them for people to read.
-        (usd, tokens, _), posted, held = account.limits, account.posted_units, account.held_units
-        if usd is not None:
-            self._later[Ours.REMAINING_USD] = max(0, usd - posted[0] - held[0])
-        if tokens is not None:
-            self._later[Ours.REMAINING_TOKENS] = max(0, tokens - posted[1] - held[1])
-        if elapsed_s:
-            self._later[Ours.BURN_RATE] = posted[0] / NANO * 60 / elapsed_s
+def outcome_of(record: HoldRecord) -> Outcome:
+    """How a hold ended."""
+    return "voided" if record.state == "voided" else "presumed" if record.presumed else "settled"
 
 
 def _searches(backend: Backend) -> CallSeries:
@@ -363,7 +374,7 @@ def _failure(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _of_error(error: BaseException) -> Values:
+def _of_error(error: BaseException) -> dict[str, Value | None]:
     values: dict[str, Value | None] = {GenAI.ERROR_TYPE: type(error).__qualname__}
     if isinstance(error, BudgetExceeded):
         values[Ours.REFUSED_BY], values[Ours.REFUSED_UNIT] = error.account, error.unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
 
@@ -148,3 +149,13 @@ def test_no_tenant_pays_from_anothers_account_whatever_it_is_called(one: str, ot
     users = (None, "42", "42/user/42", "user/42")
     ours, theirs = ({name for user in users for name in payers(tenant, user=user)} for tenant in (one, other))
     assert not ours & theirs
+
+
+def test_what_code_marks_outside_of_a_step_is_noted_on_the_tenants_accounts() -> None:
+    with Ledger.open("memory:") as ledger, Answers() as answers:
+        ledger.account("run/r")
+        price = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=100, decode_tokens_per_s=10)
+        ctx = Context(Engine(ledger, Ladder((ScriptedModel([]),)), answers, price), Scope("r", tenant="acme"))
+        ctx.mark("confidential", "hr/pay.md")
+        [noted] = ledger.holds()
+        assert noted.accounts == ("run/r", "tenant/acme")
