@@ -16,7 +16,6 @@ from agentbudget.errors import Mistake, StoreUnavailable
 from agentbudget.forks import watch
 from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import (
-    EMPTY,
     NOTHING,
     Account,
     Detail,
@@ -34,7 +33,9 @@ Line = tuple[int, EntryKind, str, tuple[str, ...], Units, Units, str]
 """An entry before it is read: (at_ns, kind, subject, targets, held, posted, detail as JSON)."""
 
 _GONE: Final = object()
-_BARE: Final = len(HoldRecord._fields) - 2
+_LINE: Final = 11
+"""The places of an entry in the journal: at_ns, kind, subject, targets, three of held, three of posted, detail."""
+_FIELDS: Final = len(HoldRecord._fields)
 
 
 class MemoryStore:
@@ -86,12 +87,15 @@ class MemoryTransaction:
         """What was before, newest last: (rows, key, value); (None, None, the journal's length) when it began. To
         clear it is to commit."""
         self._accounts: dict[str, Account] = {}
-        self._holds: dict[str, tuple[Any, ...]] = {}
-        """Holds; those that have ended are shelved."""
+        self._holds: dict[str, HoldRecord | int] = {}
+        """Holds; of those that have ended, where on the shelf they begin."""
         self._periods: dict[tuple[str, str], Periods] = {}
         self._marks: dict[str, int] = {}
         self._leases: dict[str, int] = {}
-        self._lines: list[Line] = []
+        # One value after the other. As tuples, of which there would be as many as there were holds, they would give the
+        # garbage collector a tenth of all the work.
+        self._shelf: list[Any] = []
+        self._lines: list[Any] = []
         self._hashes: list[bytes] = []
         # Where to look; what an undone transaction left in them is passed over when they are read.
         self._starts: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
@@ -133,7 +137,7 @@ class MemoryTransaction:
         while undo:
             rows, key, before = undo[-1]
             if rows is None:
-                del self._lines[before:], self._hashes[before:]
+                del self._lines[before:], self._hashes[before // _LINE :]
             elif before is _GONE:
                 rows.pop(key, None)
             else:
@@ -198,7 +202,9 @@ class MemoryTransaction:
 
     def hold(self, hold_id: str) -> HoldRecord | None:
         hold = self._holds.get(hold_id)
-        return hold if hold is None or type(hold) is HoldRecord else _unshelved(hold)
+        if type(hold) is int:
+            return new_tuple(HoldRecord, tuple(self._shelf[hold : hold + _FIELDS]))
+        return cast("HoldRecord | None", hold)
 
     def add_hold(self, hold: HoldRecord) -> bool:
         hold_id, parent, rows = hold[1], hold[2], self._holds
@@ -217,7 +223,9 @@ class MemoryTransaction:
         if hold[5] == "open":
             rows[hold_id] = hold
             return
-        rows[hold_id] = _shelved(hold)
+        shelf = self._shelf
+        rows[hold_id] = len(shelf)
+        shelf += hold[:]
         self._open.pop(hold_id, None)
         if hold[8] and hold[5] == "settled":
             self._tagged[hold[8]][hold_id] = None
@@ -253,7 +261,7 @@ class MemoryTransaction:
         self._put(self._leases, owner, until_ns)
 
     def next_seq(self) -> int:
-        return len(self._lines) + 1
+        return len(self._lines) // _LINE + 1
 
     def append(
         self,
@@ -266,37 +274,33 @@ class MemoryTransaction:
         posted: Units,
         detail: Detail,
     ) -> int:
+        h0, h1, h2 = held
+        p0, p1, p2 = posted
         text = canonical(detail) if detail else "{}"
-        self._lines.append((at_ns, kind, subject, targets, held, posted, text))
-        return len(self._lines)
+        lines = self._lines
+        lines += (at_ns, kind, subject, targets, h0, h1, h2, p0, p1, p2, text)
+        return len(lines) // _LINE
 
     def entry(self, seq: int) -> Entry | None:
-        return next(self.entries(after=seq - 1), None) if 0 < seq <= len(self._lines) else None
+        return next(self.entries(after=seq - 1), None) if 0 < seq < self.next_seq() else None
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]:
         self._hash()
-        for index in range(after, len(self._lines)):
-            at_ns, kind, subject, targets, held, posted, detail = self._lines[index]
+        for seq in range(after + 1, self.next_seq()):
+            at_ns, kind, subject, targets, held, posted, detail = self._line(seq)
             data = cast(Detail, json.loads(detail))
-            yield Entry(index + 1, at_ns, kind, subject, targets, held, posted, data, self._hashes[index].hex())
+            yield Entry(seq, at_ns, kind, subject, targets, held, posted, data, self._hashes[seq - 1].hex())
+
+    def _line(self, seq: int) -> Line:
+        place = (seq - 1) * _LINE
+        at_ns, kind, subject, targets, h0, h1, h2, p0, p1, p2, detail = self._lines[place : place + _LINE]
+        return at_ns, kind, subject, targets, (h0, h1, h2), (p0, p1, p2), detail
 
     def _hash(self) -> None:
-        del self._hashes[len(self._lines) :]
-        for seq in range(len(self._hashes) + 1, len(self._lines) + 1):
-            at_ns, kind, subject, targets, held, posted, detail = self._lines[seq - 1]
+        """Continue the chain to the last entry."""
+        del self._hashes[self.next_seq() - 1 :]
+        for seq in range(len(self._hashes) + 1, self.next_seq()):
+            at_ns, kind, subject, targets, held, posted, detail = self._line(seq)
             before = self._hashes[-1] if self._hashes else GENESIS
             text = targets_text(targets)
             self._hashes.append(chain_hash(before, seq, at_ns, kind, subject, text, held, posted, detail))
-
-
-def _shelved(hold: HoldRecord) -> tuple[Any, ...]:
-    """A hold that has ended, as a plain tuple without its details where there are none. Of tuples of plain values alone
-    the garbage collector finds out that they need no second look; it would go through records for ever, and there are
-    as many as there were holds."""
-    return hold[:] if hold[9] or hold[18] else hold[:9] + hold[10:18]
-
-
-def _unshelved(kept: tuple[Any, ...]) -> HoldRecord:
-    if len(kept) == _BARE:
-        kept = (*kept[:9], EMPTY, *kept[9:], EMPTY)
-    return new_tuple(HoldRecord, kept)

@@ -62,7 +62,9 @@ PATIENCE: Final = 32
 CHECKPOINT: Final = 4096
 """Entries after which the write-ahead log is copied into the file, by whoever writes the last of them: once its turn
 is over, so that nobody waits for that."""
-CHECKPOINT_PAGES: Final = 16_000
+PAGE_BYTES: Final = 2048
+"""Of a new file: half of what SQLite takes by itself. Commits write whole pages, and an entry has 100 to 600 bytes."""
+CHECKPOINT_PAGES: Final = 32_000
 """At 64 MB SQLite copies it by itself."""
 
 
@@ -144,6 +146,7 @@ class _Connection:
         while _inherited:
             _inherited.pop().close()
         self._db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # a file that is there keeps its own
         use_wal(self._db, timeout_s=self._timeout_s)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -366,19 +369,10 @@ class _Writer(_Connection):
         """Learn what others wrote in their turns."""
         news = self._asked(NEWS, (self._tx.seq,))
         if not news:
-            self._rivals -= 1
-            return
-        self._rivals = PATIENCE
-        if any(line[2] not in LIGHT for line in news):
+            self._rivals -= 1  # also then the tables may have followed what was read ahead
+        elif not self._learn_from(news):
             self._lock_file()  # the tables followed
             return
-        self._following = True
-        try:
-            self._tx.follow(news)
-        except _NeedsTables:
-            self._tx.forget()
-        finally:
-            self._following = False
         if self._tx.applied < 0:
             self._lock_file()
         elif self._tx.is_long:
@@ -386,12 +380,31 @@ class _Writer(_Connection):
             if applied <= self._tx.seq:
                 self._tx.rebase(applied)  # another may have brought the tables up: then it need not be done again
 
+    def _learn_from(self, news: list[Row]) -> bool:
+        """Do again what entries tell; False, and nothing was done, where the tables followed one of them."""
+        self._rivals = PATIENCE
+        if any(line[2] not in LIGHT for line in news):
+            return False
+        self._following = True
+        try:
+            self._tx.follow(news)
+        except _NeedsTables:
+            self._tx.forget()
+        finally:
+            self._following = False
+        return True
+
     def _take_turn(self) -> bool:
         """Wait for the turn; False if nobody else had it since this process did."""
         if self._turn is None or self._has_turn:
             return True
         self._has_turn = True  # before it is so: an interrupt may come between
-        return self._turn.take(time.monotonic() + self._timeout_s)
+        return self._turn.take(time.monotonic() + self._timeout_s, self._read_ahead)
+
+    def _read_ahead(self) -> None:
+        """Learn what others wrote so far, so that less of it is left for when this one keeps them waiting."""
+        if self._tx.applied >= 0 and not self._tx.changed:
+            self._learn_from(self._asked(NEWS, (self._tx.seq,)))
 
     def _lock_file(self, *, late: bool = False) -> None:
         """Keep others from writing until the end. ``late`` is in the middle of an operation, which may then have seen

@@ -10,30 +10,27 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain
 from typing import Final, Protocol
 
 from agentbudget.ledger.admission import required, required_hold, weigh, weigh_within
 from agentbudget.ledger.fold import meta_of
-from agentbudget.ledger.outlines import Outline, Outlines
+from agentbudget.ledger.outlines import ENDS, Outline, Outlines, detail_of
 from agentbudget.ledger.records import (
-    EMPTY,
     NOTHING,
     Account,
     Detail,
     Entry,
     EntryKind,
     HoldRecord,
-    HoldState,
     Units,
     closed,
     opened,
     plus,
 )
+from agentbudget.ledger.rows import PUT_PLAIN, PUT_WHOLE, is_plain, plain_row, whole_row
 from agentbudget.ledger.sql import (
     ENTRY_COLUMNS,
     GET_HOLDS,
-    HOLD_FIELDS,
     PUT_ACCOUNT,
     PUT_BALANCE,
     SHIFT,
@@ -82,10 +79,6 @@ _IN_FLIGHT: Final = f"{GET_HOLDS}WHERE h.state = 'open' ORDER BY h.number DESC L
 """Holds that somebody is likely to settle soon."""
 _NUMBER: Final = "SELECT number FROM owners WHERE name = ?"
 _HAS: Final = "SELECT 1 FROM holds WHERE id = ?"
-_PUT: Final = (
-    f"INSERT INTO holds ({', '.join(HOLD_FIELDS)}) VALUES ({','.join('?' * len(HOLD_FIELDS))}) "
-    "ON CONFLICT (number) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in HOLD_FIELDS[3:])
-)
 
 
 class Database(Protocol):
@@ -161,7 +154,7 @@ class TailTransaction(SqlTransaction):
             self._seq = self.applied = applied
             self._holds = {hold.id: hold for hold in map(read_hold, self._db.execute(_IN_FLIGHT))}
         self.changed = True
-        self._replay(self._db.execute(NEWS, (self._seq,)))
+        self._take_in(list(self._db.execute(NEWS, (self._seq,))))
         if seq is None or seq < applied:  # some are missing
             seq, last_hash = applied, last_hash or GENESIS
         self._seq, self._hash = seq, last_hash
@@ -179,25 +172,34 @@ class TailTransaction(SqlTransaction):
             self.applied = applied
         return True
 
-    def follow(self, news: Iterable[Row]) -> None:
+    def follow(self, news: Sequence[Row]) -> None:
         """Do again what others did, in entries after those that are known."""
         self.changed = True
-        self._replay(news)
+        self._take_in(news)
         self.start()
 
-    def _replay(self, news: Iterable[Row]) -> None:
-        sums: dict[str, tuple[Units, Units]] = {}
-        for line in news:
-            text = line[4]
-            # Most entries add to balances, and that is all that whoever follows has to know of them.
-            if (text in sums or self._only_adds(text)) and self._outlines.take(line):
-                held, posted = sums.get(text, (NOTHING, NOTHING))
-                sums[text] = plus(held, line[5:8]), plus(posted, line[8:11])
-            else:
-                replay(self, line)
-            self._seq, self._hash = line[0], line[12]
-        for text, (held, posted) in sums.items():
-            weigh(self, read_targets(text), held, posted, 0)
+    def _take_in(self, news: Sequence[Row]) -> None:
+        if not news:
+            return
+        columns = tuple(zip(*news, strict=True))
+        texts = frozenset(columns[4])
+        # Most entries add to balances, and that is all that whoever follows has to know of them.
+        if all(map(self._only_adds, texts)) and self._outlines.keep(news):
+            for text in texts:
+                of = (
+                    columns if len(texts) == 1 else tuple(zip(*(line for line in news if line[4] == text), strict=True))
+                )
+                weigh(self, read_targets(text), _sums(of[5:8]), _sums(of[8:11]), 0)
+        else:
+            for line in news:
+                self._take_one(line)
+        self._seq, self._hash = news[-1][0], news[-1][12]
+
+    def _take_one(self, line: Row) -> None:
+        if self._only_adds(line[4]) and self._outlines.keep((line,)):
+            weigh(self, read_targets(line[4]), line[5:8], line[8:11], 0)
+        else:
+            replay(self, line)
 
     def _only_adds(self, text: str) -> bool:
         """Whether an entry of these targets weighs on accounts at most, and none of them has windows."""
@@ -246,11 +248,21 @@ class TailTransaction(SqlTransaction):
         if whole:
             db.executemany(PUT_ACCOUNT, whole)
         db.executemany(PUT_BALANCE, [(*(a := self._accounts[n])[4], *a[5], n) for n in balances])
-        others = [self._unfolded(outline) for outline in self._outlines.since(self.applied)]
-        db.executemany(_PUT, [hold_row(hold) for hold in chain(self._new_holds.values(), others)])
+        self._put_holds(db)
         for (account, window), periods in self._new_periods.items():
             db.executemany(SHIFT, [(account, window, start, *h, *p) for start, (h, p) in periods.items()])
         db.execute(_PUT_HEAD, (self._seq,))
+
+    def _put_holds(self, db: Database) -> None:
+        plain = [outline.row(self.owner_of(outline.opened)) for outline in self._outlines.since(self.applied)]
+        others: list[Row] = []
+        for hold in self._new_holds.values():
+            if is_plain(hold):
+                plain.append(plain_row(hold))
+            else:
+                others.append(whole_row(hold))
+        db.executemany(PUT_PLAIN, plain)
+        db.executemany(PUT_WHOLE, others)
 
     def flushed(self) -> None:
         """What `flush` wrote is there for good."""
@@ -439,21 +451,9 @@ class TailTransaction(SqlTransaction):
         yield from [read_entry(line) for line in self.lines if line[0] > after]
 
 
-def hold_row(hold: HoldRecord) -> Row:
-    """A hold as its table has it, in the order of `HOLD_FIELDS`."""
-    # fmt: off
-    (number, hold_id, parent, _, (usd, tokens, calls), state, sent, owner, tag, _, _, (r_usd, r_tokens, r_calls),
-     (s_usd, s_tokens, s_calls), children, settled, presumed, end, _, _) = hold
-    usd_settled, tokens_settled, calls_settled = settled or (None, None, None)
-    return (
-        number, hold_id, parent, usd, tokens, calls, state, int(sent), owner, tag or None,
-        r_usd, r_tokens, r_calls, s_usd, s_tokens, s_calls, children,
-        usd_settled, tokens_settled, calls_settled, int(presumed), end,
-    )
-    # fmt: on
-
-
-_ENDS: Final[dict[EntryKind, HoldState]] = {"settle": "settled", "void": "voided"}
+def _sums(columns: Sequence[tuple[int, ...]]) -> Units:
+    usd, tokens, calls = map(sum, columns)
+    return (usd, tokens, calls)
 
 
 def replay(tx: TailTransaction, line: Row) -> None:
@@ -472,7 +472,7 @@ def replay(tx: TailTransaction, line: Row) -> None:
             return
         if kind in ("extend", "reduce"):
             record = record._replace(amount_units=plus(record.amount_units, held))
-        elif kind in _ENDS:
+        elif kind in ENDS:
             record = _ended(record, line)
             change = -1
         else:
@@ -486,7 +486,7 @@ def replay(tx: TailTransaction, line: Row) -> None:
 
 def _opened(tx: TailTransaction, line: Row) -> HoldRecord:
     """The hold that an entry opened."""
-    detail, within = _detail(line), _parent(line)
+    detail, within = detail_of(line), _parent(line)
     accounts = () if within is not None else read_targets(line[4])
     owner, tag = tx.owner_of(line), detail.get("tag", "")
     return opened(line[0], line[3], within, accounts, line[5:8], owner, tag, meta_of(detail), line[1])
@@ -494,12 +494,8 @@ def _opened(tx: TailTransaction, line: Row) -> HoldRecord:
 
 def _ended(hold: HoldRecord, line: Row) -> HoldRecord:
     """The hold as an entry ended it."""
-    detail = _detail(line)
-    return closed(hold, _ENDS[line[2]], line[8:11], line[0], line[1], detail, bool(detail.get("presumed")))
-
-
-def _detail(line: Row) -> Detail:
-    return EMPTY if line[11] == "{}" else json.loads(line[11])
+    detail = detail_of(line)
+    return closed(hold, ENDS[line[2]], line[8:11], line[0], line[1], detail, bool(detail.get("presumed")))
 
 
 def _parent(line: Row) -> str | None:

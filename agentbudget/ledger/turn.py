@@ -12,6 +12,7 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ _SIZE: Final = 8 * (_WORDS + 1)
 _UNTIL: Final = _WORDS
 """The word after the table: until when (ns) whoever wrote last may go on, and the others let it."""
 
-SLICE_NS: Final = 250_000
+SLICE_NS: Final = 180_000
 """How long a turn lasts where others wait: some transactions, so that what others wrote is learned once for all of
 them. Eight who never pause wait some 3 ms for each other."""
 GONE_NS: Final = 30_000_000
@@ -35,6 +36,10 @@ GONE_NS: Final = 30_000_000
 HANDED_NS: Final = 60_000
 """About how long it takes to wake up."""
 LONGEST_NS: Final = 3_000_000
+
+
+def _nothing() -> None:
+    pass
 
 
 class Turn:
@@ -57,17 +62,17 @@ class Turn:
         self._waiting = memoryview(self._map).cast("q")
         """In pairs: since when (ns of the monotonic clock) somebody waits, and when it last asked; 0 for nobody."""
 
-    def take(self, deadline: float) -> bool:
+    def take(self, deadline: float, ahead: Callable[[], None] = _nothing) -> bool:
         """Wait for it until `deadline` on the monotonic clock; True if others may have had it since.
 
-        Raises ``sqlite3.OperationalError``.
+        ``ahead`` is done at most once, while this one waits as the next. Raises ``sqlite3.OperationalError``.
         """
         if self._file is None:
             return True
         since = time.monotonic_ns()
         if since < self._until and self._try():
             return False
-        slot = self._slot
+        slot, prepared = self._slot, False
         try:
             while True:
                 now = time.monotonic_ns()
@@ -78,6 +83,10 @@ class Turn:
                         self._waiting[_UNTIL] = self._until = now + SLICE_NS
                         return True
                     pause = HANDED_NS
+                elif pause <= SLICE_NS and not prepared:
+                    prepared = True
+                    ahead()
+                    continue
                 if now > deadline * 1e9:
                     raise sqlite3.OperationalError("database is locked")
                 time.sleep(min(pause, LONGEST_NS) / 1e9)

@@ -3,8 +3,9 @@
 Pairs of reserve and settle a second, in memory and in an SQLite file, on one account, on four at once, and on one with
 windows, beside raw SQL that does the same writes: the statements that the ledger sends are recorded, and sent again to
 a fresh file by the bare `sqlite3` module, with the same values in the same transactions, the log copied into the file
-after as many. Rounds alternate; medians are printed. Where other work disturbs, ``--cpu`` counts this process's own
-seconds instead: what it waits for, such as the disk, is then left out.
+after as many. The raw file has pages as large as the ledger's; ``--raw-page-bytes 4096``: as SQLite makes them.
+Rounds alternate; medians are printed. Where other work disturbs, ``--cpu`` counts this process's own seconds instead:
+what it waits for, such as the disk, is then left out.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from agentbudget.ledger import Ledger
-from agentbudget.ledger.sqlite import CHECKPOINT_PAGES, SqliteStore
+from agentbudget.ledger.sqlite import CHECKPOINT_PAGES, PAGE_BYTES, SqliteStore
 from agentbudget.money import Amount, Budget
 
 HELD = Amount(1_000, 10, 1)
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5_000, help="pairs in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cpu", action="store_true", help="count the seconds that the processor worked for it")
+    parser.add_argument("--raw-page-bytes", type=int, default=PAGE_BYTES, help="pages of the file that raw SQL writes")
     given = parser.parse_args()
     clock = time.process_time if given.cpu else time.perf_counter
     print("| store | accounts of a hold | ledger, pairs/s | raw SQL, pairs/s | ledger / raw | file, bytes/pair |")
@@ -65,7 +68,10 @@ def main() -> None:
         print(f"| memory | {shape} | {statistics.median(rates):,.0f} | | | |", flush=True)
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
-            print(_compare(Path(folder), shape, given.pairs, rounds=given.rounds, clock=clock), flush=True)
+            compared = _compare(
+                Path(folder), shape, given.pairs, rounds=given.rounds, clock=clock, page_bytes=given.raw_page_bytes
+            )
+            print(compared, flush=True)
 
 
 def opened(ledger: Ledger, shape: Shape) -> Ledger:
@@ -85,14 +91,14 @@ def rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
     return pairs / (clock() - began)
 
 
-def _compare(folder: Path, shape: Shape, pairs: int, *, rounds: int, clock: Clock) -> str:
+def _compare(folder: Path, shape: Shape, pairs: int, *, rounds: int, clock: Clock, page_bytes: int) -> str:
     statements = record(folder / "recorded.db", shape, pairs)
     ours: list[float] = []
     raw: list[float] = []
     for turn in range(rounds):
         with opened(Ledger.open(folder / f"ledger-{turn}.db"), shape) as ledger:
             ours.append(rate(ledger, shape, pairs, clock))
-        raw.append(replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock))
+        raw.append(replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock, page_bytes=page_bytes))
     size = (folder / "ledger-0.db").stat().st_size
     ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
     figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
@@ -136,9 +142,11 @@ def record(path: Path, shape: Shape, pairs: int) -> list[Statement]:
         return listener.heard
 
 
-def replay(path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock) -> float:
+def replay(
+    path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock, *, page_bytes: int = PAGE_BYTES
+) -> float:
     """The same statements with the same values in the same transactions, by the bare module."""
-    db = raw_database(path, shape)
+    db = raw_database(path, shape, page_bytes=page_bytes)
     execute = db.cursor().execute  # as the ledger does: one cursor serves all
     began = clock()
     for sql, values in statements:
@@ -151,8 +159,11 @@ def replay(path: Path, statements: list[Statement], shape: Shape, pairs: int, cl
     return pairs / taken
 
 
-def raw_database(path: Path, shape: Shape) -> sqlite3.Connection:
-    """The bare module's connection to a fresh ledger, set as the ledger sets its own."""
+def raw_database(path: Path, shape: Shape, *, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection:
+    """The bare module's connection to a fresh ledger, set as the ledger sets its own but for the size of its pages."""
+    with closing(sqlite3.connect(path)) as empty:
+        empty.execute(f"PRAGMA page_size = {page_bytes}")
+        empty.execute("PRAGMA journal_mode = WAL")  # from here on the file keeps it
     opened(Ledger.open(path), shape).close()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")

@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from agentbudget.errors import HoldConflict
 from agentbudget.ledger import Ledger
-from agentbudget.ledger.outlines import Outlines
+from agentbudget.ledger.outlines import Outline, Outlines
 from agentbudget.ledger.sql import Row
 from agentbudget.ledger.sqlite import SqliteStore
 from agentbudget.ledger.tail import LONGEST
@@ -43,7 +44,7 @@ def line(seq: int, kind: str, subject: str, targets: str = '["a"]') -> Row:
 
 def test_a_hold_is_kept_from_its_opening_to_its_end() -> None:
     outlines = Outlines()
-    assert all(outlines.take(line(n, kind, "h")) for n, kind in enumerate(("reserve", "sent", "settle"), 1))
+    assert outlines.keep([line(n, kind, "h") for n, kind in enumerate(("reserve", "sent", "settle"), 1)])
     found = outlines.pop("h")
     assert found is not None
     assert (found.opened[0], found.sent and found.sent[0], found.ended and found.ended[0]) == (1, 2, 3)
@@ -53,17 +54,23 @@ def test_a_hold_is_kept_from_its_opening_to_its_end() -> None:
 @pytest.mark.parametrize("kind", ["extend", "reduce", "settle"])
 def test_what_takes_more_than_to_keep_it_is_left_to_others(kind: str) -> None:
     outlines = Outlines()
-    assert not outlines.take(line(1, kind, "unknown"))
-    outlines.take(line(2, "reserve", "h"))
-    outlines.take(line(3, "void", "h"))
-    assert not outlines.take(line(4, kind, "h"))
+    assert not outlines.keep([line(1, kind, "unknown")])
+    assert outlines.keep([line(2, "reserve", "h"), line(3, "void", "h")])
+    assert not outlines.keep([line(4, kind, "h")])
     assert outlines.pop("h") is not None
+
+
+def test_of_entries_that_take_more_none_is_kept() -> None:
+    outlines = Outlines()
+    outlines.keep([line(1, "reserve", "open")])
+    assert not outlines.keep([line(2, "reserve", "h"), line(3, "settle", "open"), line(4, "extend", "h")])
+    assert "h" not in outlines
+    assert outlines.pop_all() == [("open", Outline(line(1, "reserve", "open")))]
 
 
 def test_what_the_tables_have_of_an_ended_hold_is_dropped_and_of_an_open_one_kept() -> None:
     outlines = Outlines()
-    for entry in (line(1, "reserve", "ended"), line(2, "reserve", "open"), line(3, "settle", "ended")):
-        outlines.take(entry)
+    outlines.keep([line(1, "reserve", "ended"), line(2, "reserve", "open"), line(3, "settle", "ended")])
     outlines.rebase(2)
     assert len(outlines) == 2
     outlines.rebase(3)
@@ -126,3 +133,18 @@ def test_whoever_brings_the_tables_up_writes_what_others_did(pair: Pair, path: P
     other.reserve("n", ONE, accounts=["a"]).void()
     assert other.settle("open", ONE).settled == ONE, "the same again"
     assert other.verify().ok
+
+
+def test_tables_that_followed_what_was_read_ahead_are_not_asked_for_it_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    for n in range(LONGEST):
+        one.reserve(f"more-{n}", ONE, accounts=["a"]).settle(ONE)
+    writer = cast(Any, other)._store.write()
+    writer._read_ahead()
+    asked: list[object] = []
+    monkeypatch.setattr(writer._tx, "learn", asked.append)
+    other.reserve("next", ONE, accounts=["a"])
+    assert asked == []
+    assert other.balance("a").held == ONE

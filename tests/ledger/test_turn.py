@@ -97,3 +97,12 @@ def test_who_goes_on_at_once_need_not_look_what_others_wrote(turns: list[Turn]) 
     assert not turns[0].take(soon())
     turns[0].give()
     assert turns[1].take(soon()), "somebody else has to"
+
+
+def test_who_is_next_looks_ahead_once(turns: list[Turn]) -> None:
+    looked: list[float] = []
+    table = turns[0]._waiting  # pyright: ignore[reportPrivateUsage]
+    table[0], table[1] = 1, time.monotonic_ns() + 10**12  # somebody is before it, and goes on waiting
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        turns[1].take(soon(0.05), lambda: looked.append(time.monotonic()))
+    assert len(looked) == 1
