@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,9 @@ from evals.local.tables import table
 
 AT_ONCE = 8
 TOKENS = 64
-SYSTEM = "You tell long stories, in many sentences, about what you are asked."
+SYSTEM = "You write what you are asked for, all of it, and nothing else."
+ASKED = "Write the numbers from {} to 300 in words, one in each line."
+"""Answers that do not end early: else it would be told who says more, not who is faster."""
 
 
 async def measure(setup: Setup) -> str:
@@ -34,18 +36,18 @@ async def measure(setup: Setup) -> str:
         await ask(model, SYSTEM, "Hello", tokens=2)
         complete(address, "Hello")
         for number in range(setup.rounds):
-            questions = [f"Tell the story of ship {number}, {n}." for n in range(AT_ONCE)]
+            questions = [ASKED.format(AT_ONCE * number + n) for n in range(AT_ONCE)]
             with longest_gap(widest):
                 began = time.perf_counter()
                 answers = await asyncio.gather(*(ask(model, SYSTEM, q, tokens=TOKENS) for q in questions))
-                taken["ours"].append(sum(a.usage.output_tokens for a in answers) / (time.perf_counter() - began))
+                taken["ours"].append(said([a.usage.output_tokens for a in answers]) / (time.perf_counter() - began))
             began = time.perf_counter()
             loop = asyncio.get_running_loop()
-            tokens = sum(await asyncio.gather(*(loop.run_in_executor(pool, complete, address, q) for q in questions)))
+            tokens = said(await asyncio.gather(*(loop.run_in_executor(pool, complete, address, q) for q in questions)))
             taken["server"].append(tokens / (time.perf_counter() - began))
             began = time.perf_counter()
-            answer = await ask(model, SYSTEM, f"Tell of lake {number}.", tokens=TOKENS)
-            taken["alone"].append(answer.usage.output_tokens / (time.perf_counter() - began))
+            answer = await ask(model, SYSTEM, ASKED.format(100 + number), tokens=TOKENS)
+            taken["alone"].append(said([answer.usage.output_tokens]) / (time.perf_counter() - began))
     await model.aclose()
     ours, theirs, alone = (median(taken[name]) for name in ("ours", "server", "alone"))
     rows = [
@@ -56,6 +58,13 @@ async def measure(setup: Setup) -> str:
     title = f"{AT_ONCE} requests at once, {TOKENS} tokens of output each, prompts included"
     note = f"Longest time for which the event loop did not turn: {max(widest) * 1e3:.0f} ms."
     return f"{table(title, ['', 'tokens/s', '× llama-server'], rows)}\n\n{note}"
+
+
+def said(tokens: Sequence[int]) -> int:
+    """Tokens of all answers, none of which may have ended early."""
+    if min(tokens) < TOKENS:
+        raise SystemExit(f"an answer ended after {min(tokens)} of {TOKENS} tokens: give weights that say more")
+    return sum(tokens)
 
 
 @contextmanager

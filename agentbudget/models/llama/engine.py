@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _FILLS: Final = 2
-"""Chunks of prompts that are evaluated before those who write get their next token."""
+"""As many tokens of prompts as in so many chunks are evaluated before those who write get their next token: the ends of
+several prompts, if they are short, so that all write together sooner."""
 _MOST_PARALLEL: Final = 8
 _CACHE_BYTES: Final = 512 << 20
 """What the cache of keys and values takes at most, unless more is asked for by ``parallel``."""
@@ -198,29 +199,30 @@ class Engine:
         """A few chunks of prompts, and a token for everybody who writes."""
         for job in [job for job in self._writing if job.stop.is_set() or (self._closing and job.waits_for_reader)]:
             self._end(job, "budget")
-        for _ in range(_FILLS if self._writing else 1):
-            if self._filling:
-                self._attempt(self._filling[0])
+        left = _FILLS * self._sequences.chunk if self._writing else 1
+        while self._filling and left > 0:
+            left -= self._attempt(self._filling[0])
         self._write()
 
-    def _attempt(self, job: Job) -> None:
-        """Fill in a little of a job's prompt; what goes wrong with it concerns no other."""
+    def _attempt(self, job: Job) -> int:
+        """Fill in a little of a job's prompt, so many tokens; what goes wrong with it concerns no other."""
         try:
-            self._fill(job)
+            return self._fill(job)
         except (RuntimeError, ValueError) as error:
             self._fail([job], error)
+            return 0
 
-    def _fill(self, job: Job) -> None:
-        """Evaluate the next chunk of a prompt, and choose the first token after the last."""
+    def _fill(self, job: Job) -> int:
+        """Evaluate the next chunk of a prompt, of so many tokens, and choose the first token after the last."""
         if job.sampler is None and job.may_compute(0.0) and self._begin(job):
             self._charge([job])
-            return
+            return 0
         slot = job.slot
         at, end = (len(slot.tokens), job.cuts[0]) if slot else (0, 0)
         if slot is None or not job.may_compute(self._fill_s_per_token * (end - at)):
             self._end(job, "budget")
             self._charge([job])
-            return
+            return 0
         row = self._sequences.evaluate(slot, job.todo[at:end], cut=True)
         job.evaluated_tokens += min(end, len(job.prompt.tokens)) - min(at, len(job.prompt.tokens))
         job.cuts.pop(0)
@@ -233,6 +235,7 @@ class Engine:
         self._sequences.give_way()
         self._fill_s_per_token = self._charge([job]) / (end - at)
         job.tell()
+        return end - at
 
     def _begin(self, job: Job) -> bool:
         """Evaluate what the answer must begin with with the prompt; whether that is all of it, so nothing is asked."""
