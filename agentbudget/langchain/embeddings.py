@@ -135,7 +135,7 @@ class BudgetedEmbeddings(Embeddings):
         config = ensure_config()
         label = label_said(config, self._privacy)
         try:
-            return guarded_texts(texts, label, self.destination, self._privacy, what="what is to be embedded")[0]
+            return guarded_texts(texts, label, self.destination, self._privacy, what="what is to be embedded")
         except DataRefused as refused:
             accounts = opened(self.books.ledger, self._accounts, config)
             hold_id = f"{run_of(accounts)}/embed.{uuid7()}/refusal"

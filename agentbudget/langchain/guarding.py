@@ -83,24 +83,33 @@ def guarded(
     messages: list[BaseMessage], label: Label, destination: Destination, privacy: Privacy
 ) -> tuple[list[BaseMessage], dict[str, int]]:
     """The messages as they may go there, and what was found in them by kind. Raises `DataRefused`."""
+    if not _is_to_be_searched(label, destination, privacy, what="the conversation"):
+        return messages, {}
     texts = [text for message in messages for text in _texts(message)]
-    allowed, found = guarded_texts(texts, label, destination, privacy, what="the conversation")
-    if allowed is texts:
-        return messages, found
-    replaced = iter(allowed)
+    cleared, found = _cleared(texts, label, destination, privacy, what="the conversation")
+    replaced = iter(cleared)
     return [_with_texts(message, replaced) for message in messages], found
 
 
 def guarded_texts(
     texts: list[str], label: Label, destination: Destination, privacy: Privacy, *, what: str
-) -> tuple[list[str], dict[str, int]]:
-    """The texts as they may go there (the same list where nothing is looked for), and what was found in them by kind.
+) -> list[str]:
+    """The texts as they may go there. Raises `DataRefused`, which says of ``what``."""
+    if not _is_to_be_searched(label, destination, privacy, what=what):
+        return texts
+    return _cleared(texts, label, destination, privacy, what=what)[0]
 
-    Raises `DataRefused`, which says of ``what``.
-    """
+
+def _is_to_be_searched(label: Label, destination: Destination, privacy: Privacy, *, what: str) -> bool:
+    """Whether texts of this class must be looked through before they go there. Raises `DataRefused` if they may not."""
     privacy.require(destination, label, what=what)
-    if not (privacy.looks and privacy.leaves(destination)):
-        return texts, {}
+    return privacy.looks and privacy.leaves(destination)
+
+
+def _cleared(
+    texts: Sequence[str], label: Label, destination: Destination, privacy: Privacy, *, what: str
+) -> tuple[list[str], dict[str, int]]:
+    """The texts with placeholders, and what was found in them by kind. Raises `DataRefused` where that is the rule."""
     cleared = clear(Request(tuple(Message("user", text) for text in texts), 1), privacy)
     found = dict(cleared.found)
     if cleared.refused:
