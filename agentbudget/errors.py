@@ -49,7 +49,7 @@ does not list, and it lists ``RuntimeError``: an exhausted budget must not be re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
     from agentbudget.money import Amount
     from agentbudget.usage import Usage
+
+LONGEST_WAIT_S: Final = 60.0
+"""The longest that a provider is waited for before a call is tried again."""
 
 
 class AgentBudgetError(RuntimeError):
@@ -373,6 +376,14 @@ class ModelError(Fault):
         self.usage = usage
         self.status = status
         self.retry_after_s = retry_after_s
+
+    @property
+    def passes_soon(self) -> bool:
+        """Whether another attempt may help, and the provider does not ask to wait longer than `LONGEST_WAIT_S`.
+
+        A limit by the day is refused with a wait of hours: whoever asked is told, and holds nothing meanwhile.
+        """
+        return self.retryable and (self.retry_after_s or 0.0) <= LONGEST_WAIT_S
 
 
 class AuthenticationFailed(ModelError):

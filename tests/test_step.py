@@ -266,6 +266,16 @@ async def test_each_attempt_has_its_own_hold_and_ends_by_what_is_known(
     assert second.state == "settled"
 
 
+async def test_a_provider_that_asks_to_wait_for_hours_is_not_waited_for(ledger: Ledger) -> None:
+    daily = RateLimited("no more today", model="m", usage=Usage(), retry_after_s=43_200)
+    ctx = context(ledger, local(ScriptedReply(error=daily), '"bug"'))
+    with pytest.raises(RateLimited) as caught:
+        async with asyncio.timeout(30):
+            await triage(ctx, message="x")
+    assert caught.value.retry_after_s == 43_200
+    assert [call.state for call in calls(ledger)] == ["settled"]
+
+
 LOST = ScriptedReply(error=OutcomeUnknown("timeout", model="m"))
 
 

@@ -180,7 +180,7 @@ class OpenAIEmbedder:
             try:
                 return self._paid(batch)
             except ModelError as error:
-                if not error.retryable or number == ATTEMPTS:
+                if not error.passes_soon or number == ATTEMPTS:
                     raise
                 time.sleep(error.retry_after_s or BACKOFF_S * 2 ** (number - 1) * (1 + random.random()))
         raise AssertionError("unreachable: the loop above returns or raises")

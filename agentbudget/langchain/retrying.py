@@ -7,11 +7,10 @@ from typing import Any, Final
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from agentbudget.errors import ModelError
+from agentbudget.errors import LONGEST_WAIT_S, ModelError
 from agentbudget.models.langchain.failures import failure
 
 BACKOFF_S: Final = 0.5
-LONGEST_WAIT_S: Final = 60.0
 
 _BACKOFF: Final = wait_random_exponential(multiplier=BACKOFF_S, max=LONGEST_WAIT_S)
 
@@ -37,11 +36,11 @@ def _policy(attempts: int) -> dict[str, Any]:
 
 def _may_pass(error: BaseException) -> bool:
     told = failure(error, model="") if isinstance(error, Exception) else error
-    return isinstance(told, ModelError) and told.retryable
+    return isinstance(told, ModelError) and told.passes_soon
 
 
 def _wait(state: RetryCallState) -> float:
     error = None if state.outcome is None else state.outcome.exception()
     told = failure(error, model="") if isinstance(error, Exception) else None
     asked = told.retry_after_s if isinstance(told, ModelError) else None
-    return _BACKOFF(state) if asked is None else min(asked, LONGEST_WAIT_S)
+    return _BACKOFF(state) if asked is None else asked

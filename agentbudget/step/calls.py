@@ -76,7 +76,7 @@ async def ask(
 
 async def pause(error: ModelError, attempt: int) -> None:
     """Wait before the next attempt; raise what went wrong where there is none."""
-    if not error.retryable or attempt == ATTEMPTS:
+    if not error.passes_soon or attempt == ATTEMPTS:
         raise error
     await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
 

@@ -97,6 +97,13 @@ async def test_a_refusal_that_passes_is_tried_again_on_a_hold_of_its_own() -> No
     assert [hold.settled for hold in purse.ledger.holds()] == [Amount(0, 0, 1), Amount(5_000, 5, 1)]
 
 
+async def test_a_refusal_until_tomorrow_is_not_waited_for() -> None:
+    purse = Purse()
+    with pytest.raises(RateLimited):
+        await embedded([Reply.json({"error": {"message": "slow down"}}, 429, retry_after="86400")], ["one"], purse)
+    assert purse.posted == Amount(0, 0, 1)
+
+
 async def test_it_gives_up_after_three_tries() -> None:
     purse = Purse()
     busy = Reply.json({"error": {"message": "slow down"}}, 429, retry_after_ms="1")

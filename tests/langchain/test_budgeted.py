@@ -217,6 +217,12 @@ def test_every_attempt_has_its_own_hold(ledger: Ledger) -> None:
     assert [second.id, third.id] == [f"{first.id}~2", f"{first.id}~3"]
 
 
+def test_a_refusal_until_tomorrow_is_not_waited_for(ledger: Ledger) -> None:
+    with pytest.raises(Refused):
+        foreign(ledger, Refused(429, **{"retry-after": "86400"}), said(), attempts=2).invoke("hi")
+    assert len(ledger.holds()) == 1
+
+
 async def test_async_attempts_are_tried_again_too(ledger: Ledger) -> None:
     model = foreign(ledger, Refused(429, **{"retry-after-ms": "1"}), said(), attempts=2)
     assert (await model.ainvoke("hi")).text == WORDS

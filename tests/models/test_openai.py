@@ -141,26 +141,44 @@ async def test_responses_usage_keeps_cache_and_reasoning_inside_the_totals() -> 
              "completion_tokens_details": {"reasoning_tokens": 20}},
             Usage(9, 22, reasoning_tokens=20),
         ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": None,
+             "completion_tokens_details": {"reasoning_tokens": 20}},
+            Usage(9, 22, reasoning_tokens=20),
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10}},
+            Usage(19, 2, cached_tokens=10),
+        ),
     ],
-    ids=["bare", "total", "reasoning outside the output"],
+    ids=["bare", "total", "reasoning outside the output", "the same, no total", "cache outside the input"],
 )  # fmt: skip
 async def test_chat_usage_is_read_as_different_servers_report_it(usage: dict[str, Any], expected: Usage) -> None:
     completion, _ = await complete(chat, ask(), Reply.json(chat_answer(usage=usage)))
     assert completion.usage == expected
 
 
-@pytest.mark.parametrize(("make", "answer"), [(responses, response_answer), (chat, chat_answer)])
+@pytest.mark.parametrize(
+    ("make", "answer", "usage"),
+    [
+        (responses, response_answer, None),
+        (responses, response_answer, {"input_tokens": 9, "output_tokens": None}),
+        (chat, chat_answer, None),
+        (chat, chat_answer, {}),
+        (chat, chat_answer, {"prompt_tokens": None, "completion_tokens": 2}),
+    ],
+)
 async def test_an_answer_that_hides_its_usage_is_presumed_spent(
-    make: Callable[[str], OpenAIModel], answer: Callable[..., dict[str, Any]]
+    make: Callable[[str], OpenAIModel], answer: Callable[..., dict[str, Any]], usage: dict[str, Any] | None
 ) -> None:
     meter = Meter()
     with pytest.raises(OutcomeUnknown, match="does not say what the answer used"):
-        await complete(make, ask(), Reply.json(answer(usage=None)), meter)
+        await complete(make, ask(), Reply.json(answer(usage=usage)), meter)
     assert (meter.sent, meter.usage) == (True, None)
 
 
-async def test_usage_that_contradicts_itself_is_not_believed() -> None:
-    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10}}
+async def test_usage_that_is_no_count_is_not_believed() -> None:
+    usage = {"prompt_tokens": -9, "completion_tokens": 2}
     with pytest.raises(OutcomeUnknown, match="made no sense"):
         await complete(chat, ask(), Reply.json(chat_answer(usage=usage)))
 

@@ -11,7 +11,12 @@ from typing import Final, Literal
 Difference = Literal["number", "name", "negation", "time"]
 """In what two questions differ that makes another answer right, however alike they look."""
 
-_WORD: Final = re.compile(r"\d+(?:[.,:/]\d+)*|\w+(?:[’']\w+)*", re.UNICODE)
+_WORD: Final = re.compile(r"(?:(?<!\S)-)?\d+(?:[.,:/]\d+)*|\w+(?:[’']\w+)*", re.UNICODE)
+_HALF_OF_DAY: Final = re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE)
+_THOUSANDS: Final = re.compile(r",(?=\d{3}(?!\d))")
+"""A comma that groups digits: any other is that of a decimal fraction, as most of Europe writes it."""
+
+_CURRENCIES: Final = frozenset("$€£¥₹₽₩")
 _UNSPACED: Final = re.compile(r"[぀-ヿ㐀-鿿豈-﫿]")
 """Scripts that put no spaces between words: each character counts as a word."""
 
@@ -44,6 +49,39 @@ TIMES: Final = _set(
     "сегодня вчера завтра сейчас"
 )
 
+_SPANS: Final = {
+    word: span
+    for span, *others in (
+        row.split()
+        for row in (
+            "minute minutes",
+            "hour hours hourly",
+            "day days daily everyday",
+            "week weeks weekly",
+            "weekend weekends",
+            "month months monthly",
+            "year years yearly annual annually",
+            "morning mornings",
+            "noon",
+            "afternoon afternoons",
+            "evening evenings",
+            "night nights",
+            "midnight",
+            "spring",
+            "summer",
+            "autumn",
+            "winter",
+            "tag tage tagen täglich",
+            "woche wochen wöchentlich",
+            "monat monate monaten monatlich",
+            "jahr jahre jahren jährlich",
+        )
+    )
+    for word in (span, *others)
+}
+"""Spans and parts of time. Two questions that each name others ("a month", "a year") differ; one that names none may
+mean what the other one says."""
+
 ASKING: Final = _set(
     "what how why when who whom whose which where was wie warum wieso wann wer wen welche welcher welches wo "
     "que quoi comment pourquoi quand qui quel quelle où qué cómo por cuándo quién cuál dónde "
@@ -51,17 +89,32 @@ ASKING: Final = _set(
     "что как почему когда кто где"
 )
 
-_NUMERALS: Final = {
-    word: str(number)
-    for row in (
-        "zero _ two three four five six seven eight nine ten eleven twelve",
-        "null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
-        "_ _ deux trois quatre cinq _ sept huit neuf dix onze douze",
-        "cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce",
-    )
-    for number, word in enumerate(row.split())
-    if word != "_"
-} | {"hundred": "100", "thousand": "1000", "million": "1000000"}
+_NUMERALS: Final = (
+    {
+        word: str(number)
+        for row in (
+            "zero _ two three four five six seven eight nine ten eleven twelve",
+            "null _ zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+            "_ _ deux trois quatre cinq _ sept huit neuf dix onze douze",
+            "cero _ dos tres cuatro cinco seis siete ocho nueve diez once doce",
+        )
+        for number, word in enumerate(row.split())
+        if word != "_"
+    }
+    | {
+        word: str(number)
+        for words, first, step in (
+            ("thirteen fourteen fifteen sixteen seventeen eighteen nineteen", 13, 1),
+            ("twenty thirty forty fifty sixty seventy eighty ninety hundred", 20, 10),
+            ("dreizehn vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn", 13, 1),
+            ("zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert", 20, 10),
+            ("二 三 四 五 六 七 八 九 十", 2, 1),
+        )
+        for number, word in enumerate(words.split())
+        for number in (first + step * number,)
+    }
+    | {"thousand": "1000", "million": "1000000", "两": "2", "百": "100", "千": "1000", "万": "10000"}
+)
 
 _COMMON_CAPITALS: Final = _set("i i'm i've i'd i'll ok")
 
@@ -76,15 +129,19 @@ class Reading:
     names: frozenset[str]
     negations: int
     times: frozenset[str]
+    spans: frozenset[str]
+    currencies: frozenset[str]
     asking: str
 
 
 def read(text: str) -> Reading:
     """Read a question: Unicode-normalised (NFKC), so that what looks the same is the same."""
-    plain = unicodedata.normalize("NFKC", text).replace("’", "'").strip()
+    plain = unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-").strip()
+    plain = _HALF_OF_DAY.sub(r" \1m", plain)
     words: list[str] = []
     numbers: list[str] = []
     names: set[str] = set()
+    times: set[str] = set()
     for word, begins in _words(plain):
         folded = word.casefold()
         number = _number(folded)
@@ -92,6 +149,8 @@ def read(text: str) -> Reading:
             numbers.append(number)
         elif _is_name(word, begins=begins):
             names.add(_stem(folded))
+        if folded in TIMES or (folded in ("am", "pm") and words and _number(words[-1]) is not None):
+            times.add(folded)
         words.append(folded)
     return Reading(
         tuple(words),
@@ -99,7 +158,9 @@ def read(text: str) -> Reading:
         tuple(sorted(numbers)),
         frozenset(names),
         sum(_negates(word) for word in words),
-        frozenset(word for word in words if word in TIMES),
+        frozenset(times),
+        frozenset(_SPANS[word] for word in words if word in _SPANS),
+        _CURRENCIES.intersection(plain),
         next((word for word in words if word in ASKING), ""),
     )
 
@@ -107,16 +168,17 @@ def read(text: str) -> Reading:
 def differences(asked: Reading, known: Reading) -> tuple[Difference, ...]:
     """In what two questions differ that no likeness makes good.
 
-    A name counts only where the other question lacks the word in any case of letters.
+    A name counts only where the other question lacks the word in any case of letters, or has the names in another
+    order: from Paris to London is not from London to Paris.
     """
     found: list[Difference] = []
-    if asked.numbers != known.numbers:
+    if asked.numbers != known.numbers or _apart(asked.currencies, known.currencies):
         found.append("number")
-    if _lacks(asked.names, known) or _lacks(known.names, asked):
+    if _lacks(asked.names, known) or _lacks(known.names, asked) or _turned_round(asked, known):
         found.append("name")
     if asked.negations != known.negations:
         found.append("negation")
-    if asked.times != known.times:
+    if asked.times != known.times or _apart(asked.spans, known.spans):
         found.append("time")
     return tuple(found)
 
@@ -124,6 +186,20 @@ def differences(asked: Reading, known: Reading) -> tuple[Difference, ...]:
 def _lacks(names: Iterable[str], other: Reading) -> bool:
     stems = {_stem(word) for word in other.bag}
     return any(name not in stems for name in names)
+
+
+def _turned_round(asked: Reading, known: Reading) -> bool:
+    """Whether the names of two questions come in another order."""
+    names = asked.names | known.names
+    one, other = (
+        dict.fromkeys(stem for stem in map(_stem, reading.words) if stem in names) for reading in (asked, known)
+    )
+    return len(names) > 1 and list(one) != list(other)
+
+
+def _apart(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether each has something that the other lacks."""
+    return bool(one - other and other - one)
 
 
 def _words(text: str) -> Iterator[tuple[str, bool]]:
@@ -142,8 +218,8 @@ def _number(word: str) -> str | None:
     """A number in one spelling; an ordinal's or a unit's letters are left off (2nd, 10kg)."""
     if word in _NUMERALS:  # "one" is not among them: it is seldom a number
         return _NUMERALS[word]
-    digits = re.match(r"\d[\d.,:/]*", word)
-    return digits[0].replace(",", "") if digits else None
+    digits = re.match(r"-?\d[\d.,:/]*", word)
+    return _THOUSANDS.sub("", digits[0]).replace(",", ".") if digits else None
 
 
 def _is_name(word: str, *, begins: bool) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentbudget.errors import ModelError, ModelUnavailable, RateLimited, RequestRejected
 from agentbudget.models.base import Finish, ToolCall
 from agentbudget.usage import Usage
+
+Count = Annotated[int | None, Field(ge=0)]
+"""Tokens, where a server states them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +84,43 @@ class ErrorBody(BaseModel):
 class InputDetails(BaseModel):
     """What the server's cache did."""
 
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Count = None
+    cache_write_tokens: Count = None
 
 
 class OutputDetails(BaseModel):
     """What of the output is reasoning."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count = None
 
 
 def usage_of(
-    input_tokens: int, output_tokens: int, read: InputDetails | None = None, wrote: OutputDetails | None = None
-) -> Usage:
-    """Our usage. A server that does not say what its cache did is taken to have none."""
+    input_tokens: int | None,
+    output_tokens: int | None,
+    total_tokens: int | None,
+    *,
+    read: InputDetails | None = None,
+    wrote: OutputDetails | None = None,
+) -> Usage | None:
+    """Our usage; None if a count is missing. A server that does not say what its cache did is taken to have none.
+
+    Where the parts come to more than their whole, a server counts them beside it: they are added. So an answer that was
+    paid for is not lost over its bill, and no part of that is dropped.
+    """
+    if input_tokens is None or output_tokens is None:
+        return None
+    cached = (read.cached_tokens or 0) if read else 0
+    written = (read.cache_write_tokens or 0) if read else 0
+    reasoning = (wrote.reasoning_tokens or 0) if wrote else 0
+    output = max(output_tokens, (total_tokens or 0) - input_tokens)
     return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_tokens=(read.cached_tokens or 0) if read else 0,
-        cache_write_tokens=(read.cache_write_tokens or 0) if read else 0,
-        reasoning_tokens=(wrote.reasoning_tokens or 0) if wrote else 0,
+        input_tokens=_whole(input_tokens, cached + written),
+        output_tokens=_whole(output, reasoning),
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=reasoning,
     )
+
+
+def _whole(stated: int, parts: int) -> int:
+    return stated if parts <= stated else stated + parts

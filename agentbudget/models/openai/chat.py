@@ -10,7 +10,16 @@ from pydantic import BaseModel, BeforeValidator
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.models.base import Finish, Message, Tool, ToolCall
-from agentbudget.models.openai.answers import Answer, ErrorBody, Failure, InputDetails, OutputDetails, Piece, usage_of
+from agentbudget.models.openai.answers import (
+    Answer,
+    Count,
+    ErrorBody,
+    Failure,
+    InputDetails,
+    OutputDetails,
+    Piece,
+    usage_of,
+)
 from agentbudget.models.openai.asked import Asked, data_url
 from agentbudget.models.structured import Structure
 from agentbudget.usage import Usage
@@ -194,9 +203,9 @@ def _finish(reason: str | None, *, refused: bool, calls: bool) -> Finish | None:
 class _Counted(BaseModel):
     """Usage in this API's words. Some servers leave reasoning out of the output: the total has it."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int = 0
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
     prompt_tokens_details: InputDetails | None = None
     completion_tokens_details: OutputDetails | None = None
 
@@ -205,8 +214,8 @@ def _usage(value: object) -> Usage | None:
     if value is None:
         return None
     said = _Counted.model_validate(value)
-    output = max(said.completion_tokens, said.total_tokens - said.prompt_tokens)
-    return usage_of(said.prompt_tokens, output, said.prompt_tokens_details, said.completion_tokens_details)
+    read, wrote = said.prompt_tokens_details, said.completion_tokens_details
+    return usage_of(said.prompt_tokens, said.completion_tokens, said.total_tokens, read=read, wrote=wrote)
 
 
 class _Timings(BaseModel):

@@ -9,7 +9,16 @@ from pydantic import BaseModel, BeforeValidator
 
 from agentbudget.errors import ModelError, ModelUnavailable, RateLimited, RequestRejected
 from agentbudget.models.base import Finish, Message, Tool, ToolCall
-from agentbudget.models.openai.answers import Answer, ErrorBody, Failure, InputDetails, OutputDetails, Piece, usage_of
+from agentbudget.models.openai.answers import (
+    Answer,
+    Count,
+    ErrorBody,
+    Failure,
+    InputDetails,
+    OutputDetails,
+    Piece,
+    usage_of,
+)
 from agentbudget.models.openai.asked import Asked, data_url
 from agentbudget.usage import Usage
 
@@ -122,8 +131,9 @@ def _tool(tool: Tool) -> dict[str, object]:
 class _Counted(BaseModel):
     """Usage as this API counts it: input inclusive of the cache, output inclusive of reasoning."""
 
-    input_tokens: int
-    output_tokens: int
+    input_tokens: Count = None
+    output_tokens: Count = None
+    total_tokens: Count = None
     input_tokens_details: InputDetails | None = None
     output_tokens_details: OutputDetails | None = None
 
@@ -132,7 +142,8 @@ def _usage(value: object) -> Usage | None:
     if value is None:
         return None
     said = _Counted.model_validate(value)
-    return usage_of(said.input_tokens, said.output_tokens, said.input_tokens_details, said.output_tokens_details)
+    read, wrote = said.input_tokens_details, said.output_tokens_details
+    return usage_of(said.input_tokens, said.output_tokens, said.total_tokens, read=read, wrote=wrote)
 
 
 class _Logprob(BaseModel):
