@@ -11,6 +11,7 @@ from typing import Final
 from agentbudget.context import sentences
 from agentbudget.context.chunk import Chunk
 from agentbudget.context.sentences import Span
+from agentbudget.context.unspaced import spaced
 
 _WORD: Final = re.compile(r"\w+")
 _STEM: Final = 6
@@ -76,7 +77,7 @@ def read(chunk: Chunk) -> Reading:
 
 def stems(text: str) -> Iterator[str]:
     """Words cut short, in lower case; function words are dropped."""
-    return filter(None, map(_content, _WORD.findall(text.lower())))
+    return filter(None, map(_content, _WORD.findall(spaced(text.lower()))))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -12,6 +12,7 @@ from agentbudget.context._extra import needs
 from agentbudget.context.chunk import Chunk, Place, meaning
 from agentbudget.context.embed import Vector
 from agentbudget.context.metadata import Where, matches
+from agentbudget.context.unspaced import spaced
 from agentbudget.errors import IndexFault
 from agentbudget.privacy import Destination
 
@@ -272,10 +273,10 @@ class Words:
 
     def document(self, text: str) -> Sparse:
         """Weights of a passage."""
-        vector = self._bm25().embed_document(text)
+        vector = self._bm25().embed_document(spaced(text))
         return Sparse(list(vector.indices), list(vector.values))
 
     def query(self, text: str) -> Sparse:
         """Weights of a question."""
-        vector = self._bm25().embed_query(text)
+        vector = self._bm25().embed_query(spaced(text))
         return Sparse(list(vector.indices), list(vector.values))

@@ -1,0 +1,28 @@
+"""Scripts that put no spaces between words, cut so that words can be met: pairs of characters that follow each other."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Final
+
+_UNSPACED: Final = re.compile(
+    "[\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u104f\u1780-\u17d3"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"  # Japanese, Chinese
+    "\uac00-\ud7a3\U00020000-\U0003ffff]+"  # Korean, whose words have endings and particles; rare Chinese
+)
+
+
+def spaced(text: str) -> str:
+    """`text` with each run of such characters as its overlapping pairs, spaces around them; other text as it is.
+
+    >>> spaced("退货期限 is 30")
+    ' 退货 货期 期限  is 30'
+    """
+    return text if text.isascii() else _UNSPACED.sub(_pairs, text)
+
+
+def _pairs(run: re.Match[str]) -> str:
+    characters = run.group()
+    pairs = (one + other for one, other in pairwise(characters))
+    return f" {characters if len(characters) == 1 else ' '.join(pairs)} "
