@@ -220,8 +220,7 @@ class Agent:
         model may see what a step would send, and what models and stores raise; what was spent until then is booked:
         see `statement`.
         """
-        if not task.strip() or not _is_text(task):
-            raise Mistake("the task is empty, or not text: say what the agent should do")
+        check_task(task)
         record = RunRecord(
             run_id=run_id or new_run_id(),
             task=task,
@@ -393,6 +392,12 @@ class Agent:
         if not isinstance(known, HostedEmbedder):
             return known
         return KeptEmbedder(known, self.engine.answers.store, tenant=self.tenant)
+
+
+def check_task(task: str) -> None:
+    """Raise `Mistake` if a task says nothing."""
+    if not task.strip() or not _is_text(task):
+        raise Mistake("the task is empty, or not text: say what the agent should do")
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:

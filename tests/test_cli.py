@@ -115,6 +115,14 @@ def test_a_missing_folder_is_named_before_anything_is_opened(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("smollm2")
+def test_an_empty_task_is_refused_before_weights_are_fetched(docs: Path, tmp_path: Path) -> None:
+    done = agentbudget("run", "--docs", docs, "--models", SMOL, " ", AGENTBUDGET_WEIGHTS=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "the task is empty" in done.stderr
+    assert "smollm2" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run(tmp_path / "empty")

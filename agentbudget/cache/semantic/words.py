@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, Literal
 
 Difference = Literal["number", "name", "negation", "time"]
@@ -116,6 +117,10 @@ _NUMERALS: Final = (
     | {"thousand": "1000", "million": "1000000", "两": "2", "百": "100", "千": "1000", "万": "10000"}
 )
 
+_JOINING: Final = _set("and or vs versus und oder et ou y o e en и или 和 或 と")
+
+_ARTICLES: Final = _set("a an the")
+
 _COMMON_CAPITALS: Final = _set("i i'm i've i'd i'll ok")
 
 
@@ -168,8 +173,8 @@ def read(text: str) -> Reading:
 def differences(asked: Reading, known: Reading) -> tuple[Difference, ...]:
     """In what two questions differ that no likeness makes good.
 
-    A name counts only where the other question lacks the word in any case of letters, or has the names in another
-    order: from Paris to London is not from London to Paris.
+    A name counts only where the other question lacks the word in any case of letters, or has two names in
+    each other's part: from Paris to London is not from London to Paris.
     """
     found: list[Difference] = []
     if asked.numbers != known.numbers or _apart(asked.currencies, known.currencies):
@@ -188,13 +193,40 @@ def _lacks(names: Iterable[str], other: Reading) -> bool:
     return any(name not in stems for name in names)
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where a name first stands, and the words right before it, wherever it stands."""
+
+    at: int
+    after: set[str]
+
+
 def _turned_round(asked: Reading, known: Reading) -> bool:
-    """Whether the names of two questions come in another order."""
+    """Whether two names come in another order, and each after other words: then they have changed their parts.
+
+    Names side by side have none to change: A and B are B and A.
+    """
     names = asked.names | known.names
-    one, other = (
-        dict.fromkeys(stem for stem in map(_stem, reading.words) if stem in names) for reading in (asked, known)
-    )
-    return len(names) > 1 and list(one) != list(other)
+    if len(names) < 2:
+        return False
+    one, other = _places(asked.words, names), _places(known.words, names)
+    moved = [name for name in one.keys() & other.keys() if one[name].after.isdisjoint(other[name].after)]
+    return any((one[a].at - one[b].at) * (other[a].at - other[b].at) < 0 for a, b in combinations(moved, 2))
+
+
+def _places(words: Iterable[str], names: frozenset[str]) -> dict[str, _Place]:
+    """The names; those between which there is nothing but an "and" or "or" stand in one place."""
+    places: dict[str, _Place] = {}
+    at, before = 0, ""
+    for word in words:
+        name = _stem(word)
+        if name in names:
+            places.setdefault(name, _Place(at, set())).after.add(before)
+        elif word not in _JOINING:
+            at += 1
+        if word not in _ARTICLES:
+            before = word
+    return places
 
 
 def _apart(one: frozenset[str], other: frozenset[str]) -> bool:
