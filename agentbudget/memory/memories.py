@@ -25,12 +25,14 @@ from agentbudget.privacy.classes import outlives_its_run
 from agentbudget.privacy.fence import harmless
 
 ALIKE: Final = 0.9
-"""Cosine from which two memories may be the same thing said twice: if their facts and negations are the same, too."""
+"""Cosine from which two memories may be the same thing said twice: if the later one has all the words of the other in
+their order, and their facts and negations are the same."""
 
 _NEIGHBOURS: Final = 5
 _CANDIDATES: Final = 64
 _MAX_CHARS: Final = 4000
 
+_WORD: Final = re.compile(r"\w+")
 _NEGATION: Final = re.compile(r"\b(?:no|not|never|none|nor|without|stop|cannot|\w+n['’]t)\b", re.IGNORECASE)
 
 
@@ -179,12 +181,12 @@ class Memories:
             return Remembered(kept, known is not None, time.perf_counter_ns() - started)
 
     def _known(self, store: Store, memory: Memory, dense: list[float]) -> Memory | None:
-        """A memory that says the same: word for word, or much the same with the same facts and negations."""
+        """A memory that says the same: word for word, or in words to which these add some, but no fact and no denial."""
         same = store.get([memory.id])
         if same:
             return same[0]
         alike = (found for found, cosine in store.nearest(dense, _NEIGHBOURS) if cosine >= ALIKE)
-        return next((found for found in alike if _claims(found.text) == _claims(memory.text)), None)
+        return next((found for found in alike if _says_as_much(memory.text, found.text)), None)
 
     def _recall(self, owner: Owner, question: str, tokens: int, pay: Pay | None) -> Recalled:
         embedder = paid_for(self._embedder, pay)
@@ -241,6 +243,12 @@ def _packed(question: str, found: Sequence[Memory], tokens: int, embedder: Embed
         if size <= tokens:
             kept, lines, used = [*kept, memory], [*lines, line], size
     return Recalled(question, tuple(kept), "\n".join(lines), used, len(found) - len(kept), compute_ns)
+
+
+def _says_as_much(text: str, known: str) -> bool:
+    """Whether nothing is lost where `text` takes the place of `known`: a vector hardly tells a sister from a brother."""
+    left = iter(_WORD.findall(text.casefold()))
+    return all(word in left for word in _WORD.findall(known.casefold())) and _claims(text) == _claims(known)
 
 
 def _claims(text: str) -> tuple[Counter[str], frozenset[str]]:

@@ -86,9 +86,19 @@ async def test_much_the_same_words_are_one_memory(memories: Memories) -> None:
         ),
         ("She does want to have letters by post from us.", "She does not want to have letters by post from us."),
         ("The price of 105 dollars was fine for her that day.", "The price of 150 dollars was fine for her that day."),
+        (
+            "Her sister is allergic to nuts and has to carry an injector wherever they go.",
+            "Her brother is allergic to nuts and has to carry an injector wherever they go.",
+        ),
+        (
+            "She takes the insulin that her doctor gave her half an hour before meals.",
+            "She takes the insulin that her doctor gave her half an hour after meals.",
+        ),
+        ("She flies from Paris to London every week.", "She flies from London to Paris every week."),
+        ("She is allergic to nuts, and to milk and eggs.", "She is allergic to nuts, and to milk."),
     ],
 )
-async def test_a_fact_or_a_negation_makes_two_memories(memories: Memories, one: str, other: str) -> None:
+async def test_another_word_a_fact_or_a_negation_makes_two_memories(memories: Memories, one: str, other: str) -> None:
     await keep(memories, one)
     await keep(memories, other)
     assert await texts(memories) == {one, other}
