@@ -1,4 +1,4 @@
-"""Scripts that put no spaces between words, cut so that words can be met: pairs of characters that follow each other."""
+"""Scripts that put no spaces between words, cut so that words can be met: pairs of characters side by side."""
 
 from __future__ import annotations
 

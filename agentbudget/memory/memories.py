@@ -181,7 +181,7 @@ class Memories:
             return Remembered(kept, known is not None, time.perf_counter_ns() - started)
 
     def _known(self, store: Store, memory: Memory, dense: list[float]) -> Memory | None:
-        """A memory that says the same: word for word, or in words to which these add some, but no fact and no denial."""
+        """A memory that says the same: word for word, or in words to which these add some, but no fact or denial."""
         same = store.get([memory.id])
         if same:
             return same[0]
@@ -246,7 +246,7 @@ def _packed(question: str, found: Sequence[Memory], tokens: int, embedder: Embed
 
 
 def _says_as_much(text: str, known: str) -> bool:
-    """Whether nothing is lost where `text` takes the place of `known`: a vector hardly tells a sister from a brother."""
+    """Whether nothing is lost if `text` takes the place of `known`: a vector hardly tells a sister from a brother."""
     left = iter(_WORD.findall(text.casefold()))
     return all(word in left for word in _WORD.findall(known.casefold())) and _claims(text) == _claims(known)
 
