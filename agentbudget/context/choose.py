@@ -20,7 +20,9 @@ _GAP_TOKENS: Final = 1.0
 
 _ALIKE: Final = 0.8
 _ALIKE_FROM: Final = 5
-"""Sentences say the same if they share so much of their words, and so many at least, and agree in those below."""
+"""Sentences may say the same if they share so much of their words, and so many at least, and agree in those below."""
+
+_WORD: Final = re.compile(r"\w+")
 
 _DECIDES: Final = re.compile(
     r"\d+(?:[.,]\d+)*|\b(?:not|no|never|none|without|except|unless|cannot)\b|n['’]t\b", re.IGNORECASE
@@ -74,7 +76,7 @@ def purchases(found: Sequence[Candidate]) -> Iterator[Purchase]:
     while queue:
         shelf = shelves[heapq.heappop(queue)[1]]
         sentence = shelf.next
-        if not any(_alike(sentence, other) for other in bought):
+        if not any(_says_no_more(sentence, other) for other in bought):
             bought.append(sentence)
             yield shelf.sell()
         else:
@@ -137,8 +139,13 @@ class _Shelf:
         return None if head in self.sold else head
 
 
-def _alike(one: Sentence, other: Sentence) -> bool:
-    shared = len(one.distinct & other.distinct)
-    if shared < _ALIKE_FROM or shared < _ALIKE * len(one.distinct | other.distinct):
+def _says_no_more(one: Sentence, bought: Sentence) -> bool:
+    """Whether all words of a sentence stand in one that was bought, in their order: with another word it may be the
+    other half of an answer ("before breakfast", "after dinner")."""
+    shared = len(one.distinct & bought.distinct)
+    if shared < _ALIKE_FROM or shared < _ALIKE * len(one.distinct | bought.distinct):
         return False
-    return _DECIDES.findall(one.words) == _DECIDES.findall(other.words)
+    if _DECIDES.findall(one.words) != _DECIDES.findall(bought.words):
+        return False
+    left = iter(_WORD.findall(bought.words.casefold()))
+    return all(word in left for word in _WORD.findall(one.words.casefold()))

@@ -67,6 +67,9 @@ def test_the_same_text_under_two_headings_is_packed_once() -> None:
         ("The warranty of every steel kettle lasts five whole years.", 1),
         ("The warranty of every steel kettle lasts 5 whole years.", 2),
         ("The warranty of every steel kettle never lasts five whole years.", 2),
+        ("The warranty of every steel kettle lasts whole years.", 1),
+        ("The warranty of every steel toaster lasts five whole years.", 2),
+        ("The warranty before every steel kettle lasts five whole years.", 2),
     ],
 )
 def test_sentences_that_say_the_same_are_packed_once(other: str, kept: int) -> None:
