@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -68,6 +69,14 @@ def test_stats_tell_what_was_saved_by_kind() -> None:
 def test_what_is_named_is_forgotten(options: list[str], gone: int) -> None:
     assert data("invalidate", *options) == {"forgotten": gone}
     assert sum(kind["entries"] for kind in data("stats")["kinds"]) == 3 - gone
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("hours", ["nan", "inf", "1e300", "-1"])
+def test_an_age_that_is_none_is_refused(hours: str) -> None:
+    refused = cache("invalidate", f"--older-than={hours}")
+    assert isinstance(refused.exception, click.UsageError)
+    assert sum(kind["entries"] for kind in data("stats")["kinds"]) == 3
 
 
 @pytest.mark.usefixtures("home")

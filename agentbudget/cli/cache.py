@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agentbudget.cli.base import console, home_option, json_option, print_json, settings_at
-from agentbudget.cli.options import with_options
+from agentbudget.cli.options import NumberRange, with_options
 
 if TYPE_CHECKING:
     from agentbudget.cache import Kept, Kind, Store, Which
     from agentbudget.cache.semantic.store import SemanticStore
 
 S_PER_HOUR: Final = 3600
+MOST_HOURS: Final = 1_000_000
+"""A century: no cache is older."""
 
 common: Final = (home_option, json_option)
 
@@ -88,7 +90,7 @@ def show(kept: list[Kept], location: str) -> None:
 @click.option("--document", metavar="PATH", help="Made from this document: its path within the folder.")
 @click.option("--chunk", metavar="ID", help="Made from this chunk of a document.")
 @click.option(
-    "--older-than", "hours", type=click.FloatRange(min=0), metavar="HOURS", help="Bought before so many hours."
+    "--older-than", "hours", type=NumberRange(0, MOST_HOURS), metavar="HOURS", help="Bought before so many hours."
 )
 @with_options(common)
 def invalidate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,15 @@ ledger_option = click.option(
     metavar="PATH|URL",
     help="Another ledger: a file, or postgresql://… [AGENTBUDGET_LEDGER; the home's ledger.db].",
 )
+
+
+class NumberRange(click.FloatRange):
+    """A number within bounds. ``nan`` is in none: click takes it, for it is neither below one nor above the other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is no number.", param, ctx) if math.isnan(number) else number
 
 
 def with_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
