@@ -72,6 +72,7 @@ class Sequences:
         self.chunk = chunk
         self.slots = [Slot(number) for number in range(slots)]
         self._numbers = ctypes.c_float * vocabulary_size
+        self._rows: dict[int, npt.NDArray[np.float32]] = {}
         self._flash = flash
         self._window = n_ctx
         self._forgets_parts = not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model))
@@ -181,8 +182,10 @@ class Sequences:
         import numpy as np
 
         pointer: Any = library().llama_get_logits_ith(self._context, row)
-        numbers = self._numbers.from_address(ctypes.addressof(pointer.contents))  # faster than from a pointer
-        return np.ctypeslib.as_array(numbers)
+        address = ctypes.addressof(pointer.contents)
+        if address not in self._rows:  # llama.cpp writes to few places, again and again
+            self._rows[address] = np.ctypeslib.as_array(self._numbers.from_address(address))
+        return self._rows[address]
 
     def state(self, slot: Slot) -> memoryview:
         """What was computed of `slot`'s sequence, as bytes."""
