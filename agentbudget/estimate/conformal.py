@@ -43,7 +43,8 @@ def tightest_bound(
     most = max(actual)  # what an answer may have is capped: no call's bound costs more than the longest answer
     for power in powers:
         offset = conformal_upper([a - power * p for p, a in zip(predicted, actual, strict=True)], level)
-        held = sum(math.exp(min(power * p + offset, most)) for p in predicted)
+        bounds = [power * p + offset for p in predicted]
+        held = sum(map(math.exp, [bound if bound < most else most for bound in bounds]))
         if best is None or held < best[0]:
             best = (held, power, offset)
     assert best is not None

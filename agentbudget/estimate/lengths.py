@@ -67,7 +67,7 @@ class Lengths:
         made, spread = self._spread
         if self._learned - made > self._learned // 25:
             recent = self._recent() or [(0.0, 0.0)]
-            mean = sum(math.exp(actual - predicted) for predicted, actual in recent) / len(recent)
+            mean = sum(map(math.exp, [actual - predicted for predicted, actual in recent])) / len(recent)
             spread = min(mean, WIDEST)
             self._spread = (self._learned, spread)
         return max(0, round(math.exp(self._predict(features)) * spread - 1))

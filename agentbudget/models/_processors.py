@@ -38,6 +38,7 @@ class FreeProcessors:
     def __init__(self) -> None:
         self._most = processors()
         self._machine = os.cpu_count() or 1
+        self._can_look = self._most > 1 and _LOAD.is_file()
         self._others: float | None = None
         self._looked = 0.0
         self.threads = self._most
@@ -45,7 +46,7 @@ class FreeProcessors:
     def look(self) -> int:
         """The number of threads to use now; looks at the machine at most twenty times a second."""
         now = time.monotonic()
-        if self._most > 1 and now - self._looked >= _LOOK_EVERY_S and _LOAD.is_file():
+        if self._can_look and now - self._looked >= _LOOK_EVERY_S:
             self._looked = now
             others = others_running(own=self.threads)
             self._others = others if self._others is None else self._others + (others - self._others) * _WEIGHT
@@ -67,11 +68,20 @@ def others_running(*, own: int) -> int:
 
 
 def _running() -> int:
-    return int(_LOAD.read_text().split()[3].partition("/")[0])
+    return int(_read(os.fspath(_LOAD)).split()[3].partition(b"/")[0])
 
 
 def _is_running(task: Path) -> bool:
     try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "R"
+        return _read(f"{task}/stat").rpartition(b")")[2].split()[0] == b"R"
     except (FileNotFoundError, ProcessLookupError):  # the thread has ended since it was listed
         return False
+
+
+def _read(path: str) -> bytes:
+    """The short file that the kernel makes when it is read: in a third of the time that `Path.read_text` takes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1024)
+    finally:
+        os.close(descriptor)

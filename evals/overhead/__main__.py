@@ -5,8 +5,9 @@ that was paid for, call, keep the answer, settle, and their spans and metrics. T
 spans go through OpenTelemetry's batch processor to an exporter that drops them. The same request to the same model
 without a step takes turns with it, and its median is taken off. Every step asks something new.
 
-A line after the table says what no change of ours takes off: the spans of one step made by OpenTelemetry's SDK alone,
-with all that they tell in one go, and its points in the conventions' histograms.
+Lines after the table say what the slowest steps of the last row waited for, and what no change of ours takes off: the
+spans of one step made by OpenTelemetry's SDK alone, with all that they tell in one go, and its points in the
+conventions' histograms. ``--pieces`` runs the last row alone, and prints where its processor time goes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import itertools
 import os
 import pstats
 import statistics
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from agentbudget.settings import Settings
 from agentbudget.step import Engine
 from agentbudget.telemetry import GenAI
 from agentbudget.testing import ScriptedModel, capture_spans
+from evals.overhead.pieces import looking
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import Attributes
@@ -46,17 +49,37 @@ WARM_UP: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Seconds on the clock, and of them those in which this thread had a processor: the rest was others' work."""
+    """Seconds on the clock; of them those in which this thread had a processor (the rest was others' work), and those
+    in which Python looked for garbage."""
 
     wall_s: float
     cpu_s: float
+    garbage_s: float = 0.0
 
     @classmethod
     def now(cls) -> Took:
-        return cls(time.perf_counter(), time.thread_time())
+        return cls(time.perf_counter(), time.thread_time(), _garbage.took_s)
 
     def __sub__(self, other: Took) -> Took:
-        return Took(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+        return Took(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s, self.garbage_s - other.garbage_s)
+
+
+class Garbage:
+    """How long Python has looked for garbage so far."""
+
+    def __init__(self) -> None:
+        self.took_s = 0.0
+        self._began = 0.0
+
+    def __call__(self, phase: str, _told: Mapping[str, int]) -> None:
+        """What Python calls when it begins and ends."""
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.took_s += time.perf_counter() - self._began
+
+
+_garbage: Final = Garbage()
 
 
 @skill(max_output_tokens=40)
@@ -70,13 +93,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2_000, help="steps in each row")
     parser.add_argument("--profile", action="store_true", help="where the time of the last row goes, too")
+    parser.add_argument("--pieces", action="store_true", help="only where the processor time of the last row goes")
     given = parser.parse_args()
+    if given.pieces:
+        print_pieces(given.steps)
+        return
+    gc.callbacks.append(_garbage)
+    slowest = sdk = ""
     print("| ledger | telemetry | overhead p50, ms | p90 | p99 | worst | this thread's processor p10 | p50 | mean |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for store, traced in (("memory", False), ("SQLite", False), ("SQLite", True)):
         with telemetry(on=traced):
             profile = cProfile.Profile() if given.profile and traced else None
             steps, calls = asyncio.run(measured(store, given.steps, profile))
+            slowest = of_the_slowest(steps)
             sdk = of_the_sdk(given.steps) if traced else ""
         alone = statistics.median(call.wall_s for call in calls)
         bare = statistics.median(call.cpu_s for call in calls)
@@ -90,7 +120,7 @@ def main() -> None:
         )
         if profile is not None:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(60)
-    print(f"\n{sdk}")
+    print(f"\n{slowest}\n{sdk}")
     print(f"load {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
 
 
@@ -129,6 +159,26 @@ async def _timed(
     return budgeted, alone
 
 
+def print_pieces(steps: int) -> None:
+    """Where the processor time of a step goes, with SQLite and telemetry."""
+    with telemetry(on=True), looking() as looks:
+        took, _ = asyncio.run(measured("SQLite", steps, None))
+    mean_us = 1e6 * statistics.fmean(step.cpu_s for step in took)
+    print(f"| a step, mean of {steps} | {mean_us:.0f} µs | |\n|---|--:|--:|")
+    print("\n".join(looks.told(mean_us)))
+    print(f"\n{looks.seen.total()} looks; load {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+
+
+def of_the_slowest(steps: Sequence[Took]) -> str:
+    """What the slowest hundredth of steps did beside what others do, in a sentence."""
+    slow = sorted(steps, key=lambda step: step.wall_s)[-max(1, len(steps) // 100) :]
+    wall, cpu, garbage = (1000 * statistics.fmean(each) for each in zip(*map(astuple, slow), strict=True))
+    return (
+        f"The slowest {len(slow)} steps took {wall:.2f} ms on average: {wall - cpu:.2f} waiting for a processor, the "
+        f"disk or another thread, {garbage:.2f} looking for garbage, {cpu - garbage:.2f} at work"
+    )
+
+
 def of_the_sdk(times: int) -> str:
     """What OpenTelemetry's SDK takes for what one step tells it, in a sentence."""
     from opentelemetry import metrics, trace
@@ -148,7 +198,7 @@ def of_the_sdk(times: int) -> str:
         for labels in points:
             histogram.record(1, labels)
         took.append(Took.now() - began)
-    wall_ms, cpu_ms = (1000 * statistics.median(each) for each in zip(*map(astuple, took), strict=True))
+    wall_ms, cpu_ms, _ = (1000 * statistics.median(each) for each in zip(*map(astuple, took), strict=True))
     return (
         f"OpenTelemetry's SDK alone takes {wall_ms:.2f} ms for the {len(spans)} spans and {len(points)} points in "
         f"histograms of a step ({cpu_ms:.2f} ms of this thread's processor)"

@@ -8,14 +8,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentbudget.errors import ContextTooLong, RequestRejected, SchemaUnsupported, WeightsError, WeightsTooLarge
 from agentbudget.models import catalog
 from agentbudget.models.base import Completion, Image, JsonSchema, Message, Meter, Model, Request, Tool
+from agentbudget.models.llama.library import library
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
@@ -282,6 +286,54 @@ async def test_concurrent_calls_each_have_an_answer_of_their_own(model: LlamaCpp
     schemas: list[JsonSchema] = [{"type": "integer", "minimum": n, "maximum": n + 1} for n in numbers]
     together = await asyncio.gather(*(complete(model, ask("Which number?", schema=schema)) for schema in schemas))
     assert [int(c.text) - n in (0, 1) for c, n in zip(together, numbers, strict=True)] == [True] * 6
+
+
+async def test_the_ends_of_prompts_that_wait_are_evaluated_together(model: LlamaCppModel) -> None:
+    await complete(model, ask("Warm up.", tokens=1))
+    questions = [f"Say {what}." for what in ("hello", "good morning", "something very kind", "four")]
+    alone = [await complete(model, ask(question, tokens=1)) for question in questions]
+    with evaluations() as sizes:
+        together = await asyncio.gather(*(complete(model, ask(question, tokens=1)) for question in questions))
+    assert len(sizes) < len(questions)
+    assert [c.usage.input_tokens for c in together] == [c.usage.input_tokens for c in alone]
+    assert all(c.usage.output_tokens == 1 and c.usage.compute_ns > 0 for c in together)
+    again = await complete(model, ask(questions[0], tokens=8))
+    assert (await complete(model, ask(questions[0], tokens=8))).confidence == again.confidence
+
+
+async def test_a_prompt_that_nearly_fills_the_window_is_not_filled_up_for_others(smollm2: Path) -> None:
+    model = model_of(smollm2, n_ctx=2 * CHUNK, parallel=2)
+
+    async def of_length(tokens: int, *, fixed: int) -> Request:
+        """A request whose fixed system prompt, if any, makes up all but its last few tokens."""
+        bare = Request((Message("system", "one"), Message("user", "Go.")), 1, fixed=fixed)
+        words = " one" * (1 + tokens - (await model.count_input(bare)).tokens)
+        request = replace(bare, messages=(Message("system", words.strip()), bare.messages[1]))
+        assert (await model.count_input(request)).tokens == tokens
+        return request
+
+    full, short = await of_length(2 * CHUNK - 1, fixed=1), await of_length(CHUNK + 18, fixed=0)
+    answers = await asyncio.gather(complete(model, full), complete(model, short))
+    assert [answer.usage.input_tokens for answer in answers] == [2 * CHUNK - 1, CHUNK + 18]
+    await model.aclose()
+
+
+@contextmanager
+def evaluations() -> Generator[list[int]]:
+    """How many tokens llama.cpp was given each time."""
+    api, sizes = library(), list[int]()
+    evaluate = api.llama_decode
+
+    def counted(context: object, batch: Any) -> int:
+        sizes.append(batch.n_tokens)
+        code: int = evaluate(context, batch)
+        return code
+
+    api.llama_decode = counted
+    try:
+        yield sizes
+    finally:
+        api.llama_decode = evaluate
 
 
 async def test_one_at_a_time_has_exactly_the_answer_that_it_has_alone(smollm2: Path) -> None:

@@ -1,6 +1,7 @@
 """A model in memory and the one thread that computes with it: several answers at once, which come and go at any token.
 
-Prompts are evaluated one at a time, chunk by chunk; between chunks all who write get a token more, in one evaluation.
+Prompts are evaluated chunk by chunk, one after the other, but for their last chunks, which are evaluated together where
+they are about as long; between chunks all who write get a token more, in one evaluation.
 The time of each evaluation is divided among those it was for, so that nothing is charged for twice.
 """
 
@@ -23,7 +24,7 @@ from agentbudget.models.base import Finish
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import ALL_LAYERS, Device, devices, library, open_model, version
 from agentbudget.models.llama.sampler import Sampler, Scratch
-from agentbudget.models.llama.sequences import CHUNK, GPU_CHUNK, Sequences, Slot, cuts
+from agentbudget.models.llama.sequences import CHUNK, GPU_CHUNK, Sequences, Slot, cuts, side_by_side
 from agentbudget.models.llama.states import StateFiles
 from agentbudget.models.llama.turns import MACHINE, Places
 from agentbudget.models.llama.vocabulary import Vocabulary
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 _FILLS: Final = 2
 """As many tokens of prompts as in so many chunks are evaluated before those who write get their next token: the ends of
 several prompts, if they are short, so that all write together sooner."""
+_PADDING: Final = 8
+"""Prompts' last chunks are evaluated together if they differ by so many tokens at most from the first: what the shorter
+are filled up with takes no longer than evaluations of their own."""
 _MOST_PARALLEL: Final = 8
 _CACHE_BYTES: Final = 512 << 20
 """What the cache of keys and values takes at most, unless more is asked for by ``parallel``."""
@@ -201,56 +205,109 @@ class Engine:
             self._end(job, "budget")
         left = _FILLS * self._sequences.chunk if self._writing else 1
         while self._filling and left > 0:
-            left -= self._attempt(self._filling[0])
+            left -= self._fill()
         self._write()
 
-    def _attempt(self, job: Job) -> int:
-        """Fill in a little of a job's prompt, so many tokens; what goes wrong with it concerns no other."""
+    def _fill(self) -> int:
+        """Evaluate the next chunk of the first prompt, if that is its last those of others with it; so many tokens."""
+        first = self._filling[0]
+        if not self._goes_on(first):
+            return 0
+        jobs = [first] if len(first.cuts) > 1 else self._beside(first)
+        chunks = [(job, self._slot_of(job), self._next_chunk(job)) for job in jobs if self._affords(job)]
+        if not chunks:
+            return 0
+        together = [job for job, _, _ in chunks]
         try:
-            return self._fill(job)
+            if len(chunks) > 1:
+                rows = self._sequences.evaluate_ends([(slot, chunk) for _, slot, chunk in chunks])
+            else:
+                rows = [self._sequences.evaluate(slot, chunk, cut=True) for _, slot, chunk in chunks]
+        except RuntimeError as error:
+            self._fail(together, error)
+            return 0
+        for (job, slot, chunk), row in zip(chunks, rows, strict=True):
+            self._filled(job, slot, len(chunk), row)
+        self._sequences.give_way()
+        count = sum(len(chunk) for _, _, chunk in chunks)
+        self._fill_s_per_token = self._charge(together) / count
+        for job in together:
+            job.tell()
+        return count
+
+    def _goes_on(self, job: Job) -> bool:
+        """Begin `job`, unless it has begun. False: it is over; what goes wrong with it concerns no other."""
+        if job.slot is not None:
+            return True
+        try:
+            if job.may_compute(0.0):
+                self._begin(job)
+            else:
+                self._end(job, "budget")
         except (RuntimeError, ValueError) as error:
             self._fail([job], error)
-            return 0
+            return False
+        self._charge([job])
+        return job.slot is not None
 
-    def _fill(self, job: Job) -> int:
-        """Evaluate the next chunk of a prompt, of so many tokens, and choose the first token after the last."""
-        if job.sampler is None and job.may_compute(0.0) and self._begin(job):
-            self._charge([job])
-            return 0
-        slot = job.slot
-        at, end = (len(slot.tokens), job.cuts[0]) if slot else (0, 0)
-        if slot is None or not job.may_compute(self._fill_s_per_token * (end - at)):
-            self._end(job, "budget")
-            self._charge([job])
-            return 0
-        row = self._sequences.evaluate(slot, job.todo[at:end], cut=True)
-        job.evaluated_tokens += min(end, len(job.prompt.tokens)) - min(at, len(job.prompt.tokens))
-        job.cuts.pop(0)
+    def _affords(self, job: Job) -> bool:
+        """Whether the next chunk fits what the job may compute; else it ends."""
+        if job.may_compute(self._fill_s_per_token * len(self._next_chunk(job))):
+            return True
+        self._end(job, "budget")
+        self._charge([job])
+        return False
+
+    def _next_chunk(self, job: Job) -> list[int]:
+        return job.todo[len(self._slot_of(job).tokens) : job.cuts[0]]
+
+    def _beside(self, first: Job) -> list[Job]:
+        """Jobs whose last chunks are evaluated together with that of `first`: about as long, in slots side by side.
+
+        Whoever has more than its last chunk to do comes before those behind it: they may use what is computed of it.
+        """
+        length = len(self._next_chunk(first))
+        found = {self._slot_of(first).number: first}
+        for job in list(self._filling)[1:] if self._has_room(first) else ():
+            if not self._goes_on(job):
+                continue
+            if len(job.cuts) > 1:
+                break
+            if self._has_room(job) and abs(len(self._next_chunk(job)) - length) <= _PADDING:
+                found[self._slot_of(job).number] = job
+        longest = max(len(self._next_chunk(job)) for job in found.values())
+        most = max(1, self._sequences.chunk // longest)
+        return [found[number] for number in side_by_side(found, self._slot_of(first).number, most)]
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether its slot can be filled up behind the prompt, and what it is filled up with forgotten."""
+        return self._sequences.takes_back and job.cuts[-1] + 2 * _PADDING <= self._sequences.window
+
+    def _filled(self, job: Job, slot: Slot, count: int, row: int) -> None:
+        """So many tokens were evaluated; after a prompt's last, choose the first of the answer."""
+        end = job.cuts.pop(0)
+        known = len(job.prompt.tokens)  # what comes behind it is the beginning of the answer
+        job.evaluated_tokens += min(end, known) - min(end - count, known)
         if not job.cuts:
             self._filling.remove(job)
             self._writing.append(job)
             self._choose(job, self._sequences.logits(row))
         elif end == job.prompt.fixed:
             self._keep(job, slot)
-        self._sequences.give_way()
-        self._fill_s_per_token = self._charge([job]) / (end - at)
-        job.tell()
-        return end - at
 
-    def _begin(self, job: Job) -> bool:
-        """Evaluate what the answer must begin with with the prompt; whether that is all of it, so nothing is asked."""
+    def _begin(self, job: Job) -> None:
+        """Give it a slot. What the answer must begin with is evaluated with the prompt; if that is all, it is over."""
         job.sampler = Sampler(self._vocabulary, job.request, job.gbnf, self._scratch)
         self._follow(job)
         if job.finish_found:
             self._end(job, job.finish)
-            return True
+            return
         tokens = [*job.prompt.tokens, *job.todo]
         ends = cuts(len(tokens), job.prompt.fixed, self._sequences.chunk)
         job.slot = slot = self._sequences.take(tokens, ends)
         self._restore(job, slot, tokens, ends)
         job.todo, job.cuts = tokens, [end for end in ends if end > len(slot.tokens)]
         job.cached_tokens = min(len(slot.tokens), len(job.prompt.tokens))
-        return False
 
     def _write(self) -> None:
         """One evaluation for everybody who writes; those with several tokens to evaluate get one of their own."""

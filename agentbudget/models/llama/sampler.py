@@ -22,6 +22,8 @@ _TOP_P: Final = 0.95
 _MIN_P: Final = 0.05
 _NEAR: Final = 10.0
 """A token this far below the likeliest, in logits, has less than 1/20,000 of its probability."""
+_SAFE_POWER: Final = 60.0
+"""e to this, times the size of any vocabulary, is a float32; and so is e to the power of minus this."""
 _LONGEST: Final = 2_048
 """Bytes that are looked ahead at most."""
 
@@ -81,11 +83,17 @@ class Sampler:
             token = int(logits.argmax())
         else:
             token = self._by_chance(logits)
-        total = self._scratch.log_sum_exp(shares) if len(shares) else 0.0
-        self.log_probability = min(0.0, float(logits[token]) - total) if len(shares) else 0.0
+        self.log_probability = self._log_share(float(logits[token]), shares)
         if self._grammar and not self._vocabulary.ends(token):
             library().llama_sampler_accept(self._grammar, token)
         return token
+
+    def _log_share(self, chosen: float, logits: npt.NDArray[np.float32]) -> float:
+        """The logarithm of the share of the token whose logit is `chosen` among all that have `logits`."""
+        if not len(logits):
+            return 0.0
+        top = chosen if self._chain is None else float(logits.max())
+        return min(0.0, chosen - self._scratch.log_sum_exp(logits, top))
 
     def forced(self, most: int) -> Forced:
         """At most `most` tokens that must come next, which count as put out from now on.
@@ -210,13 +218,19 @@ class Scratch:
 
         return self.ids[np.greater(logits, logits.max() - _NEAR, out=self._flags)]
 
-    def log_sum_exp(self, logits: npt.NDArray[np.float32]) -> float:
-        """The logarithm of the sum of what `logits` are the logarithms of."""
+    def log_sum_exp(self, logits: npt.NDArray[np.float32], top: float) -> float:
+        """The logarithm of the sum of what `logits` are the logarithms of, of which `top` is the largest.
+
+        Where their powers are numbers that float32 can hold, nothing is subtracted first: that would take half again
+        as long, once for each token.
+        """
         import numpy as np
 
-        top, room = logits.max(), self._floats[: len(logits)]
-        np.exp(np.subtract(logits, top, out=room), out=room)
-        return float(top) + math.log(float(room.sum()))
+        room = self._floats[: len(logits)]
+        if abs(top) < _SAFE_POWER:
+            return math.log(float(np.exp(logits, out=room).sum()))
+        np.exp(np.subtract(logits, np.float32(top), out=room), out=room)
+        return top + math.log(float(room.sum()))
 
 
 def _chain(request: Request) -> Any:

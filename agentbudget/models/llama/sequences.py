@@ -6,7 +6,7 @@ A slot has a window of its own, so what one computes does not depend on what sta
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,20 @@ def cuts(tokens: int, fixed: int, chunk: int) -> list[int]:
     """Where a prompt is cut: after each `chunk` of its fixed part, at the end of that, after each chunk of the rest."""
     ends = [*range(chunk, fixed, chunk), *([fixed] if fixed else []), *range(fixed + chunk, tokens, chunk)]
     return [*(end for end in ends if end < tokens), tokens]
+
+
+def side_by_side(numbers: Collection[int], number: int, most: int) -> list[int]:
+    """Up to `most` of `numbers`, without a gap, with `number` among them.
+
+    The run in which it stands is divided from its beginning, so that whoever is left out has neighbours, too.
+    """
+    first = last = number
+    while first - 1 in numbers:
+        first -= 1
+    while last + 1 in numbers:
+        last += 1
+    start = number - (number - first) % most
+    return list(range(start, min(start + most, last + 1)))
 
 
 @dataclass(slots=True, eq=False)
@@ -72,9 +86,10 @@ class Sequences:
         self.chunk = chunk
         self.slots = [Slot(number) for number in range(slots)]
         self._numbers = ctypes.c_float * vocabulary_size
+        self._rows: dict[int, npt.NDArray[np.float32]] = {}
         self._flash = flash
-        self._window = n_ctx
-        self._forgets_parts = not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model))
+        self.window = n_ctx
+        self.takes_back = not (api.llama_model_is_recurrent(model) or api.llama_model_is_hybrid(model))
         self._processors = FreeProcessors()
         self._threads = self._processors.threads
         self._used = 0
@@ -145,6 +160,27 @@ class Sequences:
             slot.cuts.append(len(slot.tokens))
         return last
 
+    def evaluate_ends(self, ends: Sequence[tuple[Slot, Sequence[int]]]) -> list[int]:
+        """Evaluate several tokens of each of several sequences at once; the rows of their last ones' logits, in order.
+
+        They stand in slots side by side, and ``takes_back`` holds: as llama.cpp computes at once only what is of one
+        length, shorter ones are filled up with tokens that are forgotten at once. What is evaluated like this is no
+        cut: no later prompt begins with it.
+        """
+        longest = max(len(tokens) for _, tokens in ends)
+        rows: list[tuple[Slot, int, int, bool]] = []
+        row_of: dict[int, int] = {}
+        for slot, tokens in sorted(ends, key=lambda end: end[0].number):
+            start, last = len(slot.tokens), len(tokens) - 1
+            row_of[slot.number] = len(rows) + last
+            filled = [*tokens, *[_ANY_TOKEN] * (longest - len(tokens))]
+            rows += [(slot, token, start + n, n == last) for n, token in enumerate(filled)]
+        kept = [(slot, len(slot.tokens) + len(tokens)) for slot, tokens in ends]
+        self._decode(rows)
+        for slot, count in kept:
+            self._forget_after(slot, count)
+        return [row_of[slot.number] for slot, _ in ends]
+
     def evaluate_each(self, tokens: Sequence[tuple[Slot, int]]) -> list[int]:
         """Evaluate one more token of each of several sequences at once; the rows of their logits, in the same order.
 
@@ -155,7 +191,7 @@ class Sequences:
         rows: list[tuple[Slot, int, int, bool]] = []
         row_of: dict[int, int] = {}
         for slot in self.slots[min(given) : max(given) + 1]:
-            if slot.number in given or (self._forgets_parts and len(slot.tokens) < self._window):
+            if slot.number in given or (self.takes_back and len(slot.tokens) < self.window):
                 row_of[slot.number] = len(rows)
                 rows.append((slot, given.get(slot.number, _ANY_TOKEN), len(slot.tokens), slot.number in given))
         self._decode(rows)
@@ -181,8 +217,10 @@ class Sequences:
         import numpy as np
 
         pointer: Any = library().llama_get_logits_ith(self._context, row)
-        numbers = self._numbers.from_address(ctypes.addressof(pointer.contents))  # faster than from a pointer
-        return np.ctypeslib.as_array(numbers)
+        address = ctypes.addressof(pointer.contents)
+        if address not in self._rows:  # llama.cpp writes to few places, again and again
+            self._rows[address] = np.ctypeslib.as_array(self._numbers.from_address(address))
+        return self._rows[address]
 
     def state(self, slot: Slot) -> memoryview:
         """What was computed of `slot`'s sequence, as bytes."""

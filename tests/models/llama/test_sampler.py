@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,4 +91,20 @@ def test_what_the_grammar_allows_is_chosen_though_all_else_is_likelier(vocabular
     logits[vocabulary.tokenize("we")[0]] = 1.0
     assert vocabulary.piece(sampler.sample(logits)) == b"we"
     assert sampler.log_probability < 0
+    sampler.close()
+
+
+@pytest.mark.parametrize("level", [-1000.0, -50.0, 0.0, 50.0, 1000.0])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_s_probability_is_its_share_however_large_the_logits_are(
+    vocabulary: Vocabulary, level: float, temperature: float
+) -> None:
+    import numpy as np
+
+    sampler = Sampler(vocabulary, replace(REQUEST, temperature=temperature, seed=7), None)
+    logits = np.full(vocabulary.size, level, dtype=np.float32)
+    logits[11] += 12.0
+    assert sampler.sample(logits) == 11
+    share = math.exp(12.0) / (math.exp(12.0) + vocabulary.size - 1)
+    assert math.exp(sampler.log_probability) == pytest.approx(share, rel=1e-4)
     sampler.close()

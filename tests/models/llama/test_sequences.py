@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget.models.llama.library import library, open_model
-from agentbudget.models.llama.sequences import Sequences, Slot, cuts
+from agentbudget.models.llama.sequences import Sequences, Slot, cuts, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,41 @@ def test_each_row_belongs_to_its_sequence_whatever_the_order(sequences: Sequence
         assert again is slot
         row = sequences.evaluate(again, [30 + n], cut=False)
         assert abs(sequences.logits(row) - together[n]).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("numbers", "number", "most", "group"),
+    [
+        ({0, 1, 2, 3, 4}, 0, 3, [0, 1, 2]),
+        ({0, 1, 2, 3, 4}, 4, 3, [3, 4]),
+        ({0, 2, 3, 5}, 3, 3, [2, 3]),
+        ({0, 2, 4}, 2, 8, [2]),
+        ({6, 7}, 7, 1, [7]),
+    ],
+)
+def test_neighbours_are_taken_in_groups(numbers: set[int], number: int, most: int, group: list[int]) -> None:
+    assert side_by_side(numbers, number, most) == group
+
+
+def test_ends_of_several_lengths_are_evaluated_as_each_would_be_alone(sequences: Sequences) -> None:
+    prompts = [[first, *range(10, 10 + length)] for first, length in ((500, 9), (600, 4), (700, 12))]
+    slots = [sequences.take(prompt, [2, len(prompt)]) for prompt in prompts]
+    for slot, prompt in zip(slots, prompts, strict=True):
+        sequences.evaluate(slot, prompt[:2], cut=True)
+    order = [2, 0, 1]
+    rows = sequences.evaluate_ends([(slots[n], prompts[n][2:]) for n in order])
+    together = {n: sequences.logits(row).copy() for n, row in zip(order, rows, strict=True)}
+    assert [slot.tokens for slot in slots] == prompts
+    assert [slot.cuts for slot in slots] == [[2]] * 3, "what was evaluated beside others is no beginning for later ones"
+    after = [sequences.logits(sequences.evaluate(slot, [20], cut=False)).copy() for slot in slots]
+    for n, slot in enumerate(slots):
+        sequences.give_back(slot)
+        again = sequences.take([*prompts[n], 20], [2, len(prompts[n]), len(prompts[n]) + 1])
+        assert again is slot
+        alone = sequences.logits(sequences.evaluate(again, prompts[n][2:], cut=True)).copy()
+        assert abs(alone - together[n]).max() < 0.5
+        assert alone.argmax() == together[n].argmax()
+        assert abs(sequences.logits(sequences.evaluate(again, [20], cut=False)) - after[n]).max() < 0.5
 
 
 def test_a_fourth_prompt_gets_the_slot_that_was_longest_unused(sequences: Sequences) -> None:
