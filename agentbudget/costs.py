@@ -157,10 +157,12 @@ class Volume:
 class BreakEven:
     """From how many calls a month on the machine costs less than the API; ``calls`` is None if it never does.
 
-    ``capacity`` is what one machine can compute in a month. Nano-dollars.
+    Beyond what one machine can compute another has to be had, which costs more than the API until it has enough to do:
+    from ``always`` on own machines cost less, however many there are (None: there is no such volume). ``capacity`` is what one machine can compute in a month. Nano-dollars.
     """
 
     calls: int | None
+    always: int | None
     capacity: int
     api_call_usd_nano: int
     energy_call_usd_nano: int
@@ -173,6 +175,7 @@ class BreakEven:
         names = ("calls", "capacity", "api_call_usd_nano", "energy_call_usd_nano", "month_usd_nano")
         plain = {f"break_even_{name}" if name == "calls" else name: getattr(self, name) for name in names}
         volumes = [{name: getattr(v, name) for name in Volume.__slots__} for v in self.volumes]
+        plain["always_calls"] = self.always
         return {**plain, "full_call_usd_nano": self.full_call_usd_nano, "volumes": volumes}
 
 
@@ -190,10 +193,11 @@ def break_even(price: TokenPrice, machine: Machine, usage: Usage) -> BreakEven:
     if capacity == 0:
         raise InvalidAmount("this machine cannot compute one such call in a month", value=usage.total_tokens)
     month = machine.month_usd_nano
-    meet = ceil(month / (api - energy)) if api > energy else None
-    calls = meet if meet is not None and meet <= capacity else None
+    meet = month / (api - energy) if api > energy else None
+    calls = ceil(meet) if meet is not None and meet <= capacity else None
     return BreakEven(
         calls=calls,
+        always=None if meet is None or meet >= capacity else _always(meet, capacity),
         capacity=capacity,
         api_call_usd_nano=api,
         energy_call_usd_nano=ceil(energy),
@@ -201,6 +205,16 @@ def break_even(price: TokenPrice, machine: Machine, usage: Usage) -> BreakEven:
         full_call_usd_nano=ceil(month / capacity + energy),
         volumes=tuple(_volume(n, api, energy, month, capacity) for n in _steps(capacity if calls is None else calls)),
     )
+
+
+def _always(meet: Fraction, capacity: int) -> int:
+    """From how many calls on all volumes are past what machines of this capacity, one after the other, cost.
+
+    With k machines that is ``k·meet``; the first call that needs the k-th is number ``(k-1)·capacity + 1``. From the first
+    k on of which that call is past it, all are.
+    """
+    first = ceil((capacity - 1) / (capacity - meet))
+    return ceil(max(1, first - 1) * meet)
 
 
 def _steps(about: int) -> list[int]:

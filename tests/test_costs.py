@@ -100,6 +100,22 @@ def test_below_the_break_even_the_api_is_cheaper_and_from_there_on_the_machine(
             assert (own <= calls * found.api_call_usd_nano) == cheaper
 
 
+@given(speed=st.integers(1, 600), usd=st.integers(1, 8))
+def test_from_always_on_own_machines_cost_no_more_however_many_it_takes(speed: int, usd: int) -> None:
+    machine, usage = Machine(Decimal(usd), Fraction(speed), Fraction(speed)), Usage(0, 30_000)
+    found = costs.break_even(API, machine, usage)
+
+    def pays(calls: int) -> bool:
+        return ceil(Fraction(calls, found.capacity)) * machine.month_usd_nano <= calls * found.api_call_usd_nano
+
+    if found.always is None:
+        assert found.calls in (None, found.capacity)
+        return
+    first_of_each = (machines * found.capacity + 1 for machines in range(100))
+    assert all(pays(calls) for calls in (found.always, *first_of_each) if calls >= found.always)
+    assert found.always == found.calls or not pays(found.always - 1)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -332,6 +332,10 @@ def _print_break_even(model: str, machine: Machine, usage: Usage, found: BreakEv
         click.echo("never: even in full use a call on this machine costs more than the API's")
     else:
         click.echo(f"from {found.calls:,} calls a month on ({found.calls / 30:,.0f} a day) the machine costs less")
+        if found.always is None:
+            click.echo(f"as long as these are no more than it computes, {found.capacity:,}: a second one never pays")
+        elif found.always > found.calls:
+            click.echo(f"up to {found.capacity:,}, when a second is needed; from {found.always:,} on always")
 
 
 # --- what they share
