@@ -158,7 +158,9 @@ class BreakEven:
     """From how many calls a month on the machine costs less than the API; ``calls`` is None if it never does.
 
     Beyond what one machine can compute another has to be had, which costs more than the API until it has enough to do:
-    from ``always`` on own machines cost less, however many there are (None: there is no such volume). ``capacity`` is what one machine can compute in a month. Nano-dollars.
+    from ``always`` on own machines cost less, however many there are (None: there is no such volume).
+
+    ``capacity`` is what one machine can compute in a month. Nano-dollars.
     """
 
     calls: int | None
@@ -210,8 +212,8 @@ def break_even(price: TokenPrice, machine: Machine, usage: Usage) -> BreakEven:
 def _always(meet: Fraction, capacity: int) -> int:
     """From how many calls on all volumes are past what machines of this capacity, one after the other, cost.
 
-    With k machines that is ``k·meet``; the first call that needs the k-th is number ``(k-1)·capacity + 1``. From the first
-    k on of which that call is past it, all are.
+    With k machines that is ``k·meet``; the first call that needs the k-th is number ``(k-1)·capacity + 1``. From the
+    first k on of which that call is past it, all are.
     """
     first = ceil((capacity - 1) / (capacity - meet))
     return ceil(max(1, first - 1) * meet)
