@@ -20,43 +20,51 @@ from evals.local.tables import table
 
 TOKENS = 64
 PROMPT = 512
+MANY = 700
+"""About as many tokens stand before an answer where a skill has a fixed prompt and something to go by."""
 
 
 async def measure(setup: Setup) -> str:
     """Ours is timed from the first token of a stream to the last, which is what llama-bench's figure is of.
 
     llama-bench takes whichever token comes and tells nobody; ours are sampled, with their probability, and read. Its
-    tokens stand behind as many as ours do: on processors a token behind 44 takes 2 % longer than one behind none.
+    tokens stand behind as many as ours do, few and many: it uses flash attention, which we do on GPUs only, and which
+    takes the longer the more there are.
     """
     model = setup.ours(parallel=1, kept=False)
     await model.complete(Request((Message("user", "Hello"),), 2), Meter())
-    before, written = 0, list[float]()
-    read: list[float] = []
+    behind: dict[str, int] = {}
+    ours: dict[str, list[float]] = {"few": [], "many": [], "read": []}
+    theirs: dict[str, list[float]] = {"few": [], "many": [], "read": []}
     between: list[float] = []
-    theirs: dict[str, list[float]] = {"written": [], "read": []}
     for number in range(setup.rounds):
-        with evaluations() as times:
-            speed, before = await stream(model, f"Write the numbers from {number} to 300 in words, one in each line.")
-        written.append(speed)
-        between += [start - end for (_, end), (start, _) in pairwise(times[-TOKENS // 2 :])]
+        task = f"Write the numbers from {number} to 300 in words, one in each line."
+        for name, prompt in (("few", task), ("many", f"{' '.join(map(str, range(MANY // 4)))}\n{task}")):
+            with evaluations() as times:
+                speed, behind[name] = await stream(model, prompt)
+            ours[name].append(speed)
+            theirs[name].append(bench(setup, "-p", 0, "-n", TOKENS, "-d", behind[name]))
+            between += [start - end for (_, end), (start, _) in pairwise(times[-TOKENS // 2 :])]
         request = Request((Message("user", f"{number} " + "one two three four " * (PROMPT // 4)),), 1)
         answer = await model.complete(request, Meter())
-        read.append(answer.usage.input_tokens / (answer.usage.compute_ns / 1e9))
-        theirs["written"].append(bench(setup, "-p", 0, "-n", TOKENS, "-d", before))
+        ours["read"].append(answer.usage.input_tokens / (answer.usage.compute_ns / 1e9))
         theirs["read"].append(bench(setup, "-p", PROMPT, "-n", 0))
     await model.aclose()
+    titles = {name: f"{TOKENS} tokens of output behind {count:,} of input" for name, count in behind.items()}
+    titles["read"] = f"{PROMPT} tokens of input"
     rows = [
-        (title, f"{median(ours):,.1f}", f"{median(theirs[name]):,.1f}", f"{median(ours) / median(theirs[name]):.2f}")
-        for title, name, ours in (
-            (f"{TOKENS} tokens of output behind {before} of input", "written", written),
-            (f"{PROMPT} tokens of input", "read", read),
+        (
+            title,
+            f"{(here := median(ours[name])):,.1f}",
+            f"{(there := median(theirs[name])):,.1f}",
+            f"{here / there:.2f}",
         )
+        for name, title in titles.items()
     ]
-    spent = median(between)
-    alone = 1 / (1 / median(written) - spent)
+    spent, written = median(between), median(ours["few"])
     note = (
         f"Between two evaluations (choosing a token, its probability, telling the reader): {spent * 1e6:,.0f} µs, "
-        f"{spent * median(written):.1%} of a token's time; without it, {alone:,.1f} tokens/s."
+        f"{spent * written:.1%} of a token's time; without it, {1 / (1 / written - spent):,.1f} tokens/s."
     )
     return f"{table('One stream, tokens a second', ['', 'agentbudget', 'llama-bench', 'ratio'], rows)}\n\n{note}"
 
