@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentbudget.context.chunk import Chunk
-from agentbudget.context.readings import Reading, Sentence, read
+from agentbudget.context.readings import Reading, Sentence, read, says_all
 from agentbudget.context.store import Hit
 from agentbudget.context.worth import chances
 
@@ -21,8 +21,6 @@ _GAP_TOKENS: Final = 1.0
 _ALIKE: Final = 0.8
 _ALIKE_FROM: Final = 5
 """Sentences may say the same if they share so much of their words, and so many at least, and agree in those below."""
-
-_WORD: Final = re.compile(r"\w+")
 
 _DECIDES: Final = re.compile(
     r"\d+(?:[.,]\d+)*|\b(?:not|no|never|none|without|except|unless|cannot)\b|n['’]t\b", re.IGNORECASE
@@ -147,5 +145,4 @@ def _says_no_more(one: Sentence, bought: Sentence) -> bool:
         return False
     if _DECIDES.findall(one.words) != _DECIDES.findall(bought.words):
         return False
-    left = iter(_WORD.findall(bought.words.casefold()))
-    return all(word in left for word in _WORD.findall(one.words.casefold()))
+    return says_all(bought.words, one.words)

@@ -75,6 +75,12 @@ def read(chunk: Chunk) -> Reading:
     return Reading(tuple(parts), title, title.union(*(part.distinct for part in parts)))
 
 
+def says_all(text: str, other: str) -> bool:
+    """Whether all words of `other` stand in `text`, too, in their order: then nothing is lost without `other`."""
+    left = iter(_WORD.findall(text.casefold()))
+    return all(word in left for word in _WORD.findall(other.casefold()))
+
+
 def stems(text: str) -> Iterator[str]:
     """Words cut short, in lower case; function words are dropped."""
     return filter(None, map(_content, _WORD.findall(spaced(text.lower()))))

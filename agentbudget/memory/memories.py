@@ -15,6 +15,7 @@ from typing import Final
 
 from agentbudget.context.embed import Embedder
 from agentbudget.context.hosted import Pay, destination_of, paid_for
+from agentbudget.context.readings import says_all
 from agentbudget.context.store import Words
 from agentbudget.errors import DataRefused, IndexFault, Mistake
 from agentbudget.history import facts, words
@@ -32,7 +33,6 @@ _NEIGHBOURS: Final = 5
 _CANDIDATES: Final = 64
 _MAX_CHARS: Final = 4000
 
-_WORD: Final = re.compile(r"\w+")
 _NEGATION: Final = re.compile(r"\b(?:no|not|never|none|nor|without|stop|cannot|\w+n['’]t)\b", re.IGNORECASE)
 
 
@@ -247,8 +247,7 @@ def _packed(question: str, found: Sequence[Memory], tokens: int, embedder: Embed
 
 def _says_as_much(text: str, known: str) -> bool:
     """Whether nothing is lost if `text` takes the place of `known`: a vector hardly tells a sister from a brother."""
-    left = iter(_WORD.findall(text.casefold()))
-    return all(word in left for word in _WORD.findall(known.casefold())) and _claims(text) == _claims(known)
+    return says_all(text, known) and _claims(text) == _claims(known)
 
 
 def _claims(text: str) -> tuple[Counter[str], frozenset[str]]:

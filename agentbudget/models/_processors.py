@@ -68,18 +68,18 @@ def others_running(*, own: int) -> int:
 
 
 def _running() -> int:
-    return int(_read(os.fspath(_LOAD)).split()[3].partition(b"/")[0])
+    return int(_read(_LOAD).split()[3].partition(b"/")[0])
 
 
 def _is_running(task: Path) -> bool:
     try:
-        return _read(f"{task}/stat").rpartition(b")")[2].split()[0] == b"R"
+        return _read(task / "stat").rpartition(b")")[2].split()[0] == b"R"
     except (FileNotFoundError, ProcessLookupError):  # the thread has ended since it was listed
         return False
 
 
-def _read(path: str) -> bytes:
-    """The short file that the kernel makes when it is read: in a third of the time that `Path.read_text` takes."""
+def _read(path: Path) -> bytes:
+    """A short file that the kernel makes as it is read; without buffer and decoder, since a token waits for it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.read(descriptor, 1024)

@@ -16,9 +16,18 @@ from typing import Any
 
 import pytest
 
-from agentbudget.errors import ContextTooLong, RequestRejected, SchemaUnsupported, WeightsError, WeightsTooLarge
+from agentbudget.errors import (
+    ContextTooLong,
+    ModelUnavailable,
+    RequestRejected,
+    SchemaUnsupported,
+    WeightsError,
+    WeightsTooLarge,
+)
 from agentbudget.models import catalog
 from agentbudget.models.base import Completion, Image, JsonSchema, Message, Meter, Model, Request, Tool
+from agentbudget.models.llama.engine import Engine
+from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import library
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Vocabulary
@@ -299,6 +308,25 @@ async def test_the_ends_of_prompts_that_wait_are_evaluated_together(model: Llama
     assert all(c.usage.output_tokens == 1 and c.usage.compute_ns > 0 for c in together)
     again = await complete(model, ask(questions[0], tokens=8))
     assert (await complete(model, ask(questions[0], tokens=8))).confidence == again.confidence
+
+
+async def test_what_goes_wrong_with_one_concerns_no_other(
+    model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await complete(model, ask("Warm up.", tokens=1))
+    follow = Engine._follow  # pyright: ignore[reportPrivateUsage]
+
+    def fails_for_one(engine: Engine, job: Job) -> None:
+        if job.slot is not None and job.request.seed == 13:
+            raise ValueError("the thirteenth")
+        follow(engine, job)
+
+    monkeypatch.setattr(Engine, "_follow", fails_for_one)
+    requests = [ask(f"Say {what}.", tokens=3, seed=seed) for what, seed in (("yes", 1), ("no", 13), ("maybe", 2))]
+    answers = await asyncio.gather(*(complete(model, request) for request in requests), return_exceptions=True)
+    assert isinstance(answers[1], ModelUnavailable)
+    assert "the thirteenth" in str(answers[1])
+    assert [isinstance(answers[n], Completion) for n in (0, 2)] == [True, True]
 
 
 async def test_a_prompt_that_nearly_fills_the_window_is_not_filled_up_for_others(smollm2: Path) -> None:

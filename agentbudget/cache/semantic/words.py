@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count
 from typing import Final, Literal
 
 Difference = Literal["number", "name", "negation", "time"]
@@ -111,8 +111,7 @@ _NUMERALS: Final = (
             ("zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert", 20, 10),
             ("二 三 四 五 六 七 八 九 十", 2, 1),
         )
-        for number, word in enumerate(words.split())
-        for number in (first + step * number,)
+        for number, word in zip(count(first, step), words.split(), strict=False)
     }
     | {"thousand": "1000", "million": "1000000", "两": "2", "百": "100", "千": "1000", "万": "10000"}
 )

@@ -38,7 +38,7 @@ _FILLS: Final = 2
 several prompts, if they are short, so that all write together sooner."""
 _PADDING: Final = 8
 """Prompts' last chunks are evaluated together if they differ by so many tokens at most from the first: what the shorter
-are filled up with takes no longer than evaluations of their own."""
+are filled up with takes about as long as another evaluation would."""
 _MOST_PARALLEL: Final = 8
 _CACHE_BYTES: Final = 512 << 20
 """What the cache of keys and values takes at most, unless more is asked for by ``parallel``."""
@@ -223,15 +223,17 @@ class Engine:
                 rows = self._sequences.evaluate_ends([(slot, chunk) for _, slot, chunk in chunks])
             else:
                 rows = [self._sequences.evaluate(slot, chunk, cut=True) for _, slot, chunk in chunks]
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             self._fail(together, error)
             return 0
-        for (job, slot, chunk), row in zip(chunks, rows, strict=True):
-            self._filled(job, slot, len(chunk), row)
-        self._sequences.give_way()
         count = sum(len(chunk) for _, _, chunk in chunks)
         self._fill_s_per_token = self._charge(together) / count
-        for job in together:
+        evaluated = zip(chunks, rows, strict=True)
+        going_on = [job for (job, slot, chunk), row in evaluated if self._filled(job, slot, len(chunk), row)]
+        self._sequences.give_way()
+        if going_on:
+            self._charge(going_on)
+        for job in going_on:
             job.tell()
         return count
 
@@ -283,17 +285,22 @@ class Engine:
         """Whether its slot can be filled up behind the prompt, and what it is filled up with forgotten."""
         return self._sequences.takes_back and job.cuts[-1] + 2 * _PADDING <= self._sequences.window
 
-    def _filled(self, job: Job, slot: Slot, count: int, row: int) -> None:
-        """So many tokens were evaluated; after a prompt's last, choose the first of the answer."""
+    def _filled(self, job: Job, slot: Slot, count: int, row: int) -> bool:
+        """So many tokens were evaluated; after a prompt's last, choose the first of the answer. False: that failed."""
         end = job.cuts.pop(0)
         known = len(job.prompt.tokens)  # what comes behind it is the beginning of the answer
         job.evaluated_tokens += min(end, known) - min(end - count, known)
-        if not job.cuts:
-            self._filling.remove(job)
-            self._writing.append(job)
-            self._choose(job, self._sequences.logits(row))
-        elif end == job.prompt.fixed:
-            self._keep(job, slot)
+        try:
+            if not job.cuts:
+                self._filling.remove(job)
+                self._writing.append(job)
+                self._choose(job, self._sequences.logits(row))
+            elif end == job.prompt.fixed:
+                self._keep(job, slot)
+        except (RuntimeError, ValueError) as error:
+            self._fail([job], error)
+            return False
+        return True
 
     def _begin(self, job: Job) -> None:
         """Give it a slot. What the answer must begin with is evaluated with the prompt; if that is all, it is over."""

@@ -221,8 +221,8 @@ class Scratch:
     def log_sum_exp(self, logits: npt.NDArray[np.float32], top: float) -> float:
         """The logarithm of the sum of what `logits` are the logarithms of, of which `top` is the largest.
 
-        Where their powers are numbers that float32 can hold, nothing is subtracted first: that would take half again
-        as long, once for each token.
+        Where their powers are numbers that float32 can hold, nothing is subtracted first: one pass less over the whole
+        vocabulary, for each token.
         """
         import numpy as np
 
