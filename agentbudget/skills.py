@@ -275,7 +275,8 @@ def skill(
     it calls ``ctx.complete`` and ``ctx.retrieve`` itself.
 
     ``tier``: the rung of the ladder to try first, ``"local"`` (the cheapest), ``"frontier"`` (the strongest)
-    or a model's name. ``escalate``: the rung that it may climb to when an answer is not accepted.
+    or a model's name. ``escalate``: the rung that it may climb to when an answer is not accepted, or a model
+    cannot be had.
     ``accept``: a check of the output, or several; a check is a predicate, or a skill that takes the output as
     ``answer`` beside any of this skill's own arguments. It returns a bool, or a `Verdict` that says why.
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
 from agentbudget.cache import Asked
-from agentbudget.errors import ModelError
+from agentbudget.errors import ModelError, ModelUnavailable
 from agentbudget.estimate import CallEstimate, tag
 from agentbudget.history import InputParts, breakdown, input_parts
 from agentbudget.ledger import HoldRecord
@@ -21,13 +21,11 @@ from agentbudget.settling import amount_of, answered, settle_failure, settle_lef
 from agentbudget.skills import Output
 from agentbudget.step.guarding import Way
 from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
+from agentbudget.step.outages import ATTEMPTS
 from agentbudget.step.sizing import size_call
 
 if TYPE_CHECKING:
     from agentbudget.step.transaction import Step
-
-ATTEMPTS: Final = 3
-"""Billable attempts at one model call: the first, and two more after errors that may pass."""
 
 BACKOFF_S: Final = 0.5
 
@@ -43,17 +41,23 @@ async def ask(
     *,
     trust_history: bool,
     drafts: Sequence[int] = (),
+    spare: bool = False,
 ) -> tuple[Completion, int]:
     """One answer of one model, kept as that to the request of `way`, and the output cap that it was given.
 
-    `drafts` are the output tokens of what weaker models said to the same.
+    `drafts` are the output tokens of what weaker models said to the same. With a ``spare``, another that may be asked
+    in its place, a model that could not be had a moment ago is not asked (`Outages`), and what failed attempts took is
+    held anew for that other.
     """
-    model, kept_under = way.model, way.request
+    model, kept_under, outages = way.model, way.request, step.engine.outages
     asked = asked_of(step, model, kept_under)
     async with paid_once(step, asked, request.max_output_tokens) as found:
         if found is not None:
             book_free(step, asked, found, call_meta(step, model, purpose, None))
             return found.completion, request.max_output_tokens
+        attempts = outages.attempts(model.name) if spare else ATTEMPTS
+        if not attempts:
+            raise ModelUnavailable("it could not be had a moment ago, and was not asked", model=model.name, sent=False)
         for number in itertools.count(1):
             estimate = None
             if trust_history and request is kept_under and not drafts:  # as the step itself was estimated a moment ago
@@ -66,17 +70,19 @@ async def ask(
             try:
                 answer = await attempt.complete(output, asked)
             except ModelError as error:
-                await pause(error, number)
-                step.funds.make_good(attempt.lost)
+                if error.retryable and (spare or number < attempts):
+                    step.funds.make_good(attempt.lost)
+                await pause(error, number, attempts)
             else:
+                outages.over(model.name)
                 await learn(step, asked, answer)
                 return answer, estimate.output_cap
     raise AssertionError("unreachable: the loop above returns or raises")
 
 
-async def pause(error: ModelError, attempt: int) -> None:
-    """Wait before the next attempt; raise what went wrong where there is none."""
-    if not error.passes_soon or attempt == ATTEMPTS:
+async def pause(error: ModelError, attempt: int, attempts: int = ATTEMPTS) -> None:
+    """Wait before the next of so many attempts; raise what went wrong where there is none."""
+    if not error.passes_soon or attempt >= attempts:
         raise error
     await asyncio.sleep(error.retry_after_s or BACKOFF_S * 2 ** (attempt - 1) * (1 + random.random()))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
-from agentbudget.errors import InvalidOutput
+from agentbudget.errors import InvalidOutput, ModelError
 from agentbudget.holding import Fixed
 from agentbudget.models.base import Completion, Message, Model, Request
 from agentbudget.route import Move, Progress, next_move
@@ -49,13 +49,17 @@ def request_of(
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """One model's answer, and what was thought of it. ``ours`` says that a cap cut it which its hold had set."""
+    """One model's answer, and what was thought of it.
+
+    ``ours`` says that a cap cut it which its hold had set; ``absent``, that the model could not be had: there is none.
+    """
 
     model: Model
     answer: Completion
     value: Any
     verdict: Verdict
-    ours: bool
+    ours: bool = False
+    absent: bool = False
 
     @property
     def readable(self) -> bool:
@@ -68,11 +72,17 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
     drafts: list[int] = []  # how long the answers of weaker models were tells how long a stronger one's will be
     rung, retries, purpose, asked, used = 0, 0, cast(Purpose, "draft"), rungs[0].request, list[Usage]()
     while True:
-        way = rungs[rung]
+        way, spare = rungs[rung], rung < len(rungs) - 1
         try:
-            answer, cap = await ask(step, way, asked, output, purpose, trust_history=retries == 0, drafts=drafts)
+            answer, cap = await ask(
+                step, way, asked, output, purpose, trust_history=retries == 0, drafts=drafts, spare=spare
+            )
         except InvalidOutput as error:  # the model saw for itself that it is no answer
             tried = _spoilt(way.model, error)
+        except ModelError as error:
+            if not (spare and error.retryable):
+                raise
+            tried = _absent(step, way.model, error)
         else:
             tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
         if not tried.verdict.ok:
@@ -86,7 +96,8 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 retries, purpose = retries + 1, "retry"
                 asked = way.request if tried.readable or tried.ours else _with_complaint(way.request, tried)
             case "escalate":
-                drafts.append(tried.answer.usage.output_tokens)
+                if not tried.absent:
+                    drafts.append(tried.answer.usage.output_tokens)
                 rung, retries, purpose, asked = rung + 1, 0, "escalation", rungs[rung + 1].request
                 step.escalated = True
                 step.tell("escalated", model=rungs[rung].model.name)
@@ -101,7 +112,15 @@ def _is_ours(answer: Completion, cap: int, request: Request) -> bool:
 
 def _spoilt(model: Model, error: InvalidOutput) -> _Tried:
     answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
-    return _Tried(model, answer, _UNREADABLE, Verdict(False, error.fact), ours=False)
+    return _Tried(model, answer, _UNREADABLE, Verdict(False, error.fact))
+
+
+def _absent(step: Step, model: Model, error: ModelError) -> _Tried:
+    """A model that cannot be had is climbed past like one whose answer is not good enough."""
+    if step.engine.outages.attempts(model.name):
+        step.engine.outages.began(model.name, error)
+    answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
+    return _Tried(model, answer, _UNREADABLE, Verdict(False, f"{type(error).__name__}: {error}"), absent=True)
 
 
 async def _judged(
@@ -117,7 +136,7 @@ def _next(step: Step, tried: _Tried, *, rung: int, top: int, retries: int) -> Mo
     answer = tried.answer
     spoilt = answer.finish == "stop" and not tried.readable
     # A call that a fixed hold caps would be cut there again.
-    may_retry = spoilt or (tried.ours and not isinstance(step.skill.holding, Fixed))
+    may_retry = (spoilt and not tried.absent) or (tried.ours and not isinstance(step.skill.holding, Fixed))
     progress = Progress(
         rung=rung,
         top=top,

@@ -17,6 +17,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Amount
 from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
+from agentbudget.step.outages import Outages
 from agentbudget.step.reading import Reading
 from agentbudget.tenants import DEFAULT_TENANT, payers
 
@@ -91,6 +92,7 @@ class Engine:
     privacy: Privacy = field(default_factory=Privacy)
     retrieved: deque[str] = field(default_factory=lambda: deque[str](maxlen=RETRIEVED_KEPT))
     system_counts: SystemCounts = field(init=False, default_factory=SystemCounts)
+    outages: Outages = field(init=False, default_factory=Outages)
     estimator: Estimator = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 
