@@ -28,14 +28,14 @@ async def measure(setup: Setup) -> str:
     """Ours is timed from the first token of a stream to the last, which is what llama-bench's figure is of.
 
     llama-bench takes whichever token comes and tells nobody; ours are sampled, with their probability, and read. Its
-    tokens stand behind as many as ours do, few and many: it uses flash attention, which we do on GPUs only, and which
-    takes the longer the more there are.
+    tokens stand behind as many as ours do, few and many. By itself it uses flash attention, which we do on GPUs only:
+    on processors that takes the longer the more tokens there are. So it runs a second time, with attention as ours.
     """
     model = setup.ours(parallel=1, kept=False)
     await model.complete(Request((Message("user", "Hello"),), 2), Meter())
     behind: dict[str, int] = {}
-    ours: dict[str, list[float]] = {"few": [], "many": [], "read": []}
-    theirs: dict[str, list[float]] = {"few": [], "many": [], "read": []}
+    ours, theirs, alike = ({name: list[float]() for name in ("few", "many", "read")} for _ in range(3))
+    same = ("-fa", int(setup.gpu))
     between: list[float] = []
     for number in range(setup.rounds):
         task = f"Write the numbers from {number} to 300 in words, one in each line."
@@ -43,30 +43,31 @@ async def measure(setup: Setup) -> str:
             with evaluations() as times:
                 speed, behind[name] = await stream(model, prompt)
             ours[name].append(speed)
-            theirs[name].append(bench(setup, "-p", 0, "-n", TOKENS, "-d", behind[name]))
+            asked = ("-p", 0, "-n", TOKENS, "-d", behind[name])
+            theirs[name].append(bench(setup, *asked))
+            alike[name].append(bench(setup, *asked, *same))
             between += [start - end for (_, end), (start, _) in pairwise(times[-TOKENS // 2 :])]
         request = Request((Message("user", f"{number} " + "one two three four " * (PROMPT // 4)),), 1)
         answer = await model.complete(request, Meter())
         ours["read"].append(answer.usage.input_tokens / (answer.usage.compute_ns / 1e9))
         theirs["read"].append(bench(setup, "-p", PROMPT, "-n", 0))
+        alike["read"].append(bench(setup, "-p", PROMPT, "-n", 0, *same))
     await model.aclose()
     titles = {name: f"{TOKENS} tokens of output behind {count:,} of input" for name, count in behind.items()}
     titles["read"] = f"{PROMPT} tokens of input"
-    rows = [
-        (
-            title,
-            f"{(here := median(ours[name])):,.1f}",
-            f"{(there := median(theirs[name])):,.1f}",
-            f"{here / there:.2f}",
+    rows: list[tuple[str, ...]] = []
+    for name, title in titles.items():
+        here, there, equal = (median(speeds[name]) for speeds in (ours, theirs, alike))
+        rows.append(
+            (title, f"{here:,.1f}", f"{there:,.1f}", f"{here / there:.2f}", f"{equal:,.1f}", f"{here / equal:.2f}")
         )
-        for name, title in titles.items()
-    ]
     spent, written = median(between), median(ours["few"])
     note = (
         f"Between two evaluations (choosing a token, its probability, telling the reader): {spent * 1e6:,.0f} µs, "
         f"{spent * written:.1%} of a token's time; without it, {1 / (1 / written - spent):,.1f} tokens/s."
     )
-    return f"{table('One stream, tokens a second', ['', 'agentbudget', 'llama-bench', 'ratio'], rows)}\n\n{note}"
+    heads = ["", "agentbudget", "llama-bench", "ratio", "the same, attention as ours", "ratio"]
+    return f"{table('One stream, tokens a second', heads, rows)}\n\n{note}"
 
 
 async def stream(model: LlamaCppModel, prompt: str) -> tuple[float, int]:
