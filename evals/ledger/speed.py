@@ -1,9 +1,14 @@
 """How fast is a reservation with its settlement: `python -m evals.ledger.speed`.
 
 Pairs of reserve and settle a second, in memory and in an SQLite file, on one account, on four at once, and on one with
-windows, beside raw SQL that does the same writes: the statements that the ledger sends are recorded, and sent again to
-a fresh file by the bare `sqlite3` module, with the same values in the same transactions, the log copied into the file
-after as many. The raw file has pages as large as the ledger's; ``--raw-page-bytes 4096``: as SQLite makes them.
+windows, beside raw SQL that checks nothing, by the bare `sqlite3` module, on a fresh file set as the ledger's:
+
+- *raw SQL* writes the same entries, holds, balances and periods, each where it changes, in one transaction for each
+  reservation and each settlement, as one would by hand;
+- *replayed* are the statements that the ledger itself sends, with the same values in the same transactions: it writes
+  the entry alone, and the tables follow the journal by the hundred.
+
+Raw files have pages as large as the ledger's; ``--raw-page-bytes 4096``: as SQLite makes them.
 Rounds alternate; medians are printed. Where other work disturbs, ``--cpu`` counts this process's own seconds instead:
 what it waits for, such as the disk, is then left out.
 """
@@ -22,11 +27,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentbudget.ledger import Ledger
+from agentbudget.ledger.records import NOTHING, plus
+from agentbudget.ledger.sql import CLOSE_HOLD, PUT_BALANCE, SHIFT
 from agentbudget.ledger.sqlite import CHECKPOINT_PAGES, PAGE_BYTES, SqliteStore
+from agentbudget.ledger.tail import ADD_LINE, LINE_COLUMNS
+from agentbudget.ledger.windows import Window
 from agentbudget.money import Amount, Budget
 
 HELD = Amount(1_000, 10, 1)
 COST = Amount(900, 9, 1)
+ADD_HOLD = "INSERT INTO holds (number, id, usd, tokens, calls, state, sent, owner) VALUES (?,?,?,?,?,?,?,?)"
 Clock = Callable[[], float]
 Statement = tuple[str, tuple[Any, ...] | list[tuple[Any, ...]]]
 
@@ -59,13 +69,14 @@ def main() -> None:
     parser.add_argument("--raw-page-bytes", type=int, default=PAGE_BYTES, help="pages of the file that raw SQL writes")
     given = parser.parse_args()
     clock = time.process_time if given.cpu else time.perf_counter
-    print("| store | accounts of a hold | ledger, pairs/s | raw SQL, pairs/s | ledger / raw | file, bytes/pair |")
-    print("|---|--:|--:|--:|--:|--:|")
+    heads = ("ledger, pairs/s", "raw SQL", "ledger / raw", "replayed", "ledger / replayed", "file, bytes/pair")
+    print(f"| store | accounts of a hold | {' | '.join(heads)} |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     for shape in SHAPES:
         rates = [
             rate(opened(Ledger.open("memory:"), shape), shape, 4 * given.pairs, clock) for _ in range(given.rounds)
         ]
-        print(f"| memory | {shape} | {statistics.median(rates):,.0f} | | | |", flush=True)
+        print(f"| memory | {shape} | {statistics.median(rates):,.0f} | | | | | |", flush=True)
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             compared = _compare(
@@ -92,17 +103,21 @@ def rate(ledger: Ledger, shape: Shape, pairs: int, clock: Clock) -> float:
 
 
 def _compare(folder: Path, shape: Shape, pairs: int, *, rounds: int, clock: Clock, page_bytes: int) -> str:
-    statements = record(folder / "recorded.db", shape, pairs)
+    theirs = {"raw": by_hand(folder / "journal.db", shape, pairs), "replayed": record(folder / "sent.db", shape, pairs)}
     ours: list[float] = []
-    raw: list[float] = []
+    raw: dict[str, list[float]] = {name: [] for name in theirs}
     for turn in range(rounds):
         with opened(Ledger.open(folder / f"ledger-{turn}.db"), shape) as ledger:
             ours.append(rate(ledger, shape, pairs, clock))
-        raw.append(replay(folder / f"raw-{turn}.db", statements, shape, pairs, clock, page_bytes=page_bytes))
+        for name, statements in theirs.items():
+            path = folder / f"{name}-{turn}.db"
+            raw[name].append(replay(path, statements, shape, pairs, clock, page_bytes=page_bytes))
+    figures = [f"{statistics.median(ours):,.0f}"]
+    for rates in raw.values():
+        ratio = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
+        figures += [f"{statistics.median(rates):,.0f}", f"{ratio:.0%}"]
     size = (folder / "ledger-0.db").stat().st_size
-    ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
-    figures = f"{statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} | {ratio:.0%} | {size / pairs:,.0f}"
-    return f"| SQLite | {shape} | {figures} |"
+    return f"| SQLite | {shape} | {' | '.join(figures)} | {size / pairs:,.0f} |"
 
 
 class _Listener:
@@ -142,10 +157,39 @@ def record(path: Path, shape: Shape, pairs: int) -> list[Statement]:
         return listener.heard
 
 
+def by_hand(path: Path, shape: Shape, pairs: int) -> list[Statement]:
+    """What one would send who keeps the same tables, each as it changes, and checks nothing: of the journal of so many
+    pairs."""
+    with opened(Ledger.open(path), shape) as ledger:
+        rate(ledger, shape, pairs, time.perf_counter)
+        holds = {hold.id: hold for hold in ledger.holds(prefix="call-")}
+    with closing(sqlite3.connect(path)) as db:
+        lines = db.execute(
+            f"SELECT {LINE_COLUMNS} FROM entries WHERE kind IN ('reserve', 'settle') ORDER BY seq"
+        ).fetchall()
+    windows = [Window.parse(window) for window in shape.windows]
+    posted = NOTHING
+    found: list[Statement] = []
+    for line in lines:
+        reserves, hold, held, more = line[2] == "reserve", holds[line[3]], line[5:8], line[8:11]
+        posted = plus(posted, more)
+        balance = (*posted, *(held if reserves else NOTHING))
+        found.append(("BEGIN IMMEDIATE", ()))
+        for name in shape.names:
+            found.append((PUT_BALANCE, (*balance, name)))
+            found += [(SHIFT, (name, w.text, w.start(hold.created_ns), *held, *more)) for w in windows]
+        if reserves:
+            found.append((ADD_HOLD, (hold.number, hold.id, *held, "open", 0, hold.owner)))
+        else:
+            found.append((CLOSE_HOLD, ("settled", *more, 0, line[0], hold.number)))
+        found += [(ADD_LINE, line), ("COMMIT", ())]
+    return found
+
+
 def replay(
     path: Path, statements: list[Statement], shape: Shape, pairs: int, clock: Clock, *, page_bytes: int = PAGE_BYTES
 ) -> float:
-    """The same statements with the same values in the same transactions, by the bare module."""
+    """Pairs a second of these statements, by the bare module."""
     db = raw_database(path, shape, page_bytes=page_bytes)
     execute = db.cursor().execute  # as the ledger does: one cursor serves all
     began = clock()
