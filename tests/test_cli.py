@@ -339,3 +339,41 @@ def test_help_names_every_command() -> None:
     done = agentbudget("--help")
     for command in ("run", "demo", "resume", "statement", "index", "models", "ledger", "eval"):
         assert f"\n  {command} " in done.stdout
+
+
+LEFT = """
+import os, sys
+from agentbudget import Agent, Context, skill, Budget
+from agentbudget.ledger import Ledger
+from agentbudget.money import Amount
+from agentbudget.testing import ScriptedModel
+
+@skill
+async def tell(ctx: Context, task: str) -> str:
+    '''Tell.'''
+    ...
+
+run = Agent([tell], models=[ScriptedModel(["a tale"])]).run_sync("a fox", budget=Budget(usd="1"))
+ledger = Ledger.open(os.environ["AGENTBUDGET_HOME"] + "/ledger.db")
+ledger.reserve("left", Amount(calls=1), accounts=[f"run/{run.statement.run_id}"])
+os._exit(0)
+"""
+
+
+def test_a_statement_can_be_read_where_the_disk_is_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        home = {"AGENTBUDGET_HOME": str(disk)}
+        subprocess.run([sys.executable, "-c", LEFT], check=True, env=os.environ | home)
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k"], capture_output=True, check=False)
+        done = agentbudget("statement", **home)
+        assert (done.returncode, "tell" in done.stdout) == (0, True), done.stderr
+        assert "what a process that died left is not resolved" in done.stderr
+        (disk / "filler").unlink()
+        assert "not resolved" not in agentbudget("statement", **home).stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json
-from agentbudget.cli.options import ledger_option, settings_for, with_options
+from agentbudget.cli.options import ledger_option, look_into, settings_for, with_options
 
 if TYPE_CHECKING:
     from agentbudget.agent import Agent, Run
@@ -212,8 +212,7 @@ def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
 @json_option
 def statement(run_id: str | None, where: str | None, home: Path | None, as_json: bool) -> None:
     """What a run cost; without RUN_ID, the latest."""
-    from agentbudget.errors import UnknownRun
-    from agentbudget.ledger import Ledger
+    from agentbudget.errors import StoreError, UnknownRun
     from agentbudget.runs import Runs, require_ledger
     from agentbudget.statement import Statement
 
@@ -223,8 +222,12 @@ def statement(run_id: str | None, where: str | None, home: Path | None, as_json:
     if run_id is None and not ids:
         raise UnknownRun("there is no run yet: try agentbudget demo")
     record = runs.load(run_id or ids[-1])
-    with Ledger.open(settings.ledger_location) as ledger:
+    with look_into(home, where) as ledger:
         require_ledger(record, None if settings.ledger is None else ledger.location)
+        try:
+            ledger.sweep()
+        except StoreError as error:  # a full disk: what there is can be read all the same
+            click.echo(f"what a process that died left is not resolved: {error}", err=True)
         told = Statement.of(
             ledger,
             record.run_id,
