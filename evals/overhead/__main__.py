@@ -7,7 +7,8 @@ without a step takes turns with it, and its median is taken off. Every step asks
 
 Lines after the table say what the slowest steps of the last row waited for, and what no change of ours takes off: the
 spans of one step made by OpenTelemetry's SDK alone, with all that they tell in one go, and its points in the
-conventions' histograms. ``--pieces`` runs the last row alone, and prints where its processor time goes.
+conventions' histograms; the step's entries in the journal, as they are made amid it and one after the other.
+``--pieces`` runs the last row alone, and prints where its processor time goes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from agentbudget.settings import Settings
 from agentbudget.step import Engine
 from agentbudget.telemetry import GenAI
 from agentbudget.testing import ScriptedModel, capture_spans
+from evals.overhead.alone import TimedLedger
 from evals.overhead.pieces import looking
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def main() -> None:
         print_pieces(given.steps)
         return
     gc.callbacks.append(_garbage)
-    slowest = sdk = ""
+    slowest = sdk = journal = ""
     print("| ledger | telemetry | overhead p50, ms | p90 | p99 | worst | this thread's processor p10 | p50 | mean |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for store, traced in (("memory", False), ("SQLite", False), ("SQLite", True)):
@@ -108,6 +110,7 @@ def main() -> None:
             steps, calls = asyncio.run(measured(store, given.steps, profile))
             slowest = of_the_slowest(steps)
             sdk = of_the_sdk(given.steps) if traced else ""
+            journal = of_the_journal() if traced else ""
         alone = statistics.median(call.wall_s for call in calls)
         bare = statistics.median(call.cpu_s for call in calls)
         worked = sorted(1000 * (step.cpu_s - bare) for step in steps)
@@ -120,16 +123,21 @@ def main() -> None:
         )
         if profile is not None:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(60)
-    print(f"\n{slowest}\n{sdk}")
+    print(f"\n{slowest}\n{sdk}\n{journal}")
     print(f"load {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
 
 
-async def measured(store: str, steps: int, profile: cProfile.Profile | None) -> tuple[list[Took], list[Took]]:
-    """What each step took, and each call without one."""
+async def measured(
+    store: str, steps: int, profile: cProfile.Profile | None = None, books: list[TimedLedger] | None = None
+) -> tuple[list[Took], list[Took]]:
+    """What each step took, and each call without one. `books` gets the ledger, where its entries are to be timed."""
     model = ScriptedModel(lambda _: "We refund orders within thirty days.")
     with tempfile.TemporaryDirectory() as folder:
         location = Path(folder) / "ledger.db" if store == "SQLite" else "memory:"
-        with Ledger.open(location) as ledger, Answers(Path(folder) / "cache.db") as answers:
+        opened = Ledger if books is None else TimedLedger
+        with opened.open(location) as ledger, Answers(Path(folder) / "cache.db") as answers:
+            if books is not None and isinstance(ledger, TimedLedger):
+                books.append(ledger)
             ledger.account("run/r", limit=Budget(usd="1000"))
             engine = Engine(ledger, Ladder((model,)), answers, machine_price(Settings.from_env()))
             ctx = Context(engine, Scope("r", user="42", feature="support"))
@@ -162,7 +170,7 @@ async def _timed(
 def print_pieces(steps: int) -> None:
     """Where the processor time of a step goes, with SQLite and telemetry."""
     with telemetry(on=True), looking() as looks:
-        took, _ = asyncio.run(measured("SQLite", steps, None))
+        took, _ = asyncio.run(measured("SQLite", steps))
     mean_us = 1e6 * statistics.fmean(step.cpu_s for step in took)
     print(f"| a step, mean of {steps} | {mean_us:.0f} µs | |\n|---|--:|--:|")
     print("\n".join(looks.told(mean_us)))
@@ -184,7 +192,7 @@ def of_the_sdk(times: int) -> str:
     from opentelemetry import metrics, trace
 
     with capture_spans() as told:
-        asyncio.run(measured("memory", 0, None))
+        asyncio.run(measured("memory", 0))
     spans = told.spans[-(len(told.spans) // WARM_UP) :]
     names = (GenAI.TOKEN_USAGE, GenAI.OPERATION_DURATION)
     points = [cast("Attributes", labels) for name in names for labels, _ in told.series(name)]
@@ -203,6 +211,13 @@ def of_the_sdk(times: int) -> str:
         f"OpenTelemetry's SDK alone takes {wall_ms:.2f} ms for the {len(spans)} spans and {len(points)} points in "
         f"histograms of a step ({cpu_ms:.2f} ms of this thread's processor)"
     )
+
+
+def of_the_journal() -> str:
+    """What the entries of a step take, in a sentence: of some more steps, as writing down what is asked takes time."""
+    books: list[TimedLedger] = []
+    asyncio.run(measured("SQLite", 500, books=books))
+    return books[0].told()
 
 
 @contextmanager
