@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,6 +14,9 @@ from agentbudget.money import Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
 _CENTURY_S: Final = 100 * 366 * 86_400
+POSTGRES: Final = ("postgresql://", "postgres://")
+"""How the address of a PostgreSQL server begins."""
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:")
 
 
 def check_account_name(value: object) -> None:
@@ -58,6 +62,14 @@ def check_seconds(argument: str, value: object) -> None:
 
 
 def check_location(value: object) -> None:
-    """Raise `InvalidArgument` unless `value` can say where a ledger is."""
+    """Raise `InvalidArgument` unless `value` can say where a ledger is. An address of another kind would be a path to a
+    file of this host, whose budget no other host would share."""
     if not isinstance(value, Path):
         check_text("location", value, most=_LONGEST_LOCATION)
+    found = _ADDRESS.match(str(value))
+    if found is not None and not str(value).startswith(POSTGRES):
+        raise InvalidArgument(
+            f"{found[0]!r} begins no place of a ledger: write a path, postgresql://user@host:5432/name, or memory:",
+            argument="location",
+            value=f"{found[0]}…",  # an address may hold a password
+        )

@@ -326,11 +326,15 @@ class Blocks:
 
     def retire(self, block: Block) -> None:
         """Reserve no more in a block; settle it now, or when the last hold in it ends."""
+        self.put_aside(block)
+        self._see_to(block)
+
+    def put_aside(self, block: Block) -> None:
+        """Reserve no more in a block."""
         with self.lock:
             if self.current is block:
                 self.current = None
             self.retired[block.id] = block
-        self._see_to(block)
 
     def _learn(self, block: Block) -> None:
         """The next block is as large as this one became, or half of that if little of it was used."""
@@ -339,9 +343,19 @@ class Blocks:
             self._target = _triple(max(first, a // 2) if 4 * u < a else a for first, a, u in used)
 
     def see_to_retired(self) -> bool:
-        """Settle the retired blocks that are done and trim the others; True if something came back."""
-        came_back = [self._see_to(block) for block in list(self.retired.values())]
-        return any(came_back)
+        """Settle the retired blocks that are done and trim the others; True if something came back.
+
+        What is wrong with one block keeps no other from it: the first `HoldClosed` or `UnknownHold` is raised at last.
+        """
+        came_back, wrong = False, None
+        for block in list(self.retired.values()):
+            try:
+                came_back = self._see_to(block) or came_back
+            except (HoldClosed, UnknownHold) as error:
+                wrong = wrong or error
+        if wrong is not None:
+            raise wrong
+        return came_back
 
     def _see_to(self, block: Block) -> bool:
         if not block.open:
@@ -406,13 +420,15 @@ class Blocks:
         return block
 
     def recover(self) -> list[HoldRecord]:
-        """Settle what an earlier user of the journal left; returns the holds of its blocks."""
-        found: list[str] = []
-        for book in self.books:
-            for account in book.ledger.accounts(prefix=f"{TAG}/"):
-                if account.frozen != BOOKED:
-                    found.append(account.name)
-                    self.settle(self.revive(book, account.name))
+        """Settle what an earlier user of the journal left; returns its blocks' holds. Raises as `see_to_retired`."""
+        # All are found before one is settled: a book is dropped with the last of its blocks that is known.
+        found = [
+            self.revive(book, account.name).id
+            for book in self.books
+            for account in book.ledger.accounts(prefix=f"{TAG}/")
+            if account.frozen != BOOKED
+        ]
+        self.see_to_retired()
         settled = [self._shared.hold(block_id) for block_id in found]
         return [record for record in settled if record is not None]
 

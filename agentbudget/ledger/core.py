@@ -21,6 +21,7 @@ from agentbudget.errors import (
 from agentbudget.ledger import limiting, lives
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, weigh_within
 from agentbudget.ledger.arguments import (
+    POSTGRES,
     check_account_name,
     check_accounts,
     check_amount,
@@ -114,6 +115,7 @@ class Ledger:
         lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
+        check_seconds("lease_s", lease_s)
         self._clock = clock
         self._lease_ns = int(lease_s * 1e9)
         self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -128,6 +130,7 @@ class Ledger:
 
         Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
+        check_seconds("lease_s", lease_s)
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
             ledger.sweep()
@@ -722,7 +725,7 @@ def open_store(location: str | Path) -> Store:
     text = str(location)
     if text == "memory:":
         return MemoryStore()
-    if text.startswith(("postgresql://", "postgres://")):
+    if text.startswith(POSTGRES):
         from agentbudget.ledger.postgres import PostgresStore
 
         return PostgresStore(text)

@@ -192,7 +192,7 @@ class LeasedBudget:
 
         Holds still open are resolved as by a sweep: nothing sent → void, sent → presumed spent. Raises `StoreError`
         if the shared ledger cannot be had: close again later, or the journal's next user settles; without a journal
-        the blocks lapse with the process.
+        the blocks lapse with the process. `HoldClosed` says that somebody settled a block by hand, which stands.
         """
         self._stop.set()
         with self._blocks.sharing:
@@ -202,9 +202,12 @@ class LeasedBudget:
                     if hold_id == root:
                         self._note_end(block, root, block.book.ledger.resolve(root))
             if self._blocks.current is not None:
-                self._blocks.retire(self._blocks.current)
-            self._blocks.see_to_retired()
-            self._books.close()
+                self._blocks.put_aside(self._blocks.current)
+            try:
+                self._blocks.see_to_retired()
+            finally:
+                if not self._blocks.retired:
+                    self._books.close()
 
     def __enter__(self) -> Self:
         return self

@@ -78,7 +78,7 @@ class SqliteStore:
     interruptible = True
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        self._path = path
+        self._path = path = path.absolute()  # a forked process opens it anew, wherever it has gone meanwhile
         self._writer = _Writer(path, busy_timeout_s)
         self._reader = _Reader(path, busy_timeout_s)
         try:

@@ -465,6 +465,36 @@ def test_what_is_no_path_is_named(path: Any) -> None:
     assert (refused.value.argument, refused.value.value) == ("location", path)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://u:secret@db/agents",
+        "PostgreSQL://u:secret@db/agents",
+        "sqlite:///ledger.db",
+        "redis://localhost",
+        "file:ledger.db?mode=memory",
+        ":memory:",
+        Path("postgresql://u:secret@db/agents"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_and_makes_no_file(
+    address: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match="write a path") as refused:
+        Ledger.open(address)
+    assert refused.value.argument == "location"
+    assert "secret" not in f"{refused.value} {refused.value.value}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lease_s", [float("inf"), float("nan"), -1, "60", None])
+def test_a_lease_lasts_a_number_of_seconds(lease_s: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Ledger.open("memory:", lease_s=lease_s)
+    assert refused.value.argument == "lease_s"
+
+
 def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     other = sqlite3.connect(path)

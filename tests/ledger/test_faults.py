@@ -264,6 +264,24 @@ def forked(run: Callable[[], object]) -> int:
 
 
 @needs_fork
+def test_a_forked_process_that_goes_to_another_folder_goes_on_with_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open("ledger.db") as ledger:
+        ledger.account("a")
+
+        def daemon() -> None:
+            os.chdir("root")
+            ledger.reserve("x", ONE, accounts=["a"])
+
+        assert forked(daemon) == 0
+        assert ledger.balance("a").held == ONE
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+@needs_fork
 def test_a_forked_process_goes_on_with_a_ledger_of_its_own(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         ledger.account("a", limit=Budget(calls=4))
