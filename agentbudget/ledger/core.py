@@ -526,7 +526,8 @@ class Ledger:
             if record[5] == "open":
                 return lives.close(tx, record, "settled", own, at_ns=now, detail=said, presumed=presumed)
             repeat = record.settled == cost + record.spent
-            if record.presumed and not (presumed and repeat):
+            # What a sweep presumed, its owner may presume as well, and knows more of: a block, what was paid inside.
+            if record.presumed and not (presumed and repeat and record.state == "settled"):
                 return lives.correct(tx, record, own, at_ns=now, detail=said, presumed=presumed)
             if repeat:
                 return record

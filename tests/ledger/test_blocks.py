@@ -518,6 +518,27 @@ def test_the_next_user_of_a_journal_settles_at_the_truth(tmp_path: Path, swept: 
     assert ledger.verify().ok
 
 
+def test_a_block_that_lapsed_at_what_its_worker_presumes_lists_what_was_paid_inside(tmp_path: Path) -> None:
+    ledger, worker, clock = two_ledgers()
+    books = Books(lambda store: Ledger(store, clock=clock), tmp_path)
+    terms = Terms(first=(0, 0, 50), most=(None, None, 50), renew_ns=10**9, heartbeat_ns=10**9)
+    lease = LeasedBudget([HOT], Blocks(worker, [HOT], terms, books=books, name="worker", tick=clock))
+    pay(lease, "paid", held=9, cost=7)
+    lease.reserve("sent", calls(5)).mark_sent()
+    clock.advance(3)
+    lease.tend()  # the block is over, and trimmed to these two
+    block = block_of(lease, "paid")
+    books.close()
+    clock.advance(61)
+    ledger.sweep()
+    assert (state(ledger, block).state, state(ledger, block).settled) == ("lapsed", calls(12))
+    ledger.recover(tmp_path)
+    record = state(ledger, block)
+    assert (record.state, record.settled, record.presumed) == ("settled", calls(12), True)
+    assert [(line["id"], line["cost"]) for line in record.detail["paid"]] == [("paid", [0, 0, 7]), ("sent", [0, 0, 5])]
+    assert ledger.verify().ok
+
+
 def crashed_amid(ledger: Ledger, clock: ManualClock, folder: Path, *, short: int = 0) -> list[str]:
     """The blocks of a worker that died with three calls sent, each in its own block, and `short` ones paid since."""
     books = Books(lambda store: Ledger(store, clock=clock), folder)
