@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, Mistake, UnknownHold
-from agentbudget.ledger.books import BOOKED, Bill, Book, Books
+from agentbudget.ledger.books import BOOKED, TAG, Bill, Book, Books
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import (
     NOTHING,
@@ -40,9 +40,6 @@ SHARE: Final = 8
 
 ROLLING: Final = 100
 """On an account with a rolling window, a block is used for a hundredth of it."""
-
-TAG: Final = "block"
-"""The tag of every block's hold, and how its id begins."""
 
 _CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _T = TypeVar("_T")
@@ -216,6 +213,7 @@ class Blocks:
         self._opened += 1
         block_id = f"{self._prefix}/{self._opened}"
         wanted = _ahead(_capped(self._target, self._terms.most), need, room)
+        asked = self._tick()  # before it was reserved: however long that takes, it is over before its window
         try:
             hold = self._ask(need, wanted, lambda amount: self._reserve(block_id, amount))
             record = hold.record
@@ -232,8 +230,8 @@ class Blocks:
         with self.lock:
             self.frozen = None
             del self.retired[block_id]
-            block.due_ns = self._tick() + min(self._terms.renew_ns, lasts_ns)
-            block.until_ns = self._tick() + min(2 * self._terms.renew_ns, lasts_ns)
+            block.due_ns = asked + min(self._terms.renew_ns, lasts_ns)
+            block.until_ns = asked + min(2 * self._terms.renew_ns, lasts_ns)
             self.current = block
         return block
 

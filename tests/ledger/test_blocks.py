@@ -462,6 +462,24 @@ def test_a_window_that_turns_over_gets_a_block_of_its_own(window: str) -> None:
     assert ledger.verify().ok
 
 
+def test_a_block_that_was_waited_for_ends_with_its_window_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, clock = a_ledger(None, hour=Budget(calls=100))
+    clock.advance(3598 - clock() // 10**9 % 3600)
+    reserve = ledger.reserve
+
+    def slow(*args: Any, **kwargs: Any) -> Hold:
+        hold = reserve(*args, **kwargs)
+        clock.advance(3)
+        return hold
+
+    monkeypatch.setattr(ledger, "reserve", slow)
+    with ledger.lease([HOT], block=calls(10)) as lease:
+        pay(lease, "before")
+        pay(lease, "after")
+        assert ledger.balance(HOT).held == calls(10)  # of the next hour
+        assert block_of(lease, "before") != block_of(lease, "after")
+
+
 def test_a_hold_of_yesterday_extends_within_yesterdays_limit() -> None:
     ledger, clock = a_ledger(None, day=Budget(calls=10))
     with ledger.lease([HOT], block=calls(2)) as lease:
