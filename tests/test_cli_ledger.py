@@ -105,6 +105,20 @@ def test_accounts_for_programs_says_everything_in_every_unit(books: Path) -> Non
     assert datetime.fromisoformat(window["resets"]) > datetime.now(UTC)
 
 
+@pytest.mark.parametrize(
+    ("obeyed", "written"), [("\x1b", "\\x1b"), ("\r", "\\x0d"), ("\x9b", "\\x9b"), ("\u202e", "\\u202e")]
+)
+def test_what_a_terminal_would_obey_is_written_out(books: Path, obeyed: str, written: str) -> None:
+    name = f"u{obeyed}2J"
+    with Ledger.open(books) as opened:
+        opened.account(name, limit=Budget(calls=0))
+        opened.freeze(name, reason=name)
+        opened.reserve(name, Amount(), accounts=["org/acme"])
+    for shown in (said("accounts", "u"), said("holds"), said("entries"), said("limit", name)):
+        assert obeyed not in shown
+        assert f"u{written}2J" in shown
+
+
 def test_a_tree_shows_children_below_their_parents(books: Path) -> None:
     names = [line.split("│")[1].strip() for line in said("accounts", "--tree").splitlines() if "│" in line]
     assert [name for name in names if "/" in name] == ["org/acme", "├ user/42", "└ user/43", "team/[red]"]
@@ -373,6 +387,8 @@ def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path) -> None:
         ("limit user/42 --calls many", click.BadParameter),
         ("holds --state none", click.BadParameter),
         ("entries --last 0", click.BadParameter),
+        ("entries --after 9999999999999999999999", click.BadParameter),
+        ("accounts --at 9999-12-31T23:59-12:00", click.BadParameter),
         ("export journal.csv", InvalidArgument),
         ("export nowhere/journal.jsonl", ExportError),
         ("verify --export nowhere.jsonl", ExportError),
