@@ -161,9 +161,12 @@ def _lock(folder: Path) -> IO[bytes] | None:
 
 
 def _tree(tx: Transaction, record: HoldRecord) -> Iterator[HoldRecord]:
-    yield record
-    for child in tx.holds_within(record.id):
-        yield from _tree(tx, child)
+    """The hold, and all within it, each before those within itself."""
+    waiting = [record]
+    while waiting:
+        hold = waiting.pop()
+        yield hold
+        waiting += reversed(tx.holds_within(hold.id))
 
 
 @dataclass(frozen=True, slots=True)
