@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,6 +16,10 @@ _LONGEST_LOCATION: Final = 1 << 15
 _CENTURY_S: Final = 100 * 366 * 86_400
 POSTGRES: Final = ("postgresql://", "postgres://")
 """How the address of a PostgreSQL server begins."""
+DEEPEST: Final = 100
+"""So deep what goes with a hold may be: a list in a mapping is 2 deep."""
+DEEPEST_BILL: Final = DEEPEST + 3
+"""So deep what goes with a settlement may be: a block's is a list of what went with the holds inside."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:")
 
 
@@ -42,12 +46,29 @@ def check_accounts(value: Any) -> None:
     )
 
 
-def check_detail(argument: str, value: object) -> None:
-    """Raise `InvalidArgument` unless `value` is a mapping; the store looks into it."""
+def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> None:
+    """Raise `InvalidArgument` unless `value` is a mapping, and no deeper than everybody can read who finds it in the
+    journal, however many functions they are in; the store looks into it."""
     if not isinstance(value, Mapping):
         raise InvalidArgument(
             f"{argument} must be a mapping such as {{'model': …}}, not {value!r}", argument=argument, value=value
         )
+    said = cast("Mapping[Any, Any]", value)
+    if _is_deeper(said.values(), deepest):
+        raise InvalidArgument(
+            f"{argument} has lists or mappings within each other more than {deepest} deep: keep it as text",
+            argument=argument,
+            value=said,
+        )
+
+
+def _is_deeper(values: Iterable[Any], than: int) -> bool:
+    for inner in values:
+        if isinstance(inner, dict | list | tuple):
+            held = cast("dict[Any, Any] | list[Any] | tuple[Any, ...]", inner)
+            if than == 1 or _is_deeper(held.values() if isinstance(held, dict) else held, than - 1):
+                return True
+    return False
 
 
 def check_amount(value: object) -> None:

@@ -21,6 +21,7 @@ from agentbudget.errors import (
 from agentbudget.ledger import limiting, lives
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, weigh_within
 from agentbudget.ledger.arguments import (
+    DEEPEST_BILL,
     POSTGRES,
     check_account_name,
     check_accounts,
@@ -747,7 +748,7 @@ def _said(detail: Detail | None) -> Detail:
     """What a caller says of a settlement. Raises `InvalidArgument` on the words by which the journal marks its own."""
     if detail is None:
         return EMPTY
-    check_detail("detail", detail)
+    check_detail("detail", detail, deepest=DEEPEST_BILL)
     taken = _OWN_WORDS.intersection(detail)
     if taken:
         raise InvalidArgument(

@@ -21,12 +21,12 @@ from agentbudget.errors import (
     UnknownHold,
 )
 from agentbudget.forks import watch
-from agentbudget.ledger.arguments import check_amount
+from agentbudget.ledger.arguments import check_amount, check_detail
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, TextOf
 from agentbudget.ledger.hold import Hold
-from agentbudget.ledger.records import Detail, HoldRecord, units
+from agentbudget.ledger.records import EMPTY, Detail, HoldRecord, units
 from agentbudget.ledger.store import check_text
 from agentbudget.money import ZERO, Amount
 
@@ -161,12 +161,14 @@ class LeasedBudget:
 
         A presumption may be corrected also after that: the settlement of its block is corrected with it.
         """
+        check_detail("detail", detail or EMPTY)
         return self._end(
             hold_id, lambda ledger: ledger.settle(hold_id, cost, presumed=presumed, detail=detail), corrects=True
         )
 
     def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord:
         """See `Ledger.presume`."""
+        check_detail("detail", detail or EMPTY)
         return self._end(hold_id, lambda ledger: ledger.presume(hold_id, detail=detail))
 
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:

@@ -330,7 +330,10 @@ def test_a_hold_ends_once(books: Ledger) -> None:
 
 CIRCLE: Final[list[Any]] = []
 CIRCLE.append(CIRCLE)
-DEEP: Final[dict[str, Any]] = reduce(lambda inner, _: {"deeper": inner}, range(100_000), dict[str, Any]())
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return reduce(lambda inner, _: {"deeper": [inner]}, range(depth // 2), dict[str, Any](list=[]))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,8 @@ DEEP: Final[dict[str, Any]] = reduce(lambda inner, _: {"deeper": inner}, range(1
         {"deep": [{2: "x", 10: "y"}]},
         pytest.param({"half a character": "\ud800"}, id="surrogate"),
         pytest.param({"a circle": CIRCLE}, id="circle"),
-        pytest.param(DEEP, id="deep"),
+        pytest.param(nested(100_000), id="deep"),
+        pytest.param(nested(102), id="too deep to read everywhere"),
     ],
 )
 def test_details_that_are_no_json_are_refused(books: Ledger, detail: Any) -> None:
@@ -361,6 +365,19 @@ def test_details_that_are_no_json_are_refused(books: Ledger, detail: Any) -> Non
         with pytest.raises(InvalidArgument) as refused:
             ask()
         assert refused.value.argument in ("meta", "detail")
+
+
+def test_details_as_deep_as_they_may_be_are_read_and_listed_by_a_block(ledger: Ledger) -> None:
+    ledger.account("a")
+    with ledger.lease(["a"], block=Amount(9)) as lease:
+        hold = lease.reserve("in", Amount(1), meta=nested(98))
+        with pytest.raises(InvalidArgument):
+            hold.settle(Amount(1), detail=nested(100))
+        hold.settle(Amount(1), detail=nested(98))
+    ledger.reserve("out", Amount(1), accounts=["a"], meta=nested(98)).settle(Amount(1), detail=nested(98))
+    block, out = ledger.holds()
+    assert block.detail["paid"][0]["meta"] == out.meta == nested(98)
+    assert ledger.verify().ok
 
 
 @pytest.mark.parametrize("reason", [5, None, "\ud800"])
