@@ -204,14 +204,17 @@ class Ledger:
                 account = limiting.relimit(tx, account, window, triple, at_ns=self._now(tx))
             return account
 
-    def set_limit(self, name: str, limit: Budget, *, window: str = "total") -> Account:
+    def set_limit(self, name: str, limit: Budget, *, window: str = "total", keep_others: bool = False) -> Account:
         """Change an account's limit, for all time or within a window; ``Budget()`` takes it away.
 
-        Below what is spent, it refuses every new hold and takes nothing back.
+        With ``keep_others``, units that ``limit`` does not name stay limited as they are. Below what is spent, it
+        refuses every new hold and takes nothing back.
         """
         parsed = None if window == "total" else Window.parse(window)
+        wanted = limits(limit)
         with self._store.write() as tx:
-            return limiting.relimit(tx, required(tx, name), parsed, limits(limit), at_ns=self._now(tx))
+            account = required(tx, name)
+            return limiting.relimit(tx, account, parsed, wanted, at_ns=self._now(tx), keep_others=keep_others)
 
     def top_up(self, name: str, by: Budget, *, topup_id: str, window: str = "total") -> Account:
         """Raise a limit by an amount, once: the same id again changes nothing.

@@ -13,9 +13,16 @@ from agentbudget.ledger.windows import Window
 _UNITS: Final = ("usd", "tokens", "calls")
 
 
-def relimit(tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int) -> Account:
-    """The account with this limit for all time (``window`` None) or within a window."""
-    if _limits_of(account, window) == triple:
+def relimit(
+    tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int, keep_others: bool = False
+) -> Account:
+    """The account with this limit for all time (``window`` None) or within a window; with ``keep_others``, units that
+    it does not name stay limited as they are."""
+    known = _limits_of(account, window)
+    if keep_others:
+        usd, tokens, calls = (k if t is None else t for k, t in zip(known, triple, strict=True))
+        triple = (usd, tokens, calls)
+    if known == triple:
         return account
     account = _with_limit(tx, account, window, triple)
     text = "total" if window is None else window.text
