@@ -420,6 +420,16 @@ def test_an_error_is_a_message_and_for_programs_an_object(program: bool) -> None
     assert (json.loads(done.stdout)["error"]["type"] == "UnknownAccount") if program else done.stdout == ""
 
 
+def test_where_letters_cannot_be_shown_they_are_written_out(books: Path) -> None:
+    with Ledger.open(books) as opened:
+        opened.account("user/日本")
+    command = [sys.executable, "-m", "agentbudget", "ledger", "freeze", "user/日本", "--ledger", str(books)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u65e5" in done.stdout
+
+
 def test_help_names_every_command() -> None:
     shown = said("--help")
     queries = ["accounts", "holds", "entries", "verify", "export", "reprice"]
