@@ -67,6 +67,9 @@ LEASE_S: Final = 60.0
 RENEW_S: Final = 5.0
 """How long a leased block is used before it is settled, and its worker takes another."""
 
+SWEPT_AT_ONCE: Final = 500
+"""So many holds are resolved in one transaction: whoever else writes has to wait for no more than these."""
+
 _CACHED_LINEAGES: Final = 10_000
 
 _LONGEST_REASON: Final = 1 << 20
@@ -90,7 +93,7 @@ _OPERATIONS: Final = (
     "presume",
     "void",
     "heartbeat",
-    "sweep",
+    "_sweep_some",
     "resolve",
     "entries",
     "verify",
@@ -597,8 +600,14 @@ class Ledger:
         with self._store.read() as tx:
             if not tx.holds(state="open"):
                 return []
+        swept: list[HoldRecord] = []
+        while found := self._sweep_some():
+            swept += found
+        return swept
+
+    def _sweep_some(self) -> list[HoldRecord]:
         with self._store.write() as tx:
-            return lives.sweep(tx, at_ns=self._now(tx))
+            return lives.sweep(tx, at_ns=self._now(tx), most=SWEPT_AT_ONCE)
 
     def resolve(self, hold_id: str) -> HoldRecord:
         """End an open hold as `sweep` ends those of a dead owner, because you know that its owner left it.

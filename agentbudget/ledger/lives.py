@@ -204,17 +204,21 @@ def correct(
     return corrected
 
 
-def sweep(tx: Transaction, *, at_ns: int) -> list[HoldRecord]:
-    """Resolve the open holds whose owner is gone; see `Ledger.sweep`."""
+def sweep(tx: Transaction, *, at_ns: int, most: int) -> list[HoldRecord]:
+    """Resolve ``most`` of the open holds whose owner is gone, with all that is within them; fewer if there are no more.
+    See `Ledger.sweep`."""
     opened = tx.holds(state="open")
     gone = {owner: _is_gone(tx, owner, at_ns) for owner in {record.owner for record in opened}}
     waiting = _with_parents([r for r in opened if not gone[r.owner]], {r.id: r for r in opened})
-    swept: list[HoldRecord] = []
-    for record in opened:
-        if record.id not in waiting:
-            current = required_hold(tx, record.id)
-            swept.append(resolve(tx, current, at_ns=at_ns) if current.state == "open" else current)
-    return swept
+    swept: dict[str, HoldRecord] = {}
+    left = most
+    for record in opened:  # a hold comes before those within it, which end with it
+        if record.parent in swept:
+            swept[record.id] = required_hold(tx, record.id)
+        elif record.id not in waiting and left:
+            left -= 1
+            swept[record.id] = resolve(tx, record, at_ns=at_ns)
+    return list(swept.values())
 
 
 def _is_gone(tx: Transaction, owner: str, now_ns: int) -> bool:
