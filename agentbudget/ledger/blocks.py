@@ -385,8 +385,8 @@ class Blocks:
         except UnknownHold:
             if bill.lines:
                 raise UnknownHold(
-                    f"the ledger at {self._shared.location} has no block {block.id!r}: the journal is another ledger's, or "
-                    "this one was restored from an older copy; use another folder, and settle what this journal lists",
+                    f"the ledger at {self._shared.location} has no block {block.id}: the journal is another ledger's, "
+                    "or this one was restored from an older copy; use another folder, and settle what this journal lists",
                     hold_id=block.id,
                 ) from None
         except HoldClosed:
