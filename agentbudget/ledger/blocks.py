@@ -386,7 +386,7 @@ class Blocks:
             if bill.lines:
                 raise UnknownHold(
                     f"the ledger at {self._shared.location} has no block {block.id}: the journal is another ledger's, "
-                    "or this one was restored from an older copy; use another folder, and settle what this journal lists",
+                    "or this one was restored from an older copy; use another folder, and settle what that one lists",
                     hold_id=block.id,
                 ) from None
         except HoldClosed:
