@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import units
 from agentbudget.ledger.store import check_text
-from agentbudget.money import Amount
+from agentbudget.money import MAX, Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
 _CENTURY_S: Final = 100 * 366 * 86_400
@@ -74,6 +74,12 @@ def _is_deeper(values: Iterable[Any], than: int) -> bool:
 def check_amount(value: object) -> None:
     """Raise `InvalidAmount` unless `value` is an amount."""
     units(cast(Amount, value))
+
+
+def check_count(argument: str, value: object) -> None:
+    """Raise `InvalidArgument` unless `value` is a whole number, 0 or more, that every store can count to."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX:
+        raise InvalidArgument(f"{argument} must be a whole number, not {value!r}", argument=argument, value=value)
 
 
 def check_seconds(argument: str, value: object) -> None:

@@ -26,6 +26,7 @@ from agentbudget.ledger.arguments import (
     check_account_name,
     check_accounts,
     check_amount,
+    check_count,
     check_detail,
     check_location,
     check_seconds,
@@ -457,6 +458,7 @@ class Ledger:
 
     def history(self, tag: str, limit: int = 200) -> list[HoldRecord]:
         """The last settled holds with this tag, newest first: what estimates learn from."""
+        check_count("limit", limit)
         with self._store.read() as tx:
             return tx.history(tag, limit)
 
@@ -700,6 +702,9 @@ class Ledger:
 
         With `subject`, only the entries of one hold or account. `export` is for a journal that memory cannot hold.
         """
+        for argument, value in (("after", after), ("limit", limit), ("last", last)):
+            if value is not None:
+                check_count(argument, value)
         with self._store.read() as tx:
             if last is not None:
                 after = max(after, tx.next_seq() - 1 - last) if subject is None else after
@@ -707,7 +712,7 @@ class Ledger:
             if subject is not None:
                 found = (entry for entry in found if entry.subject == subject)
             listed = list(islice(found, limit))
-            return listed if last is None else listed[-last:]
+            return listed if last is None else listed[max(0, len(listed) - last) :]
 
     def export(self, path: str | Path, *, on_page: OnPage | None = None) -> Export:
         """Write the whole journal to a file: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` (extra ``parquet``).

@@ -396,6 +396,32 @@ def test_any_mapping_of_json_may_go_with_a_hold(ledger: Ledger) -> None:
     assert ledger.verify().ok
 
 
+@pytest.mark.parametrize("count", [-1, 2**63, 10**30, 1.0, "5", True])
+def test_a_count_is_a_whole_number(books: Ledger, count: Any) -> None:
+    asked: list[tuple[str, Callable[[], object]]] = [
+        ("after", lambda: books.entries(after=count)),
+        ("limit", lambda: books.entries(limit=count)),
+        ("last", lambda: books.entries(last=count)),
+        ("limit", lambda: books.history("t", count)),
+    ]
+    for argument, ask in asked:
+        with pytest.raises(InvalidArgument) as refused:
+            ask()
+        assert (refused.value.argument, refused.value.value) == (argument, count)
+
+
+def test_the_last_none_of_the_entries_are_none(books: Ledger) -> None:
+    assert books.entries(last=0) == books.entries(last=0, subject="user/42") == []
+
+
+def test_a_moment_beyond_all_calendars_has_no_windows(books: Ledger) -> None:
+    end = datetime.max.replace(tzinfo=UTC)
+    assert books.accounts(at=end) == books.accounts()
+    with pytest.raises(InvalidArgument) as refused:
+        books.windows("user/42", at=end)
+    assert refused.value.argument == "at"
+
+
 # --- where the ledger lies
 
 
