@@ -394,6 +394,9 @@ def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path) -> None:
         ("verify --export nowhere.jsonl", ExportError),
         ("reprice", click.MissingParameter),
         ("accounts --ledger .", StoreUnavailable),
+        ("accounts --ledger :memory:", InvalidArgument),
+        ("limit user/42 --usd 1 --ledger file:ledger.db", InvalidArgument),
+        ("limit user/42 --usd 1 --ledger sqlite:///ledger.db", InvalidArgument),
         ("accounts --ledger letter.txt", SchemaMismatch),
     ],
 )
