@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, cast
 
 from agentbudget.errors import UnknownPrice
 from agentbudget.ledger import Detail, HoldRecord
+from agentbudget.ledger.books import paid_inside
 from agentbudget.money import NANO
 from agentbudget.prices import PriceSheet, cost_on, service_of
 from agentbudget.usage import Usage
@@ -90,11 +92,12 @@ def reprice(holds: Iterable[HoldRecord], sheet: PriceSheet, *, keep_others: bool
     call is priced by what is in force when it was made, at the service tier at which it was served.
     One that it does not list is unknown, unless ``keep_others``: then it keeps the terms on which it was settled.
     A call whose usage nobody knows (presumed spent) stays unknown; one that cost nothing because the answer was paid
-    for before, or because it was refused, costs nothing still.
+    for before, or because it was refused, costs nothing still. Calls inside a leased block are priced as of the moment
+    at which it was leased.
     """
     calls: list[RepricedCall] = []
     other = 0
-    for hold in holds:
+    for hold in chain.from_iterable(map(_calls_of, holds)):
         if hold.settled_units is None:
             continue
         own = hold.settled_units[0] - hold.spent_units[0]
@@ -104,6 +107,11 @@ def reprice(holds: Iterable[HoldRecord], sheet: PriceSheet, *, keep_others: bool
         elif hold.state != "voided":
             calls.append(_call(hold, model, own, sheet, keep_others))
     return Repriced(tuple(calls), other)
+
+
+def _calls_of(hold: HoldRecord) -> list[HoldRecord]:
+    """The hold, or those on its bill if it is a leased block."""
+    return paid_inside(hold) or [hold]
 
 
 def _call(hold: HoldRecord, model: str, booked: int, sheet: PriceSheet, keep_others: bool) -> RepricedCall:

@@ -96,7 +96,7 @@ class Settings:
         """Where the ledger is: what `Ledger.open` takes."""
         if self.ledger is None:
             return self.home / "ledger.db"
-        is_path = self.ledger != "memory:" and "://" not in self.ledger
+        is_path = not self.ledger.startswith(("memory:", ":memory:", "file:")) and "://" not in self.ledger
         return Path(self.ledger).expanduser().absolute() if is_path else self.ledger
 
     @property

@@ -105,6 +105,20 @@ def test_accounts_for_programs_says_everything_in_every_unit(books: Path) -> Non
     assert datetime.fromisoformat(window["resets"]) > datetime.now(UTC)
 
 
+@pytest.mark.parametrize(
+    ("obeyed", "written"), [("\x1b", "\\x1b"), ("\r", "\\x0d"), ("\x9b", "\\x9b"), ("\u202e", "\\u202e")]
+)
+def test_what_a_terminal_would_obey_is_written_out(books: Path, obeyed: str, written: str) -> None:
+    name = f"u{obeyed}2J"
+    with Ledger.open(books) as opened:
+        opened.account(name, limit=Budget(calls=0))
+        opened.freeze(name, reason=name)
+        opened.reserve(name, Amount(), accounts=["org/acme"])
+    for shown in (said("accounts", "u"), said("holds"), said("entries"), said("limit", name)):
+        assert obeyed not in shown
+        assert f"u{written}2J" in shown
+
+
 def test_a_tree_shows_children_below_their_parents(books: Path) -> None:
     names = [line.split("│")[1].strip() for line in said("accounts", "--tree").splitlines() if "│" in line]
     assert [name for name in names if "/" in name] == ["org/acme", "├ user/42", "└ user/43", "team/[red]"]
@@ -373,11 +387,16 @@ def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path) -> None:
         ("limit user/42 --calls many", click.BadParameter),
         ("holds --state none", click.BadParameter),
         ("entries --last 0", click.BadParameter),
+        ("entries --after 9999999999999999999999", click.BadParameter),
+        ("accounts --at 9999-12-31T23:59-12:00", click.BadParameter),
         ("export journal.csv", InvalidArgument),
         ("export nowhere/journal.jsonl", ExportError),
         ("verify --export nowhere.jsonl", ExportError),
         ("reprice", click.MissingParameter),
         ("accounts --ledger .", StoreUnavailable),
+        ("accounts --ledger :memory:", InvalidArgument),
+        ("limit user/42 --usd 1 --ledger file:ledger.db", InvalidArgument),
+        ("limit user/42 --usd 1 --ledger sqlite:///ledger.db", InvalidArgument),
         ("accounts --ledger letter.txt", SchemaMismatch),
     ],
 )
@@ -402,6 +421,16 @@ def test_an_error_is_a_message_and_for_programs_an_object(program: bool) -> None
     assert "no account 'nobody'" in done.stderr
     assert "Traceback" not in done.stderr
     assert (json.loads(done.stdout)["error"]["type"] == "UnknownAccount") if program else done.stdout == ""
+
+
+def test_where_letters_cannot_be_shown_they_are_written_out(books: Path) -> None:
+    with Ledger.open(books) as opened:
+        opened.account("user/日本")
+    command = [sys.executable, "-m", "agentbudget", "ledger", "freeze", "user/日本", "--ledger", str(books)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u65e5" in done.stdout
 
 
 def test_help_names_every_command() -> None:

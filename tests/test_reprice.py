@@ -75,6 +75,25 @@ async def test_a_call_is_priced_again_by_what_it_used(ledger: Ledger, tmp_path: 
     assert (found.total.unknown, found.other_usd_nano) == (0, 0)
 
 
+def test_calls_inside_a_leased_block_are_priced_again(ledger: Ledger, tmp_path: Path) -> None:
+    used = Usage(1000, 100)
+    with ledger.lease(["run/r"], block=Amount.of(usd="0.01")) as lease:
+        step = lease.reserve("step", Amount.of(usd="0.004"), meta={"skill": "triage"})
+        call = lease.reserve("call", Amount.of(usd="0.003"), within="step", meta={"model": "openai:small"})
+        call.mark_sent()
+        call.settle(Amount.of(usd="0.002"), detail={"usage": used.to_dict()})
+        lost = lease.reserve("lost", Amount.of(usd="0.001"), within="step", meta={"model": "openai:small"})
+        lost.mark_sent()
+        lost.presume()
+        step.settle(Amount.of(usd="0.0005"))
+    found = reprice(ledger.holds(), sheet(tmp_path, "openai:small"))
+    assert [(c.hold_id, c.booked_usd_nano, c.repriced_usd_nano) for c in found.calls] == [
+        ("call", 2_000_000, 1000 * 2000 + 100 * 20_000),
+        ("lost", 1_000_000, None),
+    ]
+    assert found.other_usd_nano == 500_000
+
+
 async def test_the_settlement_keeps_usage_and_the_price_in_force(ledger: Ledger) -> None:
     used = Usage(1000, 100, cached_tokens=400)
     await triage(context(ledger, large(ScriptedReply('"bug"', usage=used))), message="it crashes")

@@ -7,6 +7,7 @@ Heavy parts load inside the commands that need them, so that ``--help`` answers 
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Any, Final
 
 import click
@@ -45,6 +46,9 @@ for command in (run, demo, resume, statement, index, memory, evaluate, models, p
 def main() -> None:
     """The entry point: an error is one clear message, a non-zero exit and, with ``--json``, an object for programs."""
     facts: dict[str, Any] = {}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name in another script must not break off what was done
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli(standalone_mode=False, obj=facts)
     except (Exception, KeyboardInterrupt) as error:

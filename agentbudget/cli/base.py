@@ -18,15 +18,24 @@ EXIT_ERROR: Final = 1
 EXIT_OVER_BUDGET: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
+_CONTROLS: Final = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_OBEYED: Final = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 home_option = click.option(
     "--home", type=click.Path(path_type=Path), help="Where ledger, cache and indexes live [AGENTBUDGET_HOME]."
 )
 
 
+def printable(text: str) -> str:
+    """Text that somebody else named, without what a terminal would obey: control characters and turns of direction are
+    written out."""
+    return text.translate(_OBEYED)
+
+
 def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
     """Print `message` as the reason and leave with `code`."""
-    click.secho(f"agentbudget: {message}", fg="red", err=True)
+    click.secho(f"agentbudget: {printable(message)}", fg="red", err=True)
     sys.exit(code)
 
 

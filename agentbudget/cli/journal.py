@@ -15,7 +15,7 @@ DEFAULT_LAST = 50
 
 @click.command()
 @click.option("--last", type=click.IntRange(1), help=f"The last so many [{DEFAULT_LAST}, unless --after is given].")
-@click.option("--after", type=click.IntRange(0), help="From the entry after this one on.")
+@click.option("--after", type=click.IntRange(0, 2**62), help="From the entry after this one on.")
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LAST, show_default=True, help="At most so many.")
 @click.option("--subject", help="Only those of this hold or account.")
 @ledger_option

@@ -31,6 +31,11 @@ amounts: Final = (
 )
 
 
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
+"""Within these no calendar comes to its end."""
+
+
 @click.group()
 def ledger() -> None:
     """Accounts, holds and the journal, and the proof that they agree."""
@@ -53,6 +58,8 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is no moment: write it as in 2026-11-01T00:00Z", param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no time zone: write it as in 2026-11-01T00:00Z or …+01:00", param, ctx)
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            self.fail(f"{value!r} is not between the years {_FIRST_YEAR} and {_LAST_YEAR}", param, ctx)
         return moment
 
 
@@ -116,7 +123,7 @@ def ledger_limit(
 
     Units that are not given stay as they are. Setting opens an account that is new.
     """
-    from agentbudget.ledger import Ledger
+    from agentbudget.ledger import Ledger, Window
 
     given = (usd, tokens, calls) != (None, None, None)
     if not given and not unlimited and parent is None:
@@ -124,12 +131,11 @@ def ledger_limit(
             show_account(opened, opened.balance(account), as_json=as_json)
         return
     asked = budget(usd, tokens, calls)
+    if window != "total":
+        Window.parse(window)  # a word that is none opens no account
     with Ledger.open(settings_for(home, where).ledger_location) as opened:
-        limit = asked if unlimited else merged(limit_in(opened, account, window), asked)
-        if window == "total":
-            changed = opened.account(account, parent=parent, limit=limit)
-        else:
-            changed = opened.account(account, parent=parent, windows={window: limit})
+        opened.account(account, parent=parent)
+        changed = opened.set_limit(account, asked, window=window, keep_others=not unlimited)
         show_account(opened, changed, as_json=as_json)
 
 
@@ -138,33 +144,6 @@ def budget(usd: str | None, tokens: int | None, calls: int | None) -> Budget:
     from agentbudget.money import Budget
 
     return Budget(usd=usd, tokens=tokens, calls=calls)
-
-
-def limit_in(opened: Ledger, account: str, window: str) -> Budget:
-    """The account's limit in all or within a window; none for an account that is new."""
-    from agentbudget.errors import UnknownAccount
-    from agentbudget.ledger import Window
-    from agentbudget.ledger.records import UNLIMITED, as_budget
-
-    wanted = None if window == "total" else Window.parse(window)
-    try:
-        found = opened.balance(account)
-    except UnknownAccount:
-        return as_budget(UNLIMITED)
-    if wanted is None:
-        return found.limit
-    return as_budget(next((limits for known, limits in found.windows if known == wanted), UNLIMITED))
-
-
-def merged(known: Budget, asked: Budget) -> Budget:
-    """The limits that are asked for, and of the other units those that are known."""
-    from agentbudget.money import Budget
-
-    return Budget(
-        usd=known.usd if asked.usd is None else asked.usd,
-        tokens=known.tokens if asked.tokens is None else asked.tokens,
-        calls=known.calls if asked.calls is None else asked.calls,
-    )
 
 
 @ledger.command("topup")

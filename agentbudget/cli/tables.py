@@ -7,6 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
+from agentbudget.cli.base import printable
 from agentbudget.money import format_usd
 
 if TYPE_CHECKING:
@@ -296,4 +297,4 @@ def _text(value: str, style: str = "") -> Any:
     """Text that rich does not read as markup, broken where it must be."""
     from rich.text import Text
 
-    return Text(value, style=style, overflow="fold")
+    return Text(printable(value), style=style, overflow="fold")

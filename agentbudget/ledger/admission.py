@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, InvalidAmount, UnknownAccount, UnknownHold
-from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, minus, new_tuple, plus
+from agentbudget.ledger.records import NOTHING, Account, HoldRecord, Limits, Units, WindowLimit, new_tuple, plus
 from agentbudget.ledger.store import Transaction
 from agentbudget.ledger.windows import NS
 from agentbudget.money import MAX, Amount, format_usd
@@ -101,8 +100,8 @@ def _admit_in_window(
         return
     resets = window.ends(since)
     if window.kind == "rolling":
-        periods = tx.period(name, window.text, since)
-        resets = window.ends(periods[0][0] if periods else now_ns)
+        oldest = tx.oldest(name, window.text, since)
+        resets = window.ends(now_ns if oldest is None else oldest)
     require_room(name, more, limit=limit.limits, used=used, window=window.text, resets_ns=resets)
 
 
@@ -110,27 +109,13 @@ def _admit_where_reserved(tx: Transaction, name: str, limit: WindowLimit, more: 
     """More for a hold counts in the period in which it was reserved, so that it has to fit in every time that
     contains that period: the one of a calendar, and as many as begin before it and end after it, where it rolls."""
     window = limit.window
-    if window.kind != "rolling":
-        ends, used = window.ends(start_ns), NOTHING
-        for start, held, posted in tx.period(name, window.text, start_ns):
-            if start < ends:
-                used = plus(used, plus(held, posted))
-        require_room(name, more, limit=limit.limits, used=used, window=window.text)
-        return
-    length = window.seconds * NS
-    used, inside = NOTHING, deque[tuple[int, Units]]()
-    for start, held, posted in [
-        *tx.period(name, window.text, start_ns - length),
-        (start_ns + length + 1, NOTHING, NOTHING),
-    ]:
-        if start > start_ns:  # the last one before it ended, and the hold was in it
-            require_room(name, more, limit=limit.limits, used=used, window=window.text)
-        if start > start_ns + length:
-            return
-        while inside and inside[0][0] < start - length:
-            used = plus(used, minus(inside.popleft()[1]))
-        inside.append((start, plus(held, posted)))
-        used = plus(used, inside[-1][1])
+    if window.kind == "rolling":
+        used = tx.most(name, window.text, start_ns, window.seconds * NS)
+    else:
+        used = NOTHING
+        for _, held, posted in tx.period(name, window.text, start_ns, window.ends(start_ns)):
+            used = plus(used, plus(held, posted))
+    require_room(name, more, limit=limit.limits, used=used, window=window.text)
 
 
 def admit_within(tx: Transaction, parent: HoldRecord, more: Units) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import units
 from agentbudget.ledger.store import check_text
-from agentbudget.money import Amount
+from agentbudget.money import MAX, Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
 _CENTURY_S: Final = 100 * 366 * 86_400
+POSTGRES: Final = ("postgresql://", "postgres://")
+"""How the address of a PostgreSQL server begins."""
+DEEPEST: Final = 100
+"""So deep what goes with a hold may be: a list in a mapping is 2 deep."""
+DEEPEST_BILL: Final = DEEPEST + 3
+"""So deep what goes with a settlement may be: a block's is a list of what went with the holds inside."""
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:")
 
 
 def check_account_name(value: object) -> None:
@@ -38,17 +46,40 @@ def check_accounts(value: Any) -> None:
     )
 
 
-def check_detail(argument: str, value: object) -> None:
-    """Raise `InvalidArgument` unless `value` is a mapping; the store looks into it."""
+def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> None:
+    """Raise `InvalidArgument` unless `value` is a mapping, and no deeper than everybody can read who finds it in the
+    journal, however many functions they are in; the store looks into it."""
     if not isinstance(value, Mapping):
         raise InvalidArgument(
             f"{argument} must be a mapping such as {{'model': …}}, not {value!r}", argument=argument, value=value
         )
+    said = cast("Mapping[Any, Any]", value)
+    if _is_deeper(said.values(), deepest):
+        raise InvalidArgument(
+            f"{argument} has lists or mappings within each other more than {deepest} deep: keep it as text",
+            argument=argument,
+            value=said,
+        )
+
+
+def _is_deeper(values: Iterable[Any], than: int) -> bool:
+    for inner in values:
+        if isinstance(inner, dict | list | tuple):
+            held = cast("dict[Any, Any] | list[Any] | tuple[Any, ...]", inner)
+            if than == 1 or _is_deeper(held.values() if isinstance(held, dict) else held, than - 1):
+                return True
+    return False
 
 
 def check_amount(value: object) -> None:
     """Raise `InvalidAmount` unless `value` is an amount."""
     units(cast(Amount, value))
+
+
+def check_count(argument: str, value: object) -> None:
+    """Raise `InvalidArgument` unless `value` is a whole number, 0 or more, that every store can count to."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX:
+        raise InvalidArgument(f"{argument} must be a whole number, not {value!r}", argument=argument, value=value)
 
 
 def check_seconds(argument: str, value: object) -> None:
@@ -58,6 +89,14 @@ def check_seconds(argument: str, value: object) -> None:
 
 
 def check_location(value: object) -> None:
-    """Raise `InvalidArgument` unless `value` can say where a ledger is."""
+    """Raise `InvalidArgument` unless `value` can say where a ledger is. An address of another kind would be a path to a
+    file of this host, whose budget no other host would share."""
     if not isinstance(value, Path):
         check_text("location", value, most=_LONGEST_LOCATION)
+    found = _ADDRESS.match(str(value))
+    if found is not None and not str(value).startswith(POSTGRES):
+        raise InvalidArgument(
+            f"{found[0]!r} begins no place of a ledger: write a path, postgresql://user@host:5432/name, or memory:",
+            argument="location",
+            value=f"{found[0]}…",  # an address may hold a password
+        )

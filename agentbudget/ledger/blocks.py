@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentbudget.errors import AccountFrozen, BudgetExceeded, HoldClosed, Mistake, UnknownHold
-from agentbudget.ledger.books import BOOKED, Bill, Book, Books
+from agentbudget.ledger.books import BOOKED, TAG, Bill, Book, Books
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.records import (
     NOTHING,
@@ -40,9 +40,6 @@ SHARE: Final = 8
 
 ROLLING: Final = 100
 """On an account with a rolling window, a block is used for a hundredth of it."""
-
-TAG: Final = "block"
-"""The tag of every block's hold, and how its id begins."""
 
 _CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _T = TypeVar("_T")
@@ -216,6 +213,7 @@ class Blocks:
         self._opened += 1
         block_id = f"{self._prefix}/{self._opened}"
         wanted = _ahead(_capped(self._target, self._terms.most), need, room)
+        asked = self._tick()  # before it was reserved: however long that takes, it is over before its window
         try:
             hold = self._ask(need, wanted, lambda amount: self._reserve(block_id, amount))
             record = hold.record
@@ -232,8 +230,8 @@ class Blocks:
         with self.lock:
             self.frozen = None
             del self.retired[block_id]
-            block.due_ns = self._tick() + min(self._terms.renew_ns, lasts_ns)
-            block.until_ns = self._tick() + min(2 * self._terms.renew_ns, lasts_ns)
+            block.due_ns = asked + min(self._terms.renew_ns, lasts_ns)
+            block.until_ns = asked + min(2 * self._terms.renew_ns, lasts_ns)
             self.current = block
         return block
 
@@ -326,11 +324,15 @@ class Blocks:
 
     def retire(self, block: Block) -> None:
         """Reserve no more in a block; settle it now, or when the last hold in it ends."""
+        self.put_aside(block)
+        self._see_to(block)
+
+    def put_aside(self, block: Block) -> None:
+        """Reserve no more in a block."""
         with self.lock:
             if self.current is block:
                 self.current = None
             self.retired[block.id] = block
-        self._see_to(block)
 
     def _learn(self, block: Block) -> None:
         """The next block is as large as this one became, or half of that if little of it was used."""
@@ -339,9 +341,19 @@ class Blocks:
             self._target = _triple(max(first, a // 2) if 4 * u < a else a for first, a, u in used)
 
     def see_to_retired(self) -> bool:
-        """Settle the retired blocks that are done and trim the others; True if something came back."""
-        came_back = [self._see_to(block) for block in list(self.retired.values())]
-        return any(came_back)
+        """Settle the retired blocks that are done and trim the others; True if something came back.
+
+        What is wrong with one block keeps no other from it: the first `HoldClosed` or `UnknownHold` is raised at last.
+        """
+        came_back, wrong = False, None
+        for block in list(self.retired.values()):
+            try:
+                came_back = self._see_to(block) or came_back
+            except (HoldClosed, UnknownHold) as error:
+                wrong = wrong or error
+        if wrong is not None:
+            raise wrong
+        return came_back
 
     def _see_to(self, block: Block) -> bool:
         if not block.open:
@@ -373,7 +385,8 @@ class Blocks:
         except UnknownHold:
             if bill.lines:
                 raise UnknownHold(
-                    f"the ledger at {self._shared.location} has no block {block.id!r}: the journal is another ledger's",
+                    f"the ledger at {self._shared.location} has no block {block.id}: the journal is another ledger's, "
+                    "or this one was restored from an older copy; use another folder, and settle what that one lists",
                     hold_id=block.id,
                 ) from None
         except HoldClosed:
@@ -406,13 +419,15 @@ class Blocks:
         return block
 
     def recover(self) -> list[HoldRecord]:
-        """Settle what an earlier user of the journal left; returns the holds of its blocks."""
-        found: list[str] = []
-        for book in self.books:
-            for account in book.ledger.accounts(prefix=f"{TAG}/"):
-                if account.frozen != BOOKED:
-                    found.append(account.name)
-                    self.settle(self.revive(book, account.name))
+        """Settle what an earlier user of the journal left; returns its blocks' holds. Raises as `see_to_retired`."""
+        # All are found before one is settled: a book is dropped with the last of its blocks that is known.
+        found = [
+            self.revive(book, account.name).id
+            for book in self.books
+            for account in book.ledger.accounts(prefix=f"{TAG}/")
+            if account.frozen != BOOKED
+        ]
+        self.see_to_retired()
         settled = [self._shared.hold(block_id) for block_id in found]
         return [record for record in settled if record is not None]
 

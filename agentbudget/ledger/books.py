@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from agentbudget.errors import Mistake, StoreBusy, StoreUnavailable
 from agentbudget.ledger.memory import MemoryStore
-from agentbudget.ledger.records import NOTHING, HoldRecord, Units, minus, plus
+from agentbudget.ledger.records import EMPTY, NOTHING, Detail, HoldRecord, Units, minus, plus
 from agentbudget.ledger.store import Store, Transaction
 from agentbudget.money import Amount
 
@@ -23,6 +23,9 @@ except ImportError:  # no advisory locks on this system: the worker's name for i
 
 REMEMBERED: Final = 10_000
 """A worker remembers the ids of at least so many of its last holds; older books are dropped once they are booked."""
+
+TAG: Final = "block"
+"""The tag of every block's hold, and how its id begins."""
 
 BOOKED: Final = "booked"
 """Why the account of a block is frozen in the local books: the shared ledger has its bill."""
@@ -158,9 +161,12 @@ def _lock(folder: Path) -> IO[bytes] | None:
 
 
 def _tree(tx: Transaction, record: HoldRecord) -> Iterator[HoldRecord]:
-    yield record
-    for child in tx.holds_within(record.id):
-        yield from _tree(tx, child)
+    """The hold, and all within it, each before those within itself."""
+    waiting = [record]
+    while waiting:
+        hold = waiting.pop()
+        yield hold
+        waiting += reversed(tx.holds_within(hold.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +193,25 @@ def _line(hold: HoldRecord, own: Units) -> dict[str, object]:
     line: dict[str, object] = {"id": hold.id, "cost": list(own)}
     said = {"within": hold.parent, "tag": hold.tag, "meta": hold.meta, "detail": hold.detail}
     return line | {key: value for key, value in said.items() if value}
+
+
+def paid_inside(block: HoldRecord) -> list[HoldRecord]:
+    """The holds on the bill of a settled block, each with what it cost itself, as made when the block was; none where
+    the hold is no block."""
+    lines: object = block.detail.get("paid") if block.tag == TAG and block.id.startswith(f"{TAG}/") else None
+    return [_of_line(block, line) for line in cast("list[dict[str, Any]]", lines)] if isinstance(lines, list) else []
+
+
+def _of_line(block: HoldRecord, line: Mapping[str, Any]) -> HoldRecord:
+    detail: Detail = line.get("detail", EMPTY)
+    usd, tokens, calls = line["cost"]
+    return block._replace(
+        id=line["id"],
+        parent=line.get("within"),
+        tag=line.get("tag", ""),
+        meta=line.get("meta", EMPTY),
+        settled_units=(usd, tokens, calls),
+        spent_units=NOTHING,
+        presumed=bool(detail.get("presumed")),
+        detail=detail,
+    )

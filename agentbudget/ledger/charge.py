@@ -155,7 +155,8 @@ class Charge:
         if hold.refresh().state != "open":
             return  # the function settled it
         try:
-            cost = hold.amount if self.cost is None else self.cost(result)
+            # What was spent within it comes on top of the cost, and is a part of what was held.
+            cost = hold.record.room if self.cost is None else self.cost(result)
             hold.settle(cost)
         except BaseException as error:
             if hold.refresh().state == "open":

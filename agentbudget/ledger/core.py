@@ -21,9 +21,12 @@ from agentbudget.errors import (
 from agentbudget.ledger import limiting, lives
 from agentbudget.ledger.admission import admit_on, admit_within, required, required_hold, weigh_within
 from agentbudget.ledger.arguments import (
+    DEEPEST_BILL,
+    POSTGRES,
     check_account_name,
     check_accounts,
     check_amount,
+    check_count,
     check_detail,
     check_location,
     check_seconds,
@@ -65,6 +68,9 @@ LEASE_S: Final = 60.0
 RENEW_S: Final = 5.0
 """How long a leased block is used before it is settled, and its worker takes another."""
 
+SWEPT_AT_ONCE: Final = 500
+"""So many holds are resolved in one transaction: whoever else writes has to wait for no more than these."""
+
 _CACHED_LINEAGES: Final = 10_000
 
 _LONGEST_REASON: Final = 1 << 20
@@ -88,7 +94,7 @@ _OPERATIONS: Final = (
     "presume",
     "void",
     "heartbeat",
-    "sweep",
+    "_sweep_some",
     "resolve",
     "entries",
     "verify",
@@ -114,6 +120,7 @@ class Ledger:
         lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
+        check_seconds("lease_s", lease_s)
         self._clock = clock
         self._lease_ns = int(lease_s * 1e9)
         self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -128,6 +135,7 @@ class Ledger:
 
         Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
+        check_seconds("lease_s", lease_s)
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
             ledger.sweep()
@@ -200,14 +208,17 @@ class Ledger:
                 account = limiting.relimit(tx, account, window, triple, at_ns=self._now(tx))
             return account
 
-    def set_limit(self, name: str, limit: Budget, *, window: str = "total") -> Account:
+    def set_limit(self, name: str, limit: Budget, *, window: str = "total", keep_others: bool = False) -> Account:
         """Change an account's limit, for all time or within a window; ``Budget()`` takes it away.
 
-        Below what is spent, it refuses every new hold and takes nothing back.
+        With ``keep_others``, units that ``limit`` does not name stay limited as they are. Below what is spent, it
+        refuses every new hold and takes nothing back.
         """
         parsed = None if window == "total" else Window.parse(window)
+        wanted = limits(limit)
         with self._store.write() as tx:
-            return limiting.relimit(tx, required(tx, name), parsed, limits(limit), at_ns=self._now(tx))
+            account = required(tx, name)
+            return limiting.relimit(tx, account, parsed, wanted, at_ns=self._now(tx), keep_others=keep_others)
 
     def top_up(self, name: str, by: Budget, *, topup_id: str, window: str = "total") -> Account:
         """Raise a limit by an amount, once: the same id again changes nothing.
@@ -447,6 +458,7 @@ class Ledger:
 
     def history(self, tag: str, limit: int = 200) -> list[HoldRecord]:
         """The last settled holds with this tag, newest first: what estimates learn from."""
+        check_count("limit", limit)
         with self._store.read() as tx:
             return tx.history(tag, limit)
 
@@ -523,7 +535,8 @@ class Ledger:
             if record[5] == "open":
                 return lives.close(tx, record, "settled", own, at_ns=now, detail=said, presumed=presumed)
             repeat = record.settled == cost + record.spent
-            if record.presumed and not (presumed and repeat):
+            # What a sweep presumed, its owner may presume as well, and knows more of: a block, what was paid inside.
+            if record.presumed and not (presumed and repeat and record.state == "settled"):
                 return lives.correct(tx, record, own, at_ns=now, detail=said, presumed=presumed)
             if repeat:
                 return record
@@ -589,8 +602,14 @@ class Ledger:
         with self._store.read() as tx:
             if not tx.holds(state="open"):
                 return []
+        swept: list[HoldRecord] = []
+        while found := self._sweep_some():
+            swept += found
+        return swept
+
+    def _sweep_some(self) -> list[HoldRecord]:
         with self._store.write() as tx:
-            return lives.sweep(tx, at_ns=self._now(tx))
+            return lives.sweep(tx, at_ns=self._now(tx), most=SWEPT_AT_ONCE)
 
     def resolve(self, hold_id: str) -> HoldRecord:
         """End an open hold as `sweep` ends those of a dead owner, because you know that its owner left it.
@@ -683,6 +702,9 @@ class Ledger:
 
         With `subject`, only the entries of one hold or account. `export` is for a journal that memory cannot hold.
         """
+        for argument, value in (("after", after), ("limit", limit), ("last", last)):
+            if value is not None:
+                check_count(argument, value)
         with self._store.read() as tx:
             if last is not None:
                 after = max(after, tx.next_seq() - 1 - last) if subject is None else after
@@ -690,7 +712,7 @@ class Ledger:
             if subject is not None:
                 found = (entry for entry in found if entry.subject == subject)
             listed = list(islice(found, limit))
-            return listed if last is None else listed[-last:]
+            return listed if last is None else listed[max(0, len(listed) - last) :]
 
     def export(self, path: str | Path, *, on_page: OnPage | None = None) -> Export:
         """Write the whole journal to a file: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` (extra ``parquet``).
@@ -722,7 +744,7 @@ def open_store(location: str | Path) -> Store:
     text = str(location)
     if text == "memory:":
         return MemoryStore()
-    if text.startswith(("postgresql://", "postgres://")):
+    if text.startswith(POSTGRES):
         from agentbudget.ledger.postgres import PostgresStore
 
         return PostgresStore(text)
@@ -743,7 +765,7 @@ def _said(detail: Detail | None) -> Detail:
     """What a caller says of a settlement. Raises `InvalidArgument` on the words by which the journal marks its own."""
     if detail is None:
         return EMPTY
-    check_detail("detail", detail)
+    check_detail("detail", detail, deepest=DEEPEST_BILL)
     taken = _OWN_WORDS.intersection(detail)
     if taken:
         raise InvalidArgument(

@@ -9,7 +9,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,7 +87,8 @@ def export(ledger: Ledger, path: Path, on_page: OnPage | None = None) -> Export:
             f"the journal cannot be written to {path}: {error.strerror or error}", path=str(path)
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being written may keep it from being looked for
+            draft.unlink(missing_ok=True)
     return Export(path, total, head)
 
 

@@ -21,12 +21,12 @@ from agentbudget.errors import (
     UnknownHold,
 )
 from agentbudget.forks import watch
-from agentbudget.ledger.arguments import check_amount
+from agentbudget.ledger.arguments import check_amount, check_detail
 from agentbudget.ledger.blocks import Block, Blocks
 from agentbudget.ledger.books import Book
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, TextOf
 from agentbudget.ledger.hold import Hold
-from agentbudget.ledger.records import Detail, HoldRecord, units
+from agentbudget.ledger.records import EMPTY, Detail, HoldRecord, units
 from agentbudget.ledger.store import check_text
 from agentbudget.money import ZERO, Amount
 
@@ -161,12 +161,14 @@ class LeasedBudget:
 
         A presumption may be corrected also after that: the settlement of its block is corrected with it.
         """
+        check_detail("detail", detail or EMPTY)
         return self._end(
             hold_id, lambda ledger: ledger.settle(hold_id, cost, presumed=presumed, detail=detail), corrects=True
         )
 
     def presume(self, hold_id: str, *, detail: Detail | None = None) -> HoldRecord:
         """See `Ledger.presume`."""
+        check_detail("detail", detail or EMPTY)
         return self._end(hold_id, lambda ledger: ledger.presume(hold_id, detail=detail))
 
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord:
@@ -192,7 +194,7 @@ class LeasedBudget:
 
         Holds still open are resolved as by a sweep: nothing sent → void, sent → presumed spent. Raises `StoreError`
         if the shared ledger cannot be had: close again later, or the journal's next user settles; without a journal
-        the blocks lapse with the process.
+        the blocks lapse with the process. `HoldClosed` says that somebody settled a block by hand, which stands.
         """
         self._stop.set()
         with self._blocks.sharing:
@@ -202,9 +204,12 @@ class LeasedBudget:
                     if hold_id == root:
                         self._note_end(block, root, block.book.ledger.resolve(root))
             if self._blocks.current is not None:
-                self._blocks.retire(self._blocks.current)
-            self._blocks.see_to_retired()
-            self._books.close()
+                self._blocks.put_aside(self._blocks.current)
+            try:
+                self._blocks.see_to_retired()
+            finally:
+                if not self._blocks.retired:
+                    self._books.close()
 
     def __enter__(self) -> Self:
         return self

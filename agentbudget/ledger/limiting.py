@@ -6,16 +6,23 @@ from typing import Final
 
 from agentbudget.errors import AccountConflict, InvalidArgument
 from agentbudget.ledger.admission import required, shift
-from agentbudget.ledger.records import UNLIMITED, Account, Detail, Limits, WindowLimit
+from agentbudget.ledger.records import NOTHING, UNLIMITED, Account, Detail, Limits, Units, WindowLimit, plus
 from agentbudget.ledger.store import Transaction, note
 from agentbudget.ledger.windows import Window
 
 _UNITS: Final = ("usd", "tokens", "calls")
 
 
-def relimit(tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int) -> Account:
-    """The account with this limit for all time (``window`` None) or within a window."""
-    if _limits_of(account, window) == triple:
+def relimit(
+    tx: Transaction, account: Account, window: Window | None, triple: Limits, *, at_ns: int, keep_others: bool = False
+) -> Account:
+    """The account with this limit for all time (``window`` None) or within a window; with ``keep_others``, units that
+    it does not name stay limited as they are."""
+    known = _limits_of(account, window)
+    if keep_others:
+        usd, tokens, calls = (k if t is None else t for k, t in zip(known, triple, strict=True))
+        triple = (usd, tokens, calls)
+    if known == triple:
         return account
     account = _with_limit(tx, account, window, triple)
     text = "total" if window is None else window.text
@@ -71,10 +78,14 @@ def _with_limit(tx: Transaction, account: Account, window: Window | None, triple
 def _count_past(tx: Transaction, name: str, window: Window) -> None:
     """A new window counts what was reserved before there was one."""
     began: dict[str, int] = {}
+    periods: dict[int, tuple[Units, Units]] = {}
     for entry in tx.entries():
         if name in entry.targets:
-            at_ns = began.setdefault(entry.subject, entry.at_ns)
-            tx.shift(name, window.text, window.start(at_ns), entry.held, entry.posted)
+            start = window.start(began.setdefault(entry.subject, entry.at_ns))
+            held, posted = periods.get(start, (NOTHING, NOTHING))
+            periods[start] = plus(held, entry.held), plus(posted, entry.posted)
+    for start, (held, posted) in periods.items():  # once for each: a database takes a while for every one
+        tx.shift(name, window.text, start, held, posted)
 
 
 def _limits_of(account: Account, window: Window | None) -> Limits:

@@ -129,21 +129,35 @@ def close_within(tx: Transaction, record: HoldRecord, *, at_ns: int) -> HoldReco
     """Resolve what is still open within a hold that closes."""
     if not record.children:
         return record
-    for child in tx.holds_within(record.id):
-        if child.state == "open":
-            resolve(tx, child, at_ns=at_ns)
+    for hold_id in reversed(_open_within(tx, record)):
+        resolve(tx, required_hold(tx, hold_id), at_ns=at_ns)
     return required_hold(tx, record.id)
 
 
+def _open_within(tx: Transaction, record: HoldRecord) -> list[str]:
+    """The open holds within a hold, each after the one that it is within. However deep they are: no function calls
+    itself for that."""
+    found: list[str] = []
+    waiting = [record]
+    while waiting:
+        inner = [hold for hold in tx.holds_within(waiting.pop().id) if hold.state == "open"]
+        found += [hold.id for hold in inner]
+        waiting += [hold for hold in inner if hold.children]
+    return found
+
+
 def _cover(tx: Transaction, hold_id: str, *, at_ns: int) -> None:
-    """Raise an open hold to what is known to have been spent within it: an overrun weighs at once."""
-    record = required_hold(tx, hold_id)
-    (usd, tokens, calls), amount = plus(record.spent_units, record.reserved_units), record.amount_units
-    deficit = max(0, usd - amount[0]), max(0, tokens - amount[1]), max(0, calls - amount[2])
-    if record.state == "open" and deficit != NOTHING:
+    """Raise an open hold, and those that contain it, to what is known to have been spent within: an overrun weighs at
+    once."""
+    within: str | None = hold_id
+    while within is not None:
+        record = required_hold(tx, within)
+        (usd, tokens, calls), amount = plus(record.spent_units, record.reserved_units), record.amount_units
+        deficit = max(0, usd - amount[0]), max(0, tokens - amount[1]), max(0, calls - amount[2])
+        if record.state != "open" or deficit == NOTHING:
+            return
         resize(tx, "extend", record, deficit, at_ns=at_ns)
-        if record.parent is not None:
-            _cover(tx, record.parent, at_ns=at_ns)
+        within = record.parent
 
 
 def presume(tx: Transaction, record: HoldRecord, *, at_ns: int, detail: Detail) -> HoldRecord:
@@ -190,17 +204,21 @@ def correct(
     return corrected
 
 
-def sweep(tx: Transaction, *, at_ns: int) -> list[HoldRecord]:
-    """Resolve the open holds whose owner is gone; see `Ledger.sweep`."""
+def sweep(tx: Transaction, *, at_ns: int, most: int) -> list[HoldRecord]:
+    """Resolve ``most`` of the open holds whose owner is gone, with all that is within them; fewer if there are no more.
+    See `Ledger.sweep`."""
     opened = tx.holds(state="open")
     gone = {owner: _is_gone(tx, owner, at_ns) for owner in {record.owner for record in opened}}
     waiting = _with_parents([r for r in opened if not gone[r.owner]], {r.id: r for r in opened})
-    swept: list[HoldRecord] = []
-    for record in opened:
-        if record.id not in waiting:
-            current = required_hold(tx, record.id)
-            swept.append(resolve(tx, current, at_ns=at_ns) if current.state == "open" else current)
-    return swept
+    swept: dict[str, HoldRecord] = {}
+    left = most
+    for record in opened:  # a hold comes before those within it, which end with it
+        if record.parent in swept:
+            swept[record.id] = required_hold(tx, record.id)
+        elif record.id not in waiting and left:
+            left -= 1
+            swept[record.id] = resolve(tx, record, at_ns=at_ns)
+    return list(swept.values())
 
 
 def _is_gone(tx: Transaction, owner: str, now_ns: int) -> bool:

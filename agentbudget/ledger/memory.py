@@ -27,6 +27,7 @@ from agentbudget.ledger.records import (
     plus,
 )
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
+from agentbudget.ledger.tally import NEVER, Tallies
 
 Periods = dict[int, tuple[Units, Units]]
 Line = tuple[int, EntryKind, str, tuple[str, ...], Units, Units, str]
@@ -102,6 +103,7 @@ class MemoryTransaction:
         self._within: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._tagged: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._open: dict[str, None] = {}
+        self._tallies = Tallies(self.period)
 
     def __enter__(self) -> MemoryTransaction:
         try:
@@ -134,6 +136,8 @@ class MemoryTransaction:
         """Put back what was there before. Each change is forgotten when it is undone, so that this can go on where
         an interrupt broke it off."""
         undo = self._undo
+        if len(undo) > 1:
+            self._tallies.clear()
         while undo:
             rows, key, before = undo[-1]
             if rows is None:
@@ -176,14 +180,17 @@ class MemoryTransaction:
             rows[name] = account
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
-        total = NOTHING
-        for _, held, posted in self.period(account, window, since_ns):
-            total = plus(total, plus(held, posted))
-        return total
+        return self._tallies.used(account, window, since_ns)
 
-    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
+        return self._tallies.oldest(account, window, since_ns)
+
+    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
+        return self._tallies.most(account, window, start_ns, length_ns)
+
+    def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
         periods, starts = self._periods.get((account, window), {}), self._starts.get((account, window), [])
-        counted = islice(starts, bisect_left(starts, since_ns), None)
+        counted = islice(starts, bisect_left(starts, since_ns), bisect_left(starts, until_ns))
         return [(start, *periods[start]) for start in counted if start in periods]
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
@@ -196,8 +203,10 @@ class MemoryTransaction:
             if place == len(starts) or starts[place] != start_ns:
                 starts.insert(place, start_ns)
         self._put(periods, start_ns, (plus(before[0], held), plus(before[1], posted)))
+        self._tallies.add(account, window, start_ns, held, posted)
 
     def forget_periods(self, account: str, window: str) -> None:
+        self._tallies.drop(account, window)
         self._put(self._periods, (account, window), {})
 
     def hold(self, hold_id: str) -> HoldRecord | None:

@@ -76,6 +76,8 @@ _LOCK_HEAD: Final = _HEAD + b" FOR UPDATE"
 _NEWS: Final = NEWS.replace("?", "%s").encode()
 _PUT_HEAD: Final = b"UPDATE head SET seq = %s, hash = %s WHERE id = 1"
 
+_KEEP_ALL: Final = ("UTF8", "SQL_ASCII", None)
+"""The encodings of databases that keep what they are given; None where the server does not say."""
 _GAVE_UP: Final = frozenset({"40001", "40P01"})
 """Serialization failure, deadlock: nothing remained, and the same again may pass."""
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "25P03", "25P04", "57P05"})
@@ -424,7 +426,7 @@ class _Server:
         self.lock_timeout_s = lock_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._patience_s = patience_s
-        self._conninfo = make_conninfo("", **{**_DEFAULTS, **given})
+        self._conninfo = make_conninfo("", **{**_DEFAULTS, **given, "client_encoding": "UTF8"})
         self.location = _location(given)
 
     def connect(self, *, writes: bool = True) -> Database:
@@ -436,6 +438,14 @@ class _Server:
                 f"cannot open the ledger {self.location}: {self._said(error)}; nothing was admitted",
                 location=self.location,
             ) from error
+        encoding = db.info.parameter_status("server_encoding")
+        if encoding not in _KEEP_ALL:
+            db.close()
+            raise SchemaMismatch(
+                f"the database of the ledger {self.location} has the encoding {encoding}, which does not keep every "
+                "name: make it with ENCODING 'UTF8'",
+                location=self.location,
+            )
         # One width for all numbers: else a statement is another one for each mixture of widths.
         db.adapters.register_dumper(int, Int8BinaryDumper)
         lock_s, statement_s = self.lock_timeout_s, self._statement_timeout_s

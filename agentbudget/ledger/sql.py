@@ -21,6 +21,7 @@ from agentbudget.ledger.records import (
     plus,
 )
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
+from agentbudget.ledger.tally import NEVER, Tally, most_in
 from agentbudget.ledger.windows import Window
 
 Row = tuple[Any, ...]
@@ -210,12 +211,19 @@ class SqlTransaction:
         held, posted = row[:3], row[3:]  # each fits a column; their sum may not
         return (int(held[0] + posted[0]), int(held[1] + posted[1]), int(held[2] + posted[2]))
 
-    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
+    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
+        return Tally(since_ns, self.period(account, window, since_ns)).oldest(since_ns)
+
+    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
+        periods = self.period(account, window, start_ns - length_ns, start_ns + length_ns + 1)
+        return most_in(periods, start_ns, length_ns)
+
+    def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
         sql = (
             "SELECT start_ns, held_usd, held_tokens, held_calls, posted_usd, posted_tokens, posted_calls "
-            "FROM periods WHERE account = ? AND time_window = ? AND start_ns >= ? ORDER BY start_ns"
+            "FROM periods WHERE account = ? AND time_window = ? AND start_ns >= ? AND start_ns < ? ORDER BY start_ns"
         )
-        rows = self._execute(sql, (account, window, since_ns))
+        rows = self._execute(sql, (account, window, since_ns, until_ns))
         return [(row[0], (row[1], row[2], row[3]), (row[4], row[5], row[6])) for row in rows]
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:

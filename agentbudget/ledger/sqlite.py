@@ -57,6 +57,8 @@ UNREADABLE: Final = (Mistake, ValueError, LookupError, TypeError, ArithmeticErro
 BUSY_TIMEOUT_S: Final = 10.0
 PAUSE_S: Final = 2e-4
 """How long a writer waits for a lock that no turn keeps: SQLite's, in the hands of another program."""
+LOOK_S: Final = 1.0
+"""How often it is looked whether the file still stands where it was opened."""
 PATIENCE: Final = 32
 """For so many transactions without any news, others are still taken to be about."""
 CHECKPOINT: Final = 4096
@@ -78,7 +80,7 @@ class SqliteStore:
     interruptible = True
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        self._path = path
+        self._path = path = path.absolute()  # a forked process opens it anew, wherever it has gone meanwhile
         self._writer = _Writer(path, busy_timeout_s)
         self._reader = _Reader(path, busy_timeout_s)
         try:
@@ -140,6 +142,9 @@ class _Connection:
         """Why it can be used no more."""
         self._db: sqlite3.Connection | None = None
         self._tx = _nowhere()
+        self._file: tuple[int, int] | None = None
+        """Which file it is to the system, whatever its name."""
+        self._look_due = 0.0
 
     def connect(self) -> None:
         """Open the file."""
@@ -150,7 +155,17 @@ class _Connection:
         use_wal(self._db, timeout_s=self._timeout_s)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._file = _file_at(self._path)
         self._tx = TailTransaction(self._db, self._execute)
+
+    def _look(self) -> None:
+        """Write no more to a file that has lost its name: who opens the ledger now would know nothing of it, and spend
+        its budget once more."""
+        self._look_due = time.monotonic() + LOOK_S
+        if self._db is not None and not self._closed and _file_at(self._path) != self._file:
+            self._closed = "was moved, deleted or replaced while it was open, and what is known here is not in it"
+            self._tx.forget()
+        self._usable()
 
     def _execute(self, sql: str, values: Row = ()) -> Cursor:
         """What the transaction reads with."""
@@ -247,6 +262,8 @@ class _Reader(_Connection):
             if self._inside:
                 self._interrupted()
             self._inside = True
+            if time.monotonic() >= self._look_due:
+                self._look()
             db = self._usable()
             if db.in_transaction:
                 self._roll_back()
@@ -341,6 +358,8 @@ class _Writer(_Connection):
             self._inside = True
             if tx.changed or self._locked or self._has_turn:
                 self._mend()
+            if time.monotonic() >= self._look_due:
+                self._look()
             if self._rivals or tx.applied < 0:
                 tx = self._begin_beside_others()
             else:
@@ -593,6 +612,15 @@ class _Writer(_Connection):
             if self._turn is not None:
                 self._turn.close()  # the parent's lock, should it hold it, stays its own
             self._turn = None
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """The file of this name, None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _nowhere() -> TailTransaction:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units
+from agentbudget.ledger.tally import NEVER
 
 GENESIS: Final = bytes(16)
 """The hash before the first entry."""
@@ -43,8 +44,17 @@ class Transaction(Protocol):
         """What is held and posted by holds that were reserved in periods of `window` from `since_ns` on."""
         ...
 
-    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
-        """The periods from `since_ns` on: (start, held, posted), in order."""
+    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
+        """The first period from `since_ns` on in which anything is held or posted; None if there is none."""
+        ...
+
+    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
+        """The most, in each unit, that is held and posted in any time of this length that the period from `start_ns`
+        on is in."""
+        ...
+
+    def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
+        """The periods from `since_ns` on that begin before `until_ns`: (start, held, posted), in order."""
         ...
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:

@@ -43,7 +43,7 @@ from agentbudget.ledger.sql import (
     read_hold,
 )
 from agentbudget.ledger.store import GENESIS, canonical, targets_text
-from agentbudget.ledger.tally import Tally
+from agentbudget.ledger.tally import NEVER, Tallies
 
 LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "reduce", "settle", "void"})
 """The entries that may be written before the tables follow: `replay` knows what each of them changed."""
@@ -121,7 +121,7 @@ class TailTransaction(SqlTransaction):
         self._outlines = Outlines()
         """Holds that others made, as long as nobody asks for them here; they are in no other of these."""
         self._new_periods: dict[tuple[str, str], dict[int, tuple[Units, Units]]] = {}
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies = Tallies(self.period)
         """Of the windows that were asked for: as of the last entry that is known."""
 
     # --- where it stands
@@ -313,26 +313,25 @@ class TailTransaction(SqlTransaction):
                 self._new_accounts[name] = False
 
     def used(self, account: str, window: str, since_ns: int) -> Units:
-        tally = self._tallies.get((account, window))
-        used = None if tally is None else tally.used(since_ns)
-        if used is None:
-            tally = self._tallies[account, window] = Tally(since_ns, self.period(account, window, since_ns))
-            used = tally.used(since_ns) or NOTHING
-        return used
+        return self._tallies.used(account, window, since_ns)
 
-    def period(self, account: str, window: str, since_ns: int) -> list[tuple[int, Units, Units]]:
-        found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns)}
+    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
+        return self._tallies.oldest(account, window, since_ns)
+
+    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
+        return self._tallies.most(account, window, start_ns, length_ns)
+
+    def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
+        found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns, until_ns)}
         for start, (held, posted) in self._new_periods.get((account, window), {}).items():
-            if start >= since_ns:
+            if since_ns <= start < until_ns:
                 before = found.get(start, (NOTHING, NOTHING))
                 found[start] = (plus(before[0], held), plus(before[1], posted))
         return [(start, *found[start]) for start in sorted(found)]
 
     def shift(self, account: str, window: str, start_ns: int, held: Units, posted: Units) -> None:
         self.changed = True
-        tally = self._tallies.get((account, window))
-        if tally is not None:
-            tally.add(start_ns, held, posted)
+        self._tallies.add(account, window, start_ns, held, posted)
         periods = self._new_periods.setdefault((account, window), {})
         before = periods.get(start_ns)
         periods[start_ns] = (held, posted) if before is None else (plus(before[0], held), plus(before[1], posted))
@@ -341,7 +340,7 @@ class TailTransaction(SqlTransaction):
         self.changed = True
         super().forget_periods(account, window)
         self._new_periods.pop((account, window), None)
-        self._tallies.pop((account, window), None)
+        self._tallies.drop(account, window)
 
     # --- holds
 

@@ -551,7 +551,7 @@ class Drill:
         def call() -> object:
             return ledger.settle(hold.id, amount(own), presumed=True)
 
-        if own == hold.own:
+        if own == hold.own and hold.state == "settled":
             self.idle(call)
             return
         call()

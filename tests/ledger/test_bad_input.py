@@ -330,7 +330,10 @@ def test_a_hold_ends_once(books: Ledger) -> None:
 
 CIRCLE: Final[list[Any]] = []
 CIRCLE.append(CIRCLE)
-DEEP: Final[dict[str, Any]] = reduce(lambda inner, _: {"deeper": inner}, range(100_000), dict[str, Any]())
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return reduce(lambda inner, _: {"deeper": [inner]}, range(depth // 2), dict[str, Any](list=[]))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,8 @@ DEEP: Final[dict[str, Any]] = reduce(lambda inner, _: {"deeper": inner}, range(1
         {"deep": [{2: "x", 10: "y"}]},
         pytest.param({"half a character": "\ud800"}, id="surrogate"),
         pytest.param({"a circle": CIRCLE}, id="circle"),
-        pytest.param(DEEP, id="deep"),
+        pytest.param(nested(100_000), id="deep"),
+        pytest.param(nested(102), id="too deep to read everywhere"),
     ],
 )
 def test_details_that_are_no_json_are_refused(books: Ledger, detail: Any) -> None:
@@ -361,6 +365,19 @@ def test_details_that_are_no_json_are_refused(books: Ledger, detail: Any) -> Non
         with pytest.raises(InvalidArgument) as refused:
             ask()
         assert refused.value.argument in ("meta", "detail")
+
+
+def test_details_as_deep_as_they_may_be_are_read_and_listed_by_a_block(ledger: Ledger) -> None:
+    ledger.account("a")
+    with ledger.lease(["a"], block=Amount(9)) as lease:
+        hold = lease.reserve("in", Amount(1), meta=nested(98))
+        with pytest.raises(InvalidArgument):
+            hold.settle(Amount(1), detail=nested(100))
+        hold.settle(Amount(1), detail=nested(98))
+    ledger.reserve("out", Amount(1), accounts=["a"], meta=nested(98)).settle(Amount(1), detail=nested(98))
+    block, out = ledger.holds()
+    assert block.detail["paid"][0]["meta"] == out.meta == nested(98)
+    assert ledger.verify().ok
 
 
 @pytest.mark.parametrize("reason", [5, None, "\ud800"])
@@ -377,6 +394,32 @@ def test_any_mapping_of_json_may_go_with_a_hold(ledger: Ledger) -> None:
     assert kept is not None
     assert dict(kept.meta) == dict(kept.detail) == dict(meta)
     assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("count", [-1, 2**63, 10**30, 1.0, "5", True])
+def test_a_count_is_a_whole_number(books: Ledger, count: Any) -> None:
+    asked: list[tuple[str, Callable[[], object]]] = [
+        ("after", lambda: books.entries(after=count)),
+        ("limit", lambda: books.entries(limit=count)),
+        ("last", lambda: books.entries(last=count)),
+        ("limit", lambda: books.history("t", count)),
+    ]
+    for argument, ask in asked:
+        with pytest.raises(InvalidArgument) as refused:
+            ask()
+        assert (refused.value.argument, refused.value.value) == (argument, count)
+
+
+def test_the_last_none_of_the_entries_are_none(books: Ledger) -> None:
+    assert books.entries(last=0) == books.entries(last=0, subject="user/42") == []
+
+
+def test_a_moment_beyond_all_calendars_has_no_windows(books: Ledger) -> None:
+    end = datetime.max.replace(tzinfo=UTC)
+    assert books.accounts(at=end) == books.accounts()
+    with pytest.raises(InvalidArgument) as refused:
+        books.windows("user/42", at=end)
+    assert refused.value.argument == "at"
 
 
 # --- where the ledger lies
@@ -463,6 +506,36 @@ def test_what_is_no_path_is_named(path: Any) -> None:
     with pytest.raises(InvalidArgument) as refused:
         Ledger.open(path)
     assert (refused.value.argument, refused.value.value) == ("location", path)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://u:secret@db/agents",
+        "PostgreSQL://u:secret@db/agents",
+        "sqlite:///ledger.db",
+        "redis://localhost",
+        "file:ledger.db?mode=memory",
+        ":memory:",
+        Path("postgresql://u:secret@db/agents"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_and_makes_no_file(
+    address: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match="write a path") as refused:
+        Ledger.open(address)
+    assert refused.value.argument == "location"
+    assert "secret" not in f"{refused.value} {refused.value.value}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lease_s", [float("inf"), float("nan"), -1, "60", None])
+def test_a_lease_lasts_a_number_of_seconds(lease_s: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Ledger.open("memory:", lease_s=lease_s)
+    assert refused.value.argument == "lease_s"
 
 
 def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:

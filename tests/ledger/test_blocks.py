@@ -462,6 +462,24 @@ def test_a_window_that_turns_over_gets_a_block_of_its_own(window: str) -> None:
     assert ledger.verify().ok
 
 
+def test_a_block_that_was_waited_for_ends_with_its_window_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, clock = a_ledger(None, hour=Budget(calls=100))
+    clock.advance(3598 - clock() // 10**9 % 3600)
+    reserve = ledger.reserve
+
+    def slow(*args: Any, **kwargs: Any) -> Hold:
+        hold = reserve(*args, **kwargs)
+        clock.advance(3)
+        return hold
+
+    monkeypatch.setattr(ledger, "reserve", slow)
+    with ledger.lease([HOT], block=calls(10)) as lease:
+        pay(lease, "before")
+        pay(lease, "after")
+        assert ledger.balance(HOT).held == calls(10)  # of the next hour
+        assert block_of(lease, "before") != block_of(lease, "after")
+
+
 def test_a_hold_of_yesterday_extends_within_yesterdays_limit() -> None:
     ledger, clock = a_ledger(None, day=Budget(calls=10))
     with ledger.lease([HOT], block=calls(2)) as lease:
@@ -518,6 +536,69 @@ def test_the_next_user_of_a_journal_settles_at_the_truth(tmp_path: Path, swept: 
     assert ledger.verify().ok
 
 
+def test_a_block_that_lapsed_at_what_its_worker_presumes_lists_what_was_paid_inside(tmp_path: Path) -> None:
+    ledger, worker, clock = two_ledgers()
+    books = Books(lambda store: Ledger(store, clock=clock), tmp_path)
+    terms = Terms(first=(0, 0, 50), most=(None, None, 50), renew_ns=10**9, heartbeat_ns=10**9)
+    lease = LeasedBudget([HOT], Blocks(worker, [HOT], terms, books=books, name="worker", tick=clock))
+    pay(lease, "paid", held=9, cost=7)
+    lease.reserve("sent", calls(5)).mark_sent()
+    clock.advance(3)
+    lease.tend()  # the block is over, and trimmed to these two
+    block = block_of(lease, "paid")
+    books.close()
+    clock.advance(61)
+    ledger.sweep()
+    assert (state(ledger, block).state, state(ledger, block).settled) == ("lapsed", calls(12))
+    ledger.recover(tmp_path)
+    record = state(ledger, block)
+    assert (record.state, record.settled, record.presumed) == ("settled", calls(12), True)
+    assert [(line["id"], line["cost"]) for line in record.detail["paid"]] == [("paid", [0, 0, 7]), ("sent", [0, 0, 5])]
+    assert ledger.verify().ok
+
+
+def crashed_amid(ledger: Ledger, clock: ManualClock, folder: Path, *, short: int = 0) -> list[str]:
+    """The blocks of a worker that died with three calls sent, each in its own block, and `short` ones paid since."""
+    books = Books(lambda store: Ledger(store, clock=clock), folder)
+    terms = Terms(first=(0, 0, 10), most=(None, None, 10), renew_ns=10**9, heartbeat_ns=10**9)
+    lease = LeasedBudget([HOT], Blocks(ledger, [HOT], terms, books=books, name="worker", tick=clock))
+    for n in range(3):
+        lease.reserve(f"long-{n}", calls(2)).mark_sent()
+        clock.advance(3)
+    for n in range(short):
+        pay(lease, f"short-{n}")
+    books.close()
+    return lease.blocks
+
+
+def test_blocks_in_several_books_are_all_settled_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentbudget.ledger.books.REMEMBERED", 20)
+    ledger, worker, clock = two_ledgers()
+    blocks = crashed_amid(worker, clock, tmp_path, short=60)
+    assert len(list(tmp_path.glob("*.db"))) > 2
+    clock.advance(61)
+    ledger.sweep()
+    assert [record.id for record in ledger.recover(tmp_path)] == blocks
+    assert ledger.balance(HOT).posted == calls(3 * 2 + 60)
+    assert ledger.recover(tmp_path) == []
+
+
+@pytest.mark.parametrize("lost", range(3))
+def test_a_block_that_an_older_copy_of_the_ledger_lacks_keeps_no_other_from_being_settled(
+    tmp_path: Path, lost: int
+) -> None:
+    ledger, clock = a_ledger()
+    blocks = crashed_amid(ledger, clock, tmp_path)
+    older, _ = a_ledger()
+    kept = [block for block in blocks if block != blocks[lost]]
+    for block in kept:
+        older.reserve(block, calls(10), accounts=[HOT]).mark_sent()
+    with pytest.raises(UnknownHold, match="another ledger") as refused:
+        older.recover(tmp_path)
+    assert refused.value.hold_id == blocks[lost]
+    assert [state(older, block).settled for block in kept] == [calls(2), calls(2)]
+
+
 def test_without_a_journal_a_block_lapses_presumed_spent_and_is_corrected_by_hand() -> None:
     ledger, worker, clock = two_ledgers()
     block = crashed(worker, clock)
@@ -560,6 +641,19 @@ def test_a_block_that_somebody_settled_by_hand_stays_so_and_is_said_once() -> No
         lease.close()
     lease.close()
     assert ledger.balance(HOT).posted == calls(9)
+
+
+def test_a_block_that_somebody_settled_by_hand_keeps_no_other_from_being_settled(tmp_path: Path) -> None:
+    ledger, clock = a_ledger()
+    lease = ledger.lease([HOT], block=calls(20), journal=tmp_path)
+    for hold_id in ("a", "b", "c"):
+        lease.reserve(hold_id, calls(2)).mark_sent()
+        clock.advance(11)
+    ledger.settle(block_of(lease, "a"), calls(9))
+    with pytest.raises(HoldClosed):
+        lease.close()
+    assert ledger.balance(HOT).posted == calls(9 + 2 + 2)
+    assert ledger.recover(tmp_path) == []
 
 
 def test_a_journal_serves_one_worker_at_a_time(tmp_path: Path) -> None:

@@ -183,6 +183,18 @@ def test_calls_within_the_hold_are_its_cost(ledger: Ledger) -> None:
     assert ledger.verify().ok
 
 
+def test_without_a_cost_a_call_costs_what_was_held_also_with_calls_within(ledger: Ledger) -> None:
+    @ledger.charged(Amount(tokens=10), accounts=["user/42"], passing="hold")
+    def plan(*, hold: Hold | None = None) -> None:
+        assert hold is not None
+        hold.mark_sent()
+        ledger.charged(Amount(tokens=4), within=hold.id)(lambda: None)()
+
+    plan()
+    assert ledger.balance("user/42").posted == Amount(tokens=10)
+    assert ledger.holds()[0].overrun == ZERO
+
+
 def test_a_caller_does_not_give_the_hold(ledger: Ledger) -> None:
     @ledger.charged(PRICE, accounts=["user/42"], passing="hold")
     def ask(*, hold: Hold | None = None) -> None: ...

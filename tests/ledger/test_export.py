@@ -219,7 +219,9 @@ def test_another_suffix_is_refused(kept: Ledger, tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_path_that_cannot_be_written_is_named(kept: Ledger, tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"folder.{suffix}").mkdir()
-    for path in (tmp_path / "nowhere" / f"journal.{suffix}", tmp_path / f"folder.{suffix}"):
+    (tmp_path / "ledger.txt").write_text("no folder")
+    places = (f"nowhere/journal.{suffix}", f"folder.{suffix}", f"ledger.txt/journal.{suffix}", f"{'x' * 245}.{suffix}")
+    for path in (tmp_path / place for place in places):
         with pytest.raises(ExportError) as refused:
             kept.export(path)
         assert refused.value.path == str(path)

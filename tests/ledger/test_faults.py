@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,34 @@ def test_a_ledger_that_was_closed_says_so_also_to_whoever_is_at_work(tmp_path: P
         assert again.verify().ok
 
 
+# --- another file of the same name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system keeps files that are open")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_lost_its_name_is_written_to_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    monkeypatch.setattr("agentbudget.ledger.sqlite.LOOK_S", 0.0)
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path) as older:
+        older.account("a", limit=Budget(calls=1))
+    backup = shutil.copy(path, tmp_path / "backup.db")
+    with Ledger.open(path) as ledger:
+        hold = ledger.reserve("x", ONE, accounts=["a"])
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if replaced:
+            shutil.move(backup, path)
+        for ask in (hold.settle, hold.refresh, lambda: ledger.reserve("y", ONE, accounts=["a"]), ledger.verify):
+            with pytest.raises(StoreUnavailable, match="replaced while it was open"):
+                ask()
+    with Ledger.open(path) as found:
+        found.account("a", limit=Budget(calls=1))
+        assert found.reserve("y", ONE, accounts=["a"]).record.state == "open"
+        assert found.verify().ok
+
+
 # --- forks
 
 
@@ -261,6 +290,24 @@ def forked(run: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@needs_fork
+def test_a_forked_process_that_goes_to_another_folder_goes_on_with_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open("ledger.db") as ledger:
+        ledger.account("a")
+
+        def daemon() -> None:
+            os.chdir("root")
+            ledger.reserve("x", ONE, accounts=["a"])
+
+        assert forked(daemon) == 0
+        assert ledger.balance("a").held == ONE
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 @needs_fork

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agentbudget.ledger import Ledger
-from agentbudget.ledger.memory import MemoryStore
+from agentbudget.ledger.memory import MemoryStore, MemoryTransaction
 from agentbudget.ledger.owners import new_owner
 from agentbudget.money import Amount, Budget
 from agentbudget.testing import ManualClock
@@ -84,3 +86,30 @@ def test_who_closed_its_ledger_keeps_its_holds_for_a_lease(tmp_path: Path) -> No
         assert other.sweep() == []
         clock.advance(61)
         assert [record.id for record in other.sweep()] == ["a"]
+
+
+def test_many_holds_are_swept_a_few_at_a_time_so_that_nobody_waits_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(MemoryStore):
+        writes = 0
+
+        def write(self) -> MemoryTransaction:
+            self.writes += 1
+            return super().write()
+
+    monkeypatch.setattr("agentbudget.ledger.core.SWEPT_AT_ONCE", 4)
+    store, clock = Counted(), ManualClock()
+    dead, alive = Ledger(store, clock=clock, owner="elsewhere:1:x"), Ledger(store, clock=clock)
+    alive.account("org")
+    for n in range(10):
+        dead.reserve(f"step-{n}", Amount(calls=3), accounts=["org"])
+        dead.reserve(f"call-{n}", Amount(calls=2), within=f"step-{n}").mark_sent()
+    alive.reserve("waits", Amount(calls=1), within="step-5")
+    clock.advance(61)
+    before = store.writes
+    swept = alive.sweep()
+    assert store.writes - before > 10 / 4
+    ended = [f"{kind}-{n}" for n in range(10) for kind in ("step", "call") if (kind, n) != ("step", 5)]
+    assert sorted(record.id for record in swept) == sorted(ended)
+    assert {record.state for record in swept} == {"lapsed"}
+    assert [hold.id for hold in alive.holds(state="open")] == ["step-5", "waits"]
+    assert alive.verify().ok

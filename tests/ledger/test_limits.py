@@ -104,6 +104,23 @@ def test_a_new_window_counts_what_was_reserved_before(ledger: Ledger, clock: Man
     assert ledger.windows("user/1") == []
 
 
+@pytest.mark.parametrize("window", ["total", "day"])
+def test_a_limit_may_leave_the_other_units_as_they_are(ledger: Ledger, window: str) -> None:
+    ledger.account("user/1")
+
+    def limit() -> Budget:
+        return ledger.balance("user/1").limit if window == "total" else ledger.windows("user/1")[0].limit
+
+    ledger.set_limit("user/1", Budget(tokens=10), window=window)
+    ledger.set_limit("user/1", Budget(calls=0), window=window, keep_others=True)
+    assert limit() == Budget(tokens=10, calls=0)
+    ledger.set_limit("user/1", Budget(calls=5), window=window)
+    assert limit() == Budget(calls=5)
+    entries = ledger.entries()
+    ledger.set_limit("user/1", Budget(), window=window, keep_others=True)
+    assert (limit(), ledger.entries()) == (Budget(calls=5), entries)
+
+
 def test_a_top_up_happens_once(ledger: Ledger) -> None:
     ledger.account("user/1", limit=Budget(usd="1", tokens=10))
     for _ in range(2):

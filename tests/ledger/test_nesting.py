@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from agentbudget.errors import HoldClosed, Mistake
 from agentbudget.ledger import Ledger
+from agentbudget.ledger.core import open_store
+from agentbudget.ledger.leased import LeasedBudget
 from agentbudget.money import Amount
 
 
@@ -88,3 +93,45 @@ def test_a_hold_that_could_not_be_kept_leaves_no_trace_in_its_parent(ledger: Led
     assert other is not None
     assert other.state == "open"
     assert ledger.verify().ok
+
+
+DEPTH = sys.getrecursionlimit() + 100
+
+
+def nested(ledger: Ledger | LeasedBudget) -> str:
+    """Holds within each other, more than functions may be; returns the innermost."""
+    ledger.reserve("0", Amount(calls=9), accounts=["deep"])
+    for depth in range(1, DEPTH):
+        ledger.reserve(str(depth), Amount(calls=9), within=str(depth - 1))
+    return str(DEPTH - 1)
+
+
+def test_however_deep_holds_are_an_overrun_weighs_at_once_and_all_of_them_end(ledger: Ledger) -> None:
+    ledger.account("deep")
+    innermost = nested(ledger)
+    ledger.mark_sent(innermost)
+    ledger.reserve("overrun", Amount(), within=innermost).settle(Amount(calls=12))
+    assert ledger.balance("deep").held == Amount(calls=12)
+    assert ledger.resolve("0").settled == Amount(calls=12)
+    assert ledger.holds(state="open") == []
+    assert ledger.verify().ok
+
+
+def test_however_deep_the_holds_of_a_dead_owner_are_the_ledger_opens(tmp_path: Path) -> None:
+    with Ledger(open_store(tmp_path / "ledger.db"), owner="elsewhere:1:x", lease_s=0) as dead:
+        dead.account("deep")
+        dead.mark_sent(nested(dead))
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        assert ledger.holds(state="open") == []
+        assert ledger.balance("deep").posted == Amount(calls=9)
+
+
+def test_however_deep_holds_inside_a_block_are_its_bill_lists_them() -> None:
+    ledger = Ledger.open("memory:")
+    ledger.account("deep")
+    with ledger.lease(["deep"], block=Amount(calls=9)) as lease:
+        lease.settle(nested(lease), Amount(calls=5))
+        lease.settle("0", Amount(calls=1))
+    (block,) = ledger.holds()
+    assert block.settled == Amount(calls=6)
+    assert len(block.detail["paid"]) == DEPTH

@@ -362,6 +362,44 @@ def test_an_applications_own_tables_may_be_beside_the_ledgers(database: str) -> 
         assert ledger.verify().ok
 
 
+@pytest.fixture
+def made(server: Server) -> Generator[Callable[[str], str]]:
+    """Makes an empty database of an encoding; gives its address."""
+    import psycopg
+
+    names: list[str] = []
+    with psycopg.connect(server.fresh(), autocommit=True) as db:
+
+        def make(encoding: str) -> str:
+            names.append(f"of_{encoding.lower()}")
+            locale = "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+            db.execute(f"CREATE DATABASE {names[-1]} ENCODING '{encoding}' {locale}".encode())
+            return server.url(names[-1])
+
+        yield make
+        for name in names:
+            db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_a_database_whose_encoding_lacks_letters_is_refused(made: Callable[[str], str]) -> None:
+    with pytest.raises(SchemaMismatch, match="make it with ENCODING 'UTF8'") as refused:
+        Ledger.open(made("LATIN1"))
+    assert refused.value.location is not None
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII"])
+def test_every_letter_is_kept_whatever_encoding_a_client_is_said_to_have(
+    made: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with Ledger.open(f"{made(encoding)}&client_encoding=latin1") as ledger:
+        ledger.account("user/日本")
+        ledger.reserve("é", Amount(1), accounts=["user/日本"], meta={"é": "日本"}).settle(Amount(1))
+        assert [hold.meta for hold in ledger.holds(prefix="é")] == [{"é": "日本"}]
+        assert [account.name for account in ledger.accounts(prefix="user/")] == ["user/日本"]
+        assert ledger.verify().ok
+
+
 def test_a_newer_schema_is_refused_also_by_those_who_have_it_open(database: str) -> None:
     with Ledger.open(database) as ledger:
         ledger.account("run/1")

@@ -203,3 +203,22 @@ def test_a_correction_reaches_a_hold_that_another_brought_into_the_tables(ledger
     assert found is not None
     assert (found.spent, found.settled) == (ONE, ONE)
     assert ledger.verify().ok
+
+
+def test_an_extension_in_a_rolling_time_is_an_entry_like_others(path: Path) -> None:
+    with Ledger(SqliteStore(path)) as ledger:
+        ledger.account("a", windows={"1h": Budget(calls=60)})
+        for n in range(40):  # until it takes itself to be alone
+            ledger.reserve(f"warm-{n}", ONE, accounts=["a"]).settle(ONE)
+        first = ledger.reserve("first", ONE, accounts=["a"])
+        first.extend(Amount(calls=2))  # from now on it knows what began so long before
+        applied = asked(path, "SELECT applied FROM head")
+        for n in range(3, 8):
+            first.extend(Amount(calls=n))
+        with pytest.raises(BudgetExceeded) as refused:
+            first.extend(Amount(calls=21))
+        assert refused.value.window == "3600s"
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve("second", Amount(calls=14), accounts=["a"])
+        assert asked(path, "SELECT applied FROM head") == applied
+        assert ledger.verify().ok
