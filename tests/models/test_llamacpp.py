@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ from agentbudget.models.llama.engine import Engine
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import library
 from agentbudget.models.llama.sequences import CHUNK
-from agentbudget.models.llama.vocabulary import Vocabulary
+from agentbudget.models.llama.vocabulary import Prompt, Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
 from tests.models.llama import PRICE, TEMPLATE
 
@@ -474,6 +475,23 @@ async def test_a_closed_model_opens_again(model: LlamaCppModel) -> None:
     before = await complete(model, ask("Say hello."))
     await model.aclose()
     assert (await complete(model, ask("Say hello."))).text == before.text
+
+
+async def test_a_model_that_is_closed_while_a_prompt_is_written_waits_for_it(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, loop, told = model_of(smollm2), asyncio.get_running_loop(), Vocabulary.prompt
+    closings: list[concurrent.futures.Future[None]] = []
+
+    def closed_meanwhile(self: Vocabulary, *messages: Any, **asked: Any) -> Prompt:
+        closings.append(asyncio.run_coroutine_threadsafe(model.aclose(), loop))
+        with pytest.raises(TimeoutError):  # else what it reads next is freed memory
+            closings[0].result(timeout=1)
+        return told(self, *messages, **asked)
+
+    monkeypatch.setattr(Vocabulary, "prompt", closed_meanwhile)
+    assert (await model.count_input(ask(LONG))).tokens > 1_000  # long enough for a thread of its own
+    await asyncio.wrap_future(closings[0])
 
 
 # --- prompts that are computed once
