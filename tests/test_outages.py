@@ -72,9 +72,7 @@ def unserved() -> OpenAIModel:
     return OpenAIModel("m", base_url=f"http://127.0.0.1:{port}/v1", profile=LLAMA_SERVER, price=price)
 
 
-def context(
-    ledger: Ledger, *models: Model, clock: Clock | None = None, budget: Budget | None = None
-) -> Context:
+def context(ledger: Ledger, *models: Model, clock: Clock | None = None, budget: Budget | None = None) -> Context:
     ledger.account("run/r", limit=budget or Budget(usd="1"))
     machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
     engine = Engine(ledger, Ladder(models), Answers(), machine)

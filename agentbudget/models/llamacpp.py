@@ -219,8 +219,10 @@ class LlamaCppModel:
                     engine.grant(job, usage.output_tokens + STREAM_LEAD_TOKENS)
             finally:
                 engine.stop(job)
-                await self._end_of(engine, job)
-                meter.used(job.usage)
+                try:
+                    await self._end_of(engine, job)
+                finally:
+                    meter.used(job.usage)
         answer = self._completion(job, "cut" if cut else job.finish)
         if rest := answer.text[sent:]:
             yield Delta(rest)

@@ -311,23 +311,33 @@ async def test_the_ends_of_prompts_that_wait_are_evaluated_together(model: Llama
     assert (await complete(model, ask(questions[0], tokens=8))).confidence == again.confidence
 
 
+@pytest.mark.parametrize("at", [2, 5], ids=["at once", "later"])
 async def test_what_goes_wrong_with_one_concerns_no_other(
-    model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
+    at: int, model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await complete(model, ask("Warm up.", tokens=1))
     follow = Engine._follow  # pyright: ignore[reportPrivateUsage]
 
     def fails_for_one(engine: Engine, job: Job) -> None:
-        if job.slot is not None and job.request.seed == 13:
+        if job.slot is not None and job.request.seed == 13 and job.output_tokens == at:
             raise ValueError("the thirteenth")
         follow(engine, job)
 
     monkeypatch.setattr(Engine, "_follow", fails_for_one)
-    requests = [ask(f"Say {what}.", tokens=3, seed=seed) for what, seed in (("yes", 1), ("no", 13), ("maybe", 2))]
+    told = (("yes", 1), ("no", 13), ("maybe", 2))
+    requests = [ask(f"Say {what}.", tokens=20, seed=seed, schema=ENDLESS) for what, seed in told]
     answers = await asyncio.gather(*(complete(model, request) for request in requests), return_exceptions=True)
     assert isinstance(answers[1], ModelUnavailable)
     assert "the thirteenth" in str(answers[1])
     assert [isinstance(answers[n], Completion) for n in (0, 2)] == [True, True]
+
+
+async def test_who_is_cut_behind_what_its_schema_said_concerns_no_other(model: LlamaCppModel) -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "boolean"}] * 3, "minItems": 3, "maxItems": 3}
+    other = asyncio.create_task(complete(model, ask("A story.", tokens=150, schema=ENDLESS)))
+    for cap in range(1, 12):
+        assert (await complete(model, ask("True?", tokens=cap, schema=schema))).usage.output_tokens <= cap
+    assert (await other).usage.output_tokens == 150
 
 
 async def test_a_prompt_that_nearly_fills_the_window_is_not_filled_up_for_others(smollm2: Path) -> None:
@@ -623,6 +633,19 @@ async def test_leaving_a_stream_stops_it(model: LlamaCppModel) -> None:
     assert meter.usage is not None
     assert 0 < meter.usage.output_tokens < 100
     assert (await complete(model, ask("Say hello."))).text
+
+
+async def test_a_stream_that_is_cancelled_while_it_is_left_tells_what_it_used(model: LlamaCppModel) -> None:
+    meter = Meter()
+    stream = model.stream(ask("A story.", tokens=300, schema=ENDLESS), meter)
+    await anext(stream)
+    meter.usage = None
+    leaving = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert meter.usage is not None
 
 
 async def test_a_model_can_be_closed_while_a_stream_waits_for_its_reader(smollm2: Path) -> None:

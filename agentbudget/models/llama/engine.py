@@ -324,13 +324,21 @@ class Engine:
                 self._end(job, "budget")
         able = [job for job in able if job.sampler is not None]
         for job in [job for job in able if len(job.todo) > 1]:
-            self._write_alone(job)
+            try:
+                self._write_alone(job)
+            except (RuntimeError, ValueError) as error:
+                self._fail([job], error)
+        # Who was written alone may have ended with that, or be ahead of its reader.
+        able = [job for job in able if job.sampler is not None and not job.waits_for_reader]
         together = [job for job in able if len(job.todo) == 1]
         if not together:
             return
         rows = self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
         for job, row in zip(together, rows, strict=True):
-            self._choose(job, self._sequences.logits(row))
+            try:
+                self._choose(job, self._sequences.logits(row))
+            except (RuntimeError, ValueError) as error:
+                self._fail([job], error)
         self._sequences.give_way()
         self._write_s = self._charge(together) / len(together)
         for job in together:

@@ -116,7 +116,7 @@ class Sampler:
     def _look_ahead(self, probe: _Candidates) -> tuple[bytes, bool]:
         """The bytes that must follow, and whether nothing can follow them."""
         api, data, automaton = library(), b"", self._grammar
-        decoder = codecs.getincrementaldecoder("utf-8")()
+        decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # the last token may have begun a character
         try:
             while len(data) < _LONGEST:
                 allowed, _ = probe.apply(automaton, self._bytes)
