@@ -343,7 +343,9 @@ class Output:
 
     def _unusable(self, error: Exception) -> SkillError:
         why = str(error).partition("\n\n")[0]
-        return SkillError(f"{self.name} cannot be what a model answers, use a type that pydantic has a schema for: {why}")
+        return SkillError(
+            f"{self.name} cannot be what a model answers, use a type that pydantic has a schema for: {why}"
+        )
 
     def parse(self, text: str) -> Any:
         """The value in a model's text. Raises ``ValueError``, which says where it does not fit the type."""

@@ -594,6 +594,32 @@ async def test_the_pieces_of_a_stream_are_the_answer(model: LlamaCppModel) -> No
     assert meter.usage == whole.usage
 
 
+LONG_KEY = "what the customer who wrote this message would like to have done"
+
+
+@pytest.mark.parametrize(
+    ("schema", "begins"),
+    [
+        ({"const": LONG_KEY}, f'"{LONG_KEY}"'),
+        (
+            {"type": "object", "properties": {LONG_KEY: {"type": "boolean"}}, "required": [LONG_KEY]},
+            f'{{"{LONG_KEY}": ',
+        ),
+        ({"enum": [f"{'日本語' * 7}{end}" for end in "xy"]}, f'"{"日本語" * 7}'),
+    ],
+    ids=["nothing but that", "a key", "characters of several tokens"],
+)
+async def test_a_stream_goes_on_behind_more_than_its_lead_without_a_choice(
+    schema: JsonSchema, begins: str, model: LlamaCppModel
+) -> None:
+    pieces = [delta async for delta in model.stream(ask("Which?", tokens=100, schema=schema), Meter())]
+    answer = pieces[-1].completion
+    assert answer is not None
+    assert answer.finish == "stop"
+    assert answer.text.startswith(begins)
+    assert answer.usage.output_tokens > STREAM_LEAD_TOKENS
+
+
 async def test_a_stream_holds_back_what_may_become_a_stop_string(model: LlamaCppModel) -> None:
     whole = (await complete(model, ask("Count from one to ten in words.", tokens=40))).text
     request = ask("Count from one to ten in words.", tokens=40, stop=[whole[10:20]])

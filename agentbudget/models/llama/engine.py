@@ -322,6 +322,8 @@ class Engine:
         for job in able:
             if not job.may_compute(self._write_s):
                 self._end(job, "budget")
+            elif not job.todo:  # its reader has caught up with what the grammar left no choice about
+                self._go_on(job)
         able = [job for job in able if job.sampler is not None]
         for job in [job for job in able if len(job.todo) > 1]:
             try:
@@ -367,6 +369,10 @@ class Engine:
                 return
             job.put_out(self._vocabulary.piece(token), sampler.log_probability)
             job.todo = [token]
+        self._go_on(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Put out what comes next without a choice, and end with the answer."""
         self._follow(job)
         if job.finish_found:
             self._end(job, job.finish)

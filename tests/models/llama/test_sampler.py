@@ -80,6 +80,16 @@ def test_no_more_is_put_out_than_asked_for(vocabulary: Vocabulary) -> None:
     assert '"one two three"'.startswith(text)
 
 
+def test_what_is_taken_bit_by_bit_is_what_was_left_without_a_choice(vocabulary: Vocabulary) -> None:
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf({"const": "日本語 für 🌊"}))
+    told: list[int] = []
+    while not (found := sampler.forced(1)).complete:
+        told += found.tokens
+        assert found.more
+    sampler.close()
+    assert b"".join(map(vocabulary.piece, [*told, *found.tokens])).decode() == '"日本語 für 🌊"'
+
+
 def test_without_a_grammar_nothing_is_forced(vocabulary: Vocabulary) -> None:
     sampler = Sampler(vocabulary, REQUEST, None)
     assert sampler.forced(100) == Forced()
