@@ -109,7 +109,7 @@ class Sampler:
         return Forced(tuple(told), self._ends and not self._rest, more=bool(self._rest))
 
     def _unavoidable(self) -> tuple[list[int], bool]:
-        """All the tokens that must come next, which the grammar then has behind it, and whether the answer then ends."""
+        """All the tokens that must come next, which the grammar then has behind it; whether the answer ends there."""
         if self._probe is None:
             return [], False
         data, complete = self._look_ahead(self._probe)
