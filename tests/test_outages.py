@@ -131,6 +131,12 @@ async def test_a_server_that_is_not_up_is_an_error_where_no_stronger_model_may_b
     assert holds(ledger, "step") == []
 
 
+async def test_a_stronger_model_whose_server_is_not_up_does_not_stop_a_draft_that_is_good_enough(
+    ledger: Ledger,
+) -> None:
+    assert await answer(context(ledger, model("small", "yes"), unserved()), question="well?") == "yes"
+
+
 async def test_nothing_is_held_for_a_model_that_rests(ledger: Ledger, clock: Clock) -> None:
     ctx = context(ledger, model("small", DOWN, DOWN, DOWN), model("large", "one", "two"), clock=clock)
     await answer(ctx, question="first?")

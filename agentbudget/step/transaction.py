@@ -158,21 +158,26 @@ class Step:
     async def _sized(self) -> list[tuple[Amount, Amount]]:
         """A call on each rung that the step may climb: the most, and what it should cost.
 
-        One that rests, or whose server cannot even count, is left out while a stronger one is there: see `climb`.
+        One that rests, or whose server cannot even count, is left out while another is there: see `climb`.
         """
         if self.skill.has_body:
             sizes = (size_body(self.engine, self.skill, model) for model in open_rungs(self))
             return [(size, size) for size in sizes]
         found: list[tuple[Amount, Amount]] = []
-        *others, strongest = open_ways(self, self._request)
-        for way in others:
-            if self.engine.outages.attempts(way.model.name):
-                try:
-                    found.append(await self._sized_way(way))
-                except ModelError as error:
-                    if not error.retryable:
-                        raise
-        return [*found, await self._sized_way(strongest)]
+        absent: ModelError | None = None
+        ways = open_ways(self, self._request)
+        for way in ways:
+            if way is not ways[-1] and not self.engine.outages.attempts(way.model.name):
+                continue
+            try:
+                found.append(await self._sized_way(way))
+            except ModelError as error:
+                if not error.retryable:
+                    raise
+                absent = error
+        if absent is not None and not found:
+            raise absent
+        return found
 
     async def _sized_way(self, way: Way) -> tuple[Amount, Amount]:
         estimate = await size_call(self.engine, self.skill, way.model, way.request)
