@@ -128,7 +128,9 @@ async def test_a_server_that_is_not_even_up_to_count_is_climbed_past(ledger: Led
 async def test_a_server_that_is_not_up_is_an_error_where_no_stronger_model_may_be_asked(ledger: Ledger) -> None:
     with pytest.raises(ModelUnavailable, match="no connection"):
         await answer(context(ledger, model("small", DOWN, DOWN, DOWN), unserved()), question="well?")
-    assert holds(ledger, "step") == []
+    assert ledger.balance("run/r").posted == ZERO
+    with pytest.raises(ModelUnavailable, match="no connection"):
+        await answer(context(ledger, unserved()), question="well?")
 
 
 async def test_a_stronger_model_whose_server_is_not_up_does_not_stop_a_draft_that_is_good_enough(
