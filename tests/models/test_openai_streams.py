@@ -115,7 +115,7 @@ def piece_of_a_call(arguments: str, **told: Any) -> Json:
     ids=["all under one index", "without an index", "an id for each piece"],
 )
 async def test_calls_are_told_apart_though_a_server_does_not_count_them(pieces: list[Json]) -> None:
-    end = {"model": "m", "choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
+    end: Json = {"model": "m", "choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
     _, answer, _ = await listen(chat, Reply.events(*pieces, end, chunks(SAID)[-1], done=True), Meter())
     assert answer is not None
     assert answer.calls == (ToolCall("a", "f", '{"n": 1}'), ToolCall("b", "f", '{"n": 2}'))
