@@ -323,14 +323,29 @@ class Output:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        from pydantic import TypeAdapter
+        from pydantic import PydanticUserError, TypeAdapter
+        from pydantic_core import SchemaError
 
-        return TypeAdapter(self.type)
+        try:
+            return TypeAdapter(self.type)
+        except (PydanticUserError, SchemaError) as error:
+            raise self._unusable(error) from error
 
     @cached_property
     def schema(self) -> JsonSchema | None:
-        """The JSON schema that a model's output must fit; None for text."""
-        return None if self.is_text else self._adapter.json_schema()
+        """The JSON schema that a model's output must fit; None for text. Raises `SkillError` for a type without one."""
+        from pydantic import PydanticUserError
+
+        try:
+            return None if self.is_text else self._adapter.json_schema()
+        except PydanticUserError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> SkillError:
+        why = str(error).partition("\n\n")[0]
+        return SkillError(
+            f"{self.name} cannot be what a model answers, use a type that pydantic has a schema for: {why}"
+        )
 
     def parse(self, text: str) -> Any:
         """The value in a model's text. Raises ``ValueError``, which says where it does not fit the type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -10,7 +11,10 @@ import pytest
 from agentbudget.cache import Answers
 from agentbudget.errors import AuthenticationFailed, ModelError, ModelUnavailable, OutcomeUnknown, RateLimited
 from agentbudget.ledger import HoldRecord, Ledger
+from agentbudget.models.base import Model
 from agentbudget.models.ladder import Ladder
+from agentbudget.models.openai.model import OpenAIModel
+from agentbudget.models.servers import LLAMA_SERVER
 from agentbudget.money import ZERO, Budget
 from agentbudget.prices import ComputePrice
 from agentbudget.skills import skill
@@ -59,9 +63,16 @@ def model(name: str, *script: Any) -> ScriptedModel:
     return ScriptedModel(script, name=f"scripted:{name}")
 
 
-def context(
-    ledger: Ledger, *models: ScriptedModel, clock: Clock | None = None, budget: Budget | None = None
-) -> Context:
+def unserved() -> OpenAIModel:
+    """A model of a server that would say how large its window is, and is not up."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    price = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
+    return OpenAIModel("m", base_url=f"http://127.0.0.1:{port}/v1", profile=LLAMA_SERVER, price=price)
+
+
+def context(ledger: Ledger, *models: Model, clock: Clock | None = None, budget: Budget | None = None) -> Context:
     ledger.account("run/r", limit=budget or Budget(usd="1"))
     machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
     engine = Engine(ledger, Ladder(models), Answers(), machine)
@@ -104,6 +115,36 @@ async def test_a_limit_by_the_day_leads_to_the_next_model_at_once(ledger: Ledger
     small = model("small", DAILY)
     assert await answer(context(ledger, small, model("large", "yes")), question="well?") == "yes"
     assert len(small.requests) == 1
+
+
+async def test_a_server_that_is_not_even_up_to_count_is_climbed_past(ledger: Ledger, clock: Clock) -> None:
+    ctx = context(ledger, unserved(), model("large", "one", "two"), clock=clock)
+    assert [await answer(ctx, question=which) for which in ("first?", "second?")] == ["one", "two"]
+    lines = Statement.of(ledger, "r").lines
+    assert ["no connection" in line.rejected[0].reason for line in lines] == [True, False]  # then it rested
+    assert ledger.verify().ok
+
+
+async def test_a_server_that_is_not_up_is_an_error_where_no_stronger_model_may_be_asked(ledger: Ledger) -> None:
+    with pytest.raises(ModelUnavailable, match="no connection"):
+        await answer(context(ledger, model("small", DOWN, DOWN, DOWN), unserved()), question="well?")
+    assert ledger.balance("run/r").posted == ZERO
+    with pytest.raises(ModelUnavailable, match="no connection"):
+        await answer(context(ledger, unserved()), question="well?")
+
+
+async def test_a_stronger_model_whose_server_is_not_up_does_not_stop_a_draft_that_is_good_enough(
+    ledger: Ledger,
+) -> None:
+    assert await answer(context(ledger, model("small", "yes"), unserved()), question="well?") == "yes"
+
+
+async def test_nothing_is_held_for_a_model_that_rests(ledger: Ledger, clock: Clock) -> None:
+    ctx = context(ledger, model("small", DOWN, DOWN, DOWN), model("large", "one", "two"), clock=clock)
+    await answer(ctx, question="first?")
+    await answer(ctx, question="second?")
+    first, second = (hold.amount for hold in holds(ledger, "step"))
+    assert (first.calls, second.calls) == (2, 1)
 
 
 async def test_nobody_climbs_past_a_wrong_key(ledger: Ledger) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentbudget import Context, skill
 from agentbudget.errors import SkillError
@@ -201,6 +202,12 @@ def test_a_skill_without_a_return_type_is_refused_when_it_is_used() -> None:
 
     with pytest.raises(SkillError, match="return type"):
         _ = skill(untyped).output
+
+
+@pytest.mark.parametrize("kind", [Callable[[], int], Annotated[int, Field(lt=1.5)], list[Skill[..., Any]]])
+def test_a_type_that_no_model_can_be_held_to_is_refused_when_it_is_used(kind: Any) -> None:
+    with pytest.raises(SkillError, match="cannot be what a model answers"):
+        _ = Output(kind).schema
 
 
 def test_the_version_follows_prompt_and_type() -> None:

@@ -219,8 +219,10 @@ class LlamaCppModel:
                     engine.grant(job, usage.output_tokens + STREAM_LEAD_TOKENS)
             finally:
                 engine.stop(job)
-                await self._end_of(engine, job)
-                meter.used(job.usage)
+                try:
+                    await self._end_of(engine, job)
+                finally:
+                    meter.used(job.usage)
         answer = self._completion(job, "cut" if cut else job.finish)
         if rest := answer.text[sent:]:
             yield Delta(rest)
@@ -278,7 +280,8 @@ class LlamaCppModel:
         key = json.dumps(asked)
         if key not in self._grammars:
             gbnf = self._written_grammar(request, request.schema)
-            (await self._open_vocabulary()).check_grammar(gbnf)
+            with self._use():
+                (await self._open_vocabulary()).check_grammar(gbnf)
             self._grammars[key] = gbnf
         return self._grammars[key]
 
@@ -291,19 +294,24 @@ class LlamaCppModel:
         return calls.grammar(request.tools)
 
     async def _prompt(self, request: Request) -> Prompt:
-        vocabulary = await self._open_vocabulary()
-        self._refuse(request, vocabulary)
         from jinja2 import TemplateError
 
-        def prompt() -> Prompt:
+        def written(vocabulary: Vocabulary) -> Prompt:
             return vocabulary.prompt(request.messages, tools=request.tools, fixed=request.fixed)
 
-        try:
-            if sum(len(message.text) for message in request.messages) <= _INLINE_CHARACTERS:
-                return prompt()
-            return await asyncio.to_thread(prompt)
-        except (TemplateError, ValueError) as error:
-            raise self._rejected(f"its chat template refuses these messages: {error}") from error
+        def written_apart() -> Prompt:
+            with self._use():  # a thread goes on though whoever waits for it was cancelled
+                return written(self._load_vocabulary())
+
+        with self._use():
+            vocabulary = await self._open_vocabulary()
+            self._refuse(request, vocabulary)
+            try:
+                if sum(len(message.text) for message in request.messages) <= _INLINE_CHARACTERS:
+                    return written(vocabulary)
+                return await asyncio.to_thread(written_apart)
+            except (TemplateError, ValueError) as error:
+                raise self._rejected(f"its chat template refuses these messages: {error}") from error
 
     def _refuse(self, request: Request, vocabulary: Vocabulary) -> None:
         """What llama.cpp in this process, or the model's template, cannot do."""
@@ -332,6 +340,7 @@ class LlamaCppModel:
 
     @contextmanager
     def _use(self) -> Generator[None]:
+        """What is open stays open so long: llama.cpp's memory must not be freed under whoever reads it."""
         with self._in_use:
             self._uses += 1
         try:
@@ -359,7 +368,7 @@ class LlamaCppModel:
     def _load_vocabulary(self) -> Vocabulary:
         from agentbudget.models.llama.vocabulary import Vocabulary
 
-        with self._opening:
+        with self._use(), self._opening:
             if self._vocabulary is None:
                 if callable(self._path):
                     self._path = self._path()
@@ -373,26 +382,28 @@ class LlamaCppModel:
     def _open_engine(self) -> Engine:
         from agentbudget.models.llama.engine import Engine, Options
 
-        vocabulary = self._load_vocabulary()
-        with self._opening:
-            if self._engine is None:
-                options = Options(self._n_ctx, self._parallel, self._gpu_layers, self._states)
-                self._engine_key = (*self._vocabulary_key, options)
-                self._engine = _engines.acquire(
-                    self._engine_key, lambda: Engine(vocabulary, options, fingerprint=self._fingerprint)
-                )
-            return self._engine
+        with self._use():
+            vocabulary = self._load_vocabulary()
+            with self._opening:
+                if self._engine is None:
+                    options = Options(self._n_ctx, self._parallel, self._gpu_layers, self._states)
+                    self._engine_key = (*self._vocabulary_key, options)
+                    self._engine = _engines.acquire(
+                        self._engine_key, lambda: Engine(vocabulary, options, fingerprint=self._fingerprint)
+                    )
+                return self._engine
 
     def _close(self) -> None:
         with self._in_use:
             self._in_use.wait_for(lambda: not self._uses)
-        with self._opening:
-            engine, self._engine = self._engine, None
-            vocabulary, self._vocabulary = self._vocabulary, None
+            # Under the same lock: whoever comes from now on finds nothing open, and opens anew.
+            engine = None if self._engine is None else self._engine_key
+            vocabulary = None if self._vocabulary is None else self._vocabulary_key
+            self._engine = self._vocabulary = None
         if engine is not None:
-            _engines.release(self._engine_key)
+            _engines.release(engine)
         if vocabulary is not None:
-            _vocabularies.release(self._vocabulary_key)
+            _vocabularies.release(vocabulary)
 
 
 _vocabularies: Final[Shared[Vocabulary]] = Shared()

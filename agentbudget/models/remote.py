@@ -125,7 +125,7 @@ class Caller:
         try:
             async with asyncio.timeout(timeout_s):
                 return await request()
-        except (self.errors.any, httpx2.TransportError, TimeoutError, ValueError) as error:
+        except (self.errors.any, httpx2.RequestError, TimeoutError, ValueError) as error:
             failure = self._failure(error, timeout_s)
         # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
         if not failure.sent:

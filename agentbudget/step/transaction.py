@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentbudget import telemetry
-from agentbudget.errors import SkillError
+from agentbudget.errors import ModelError, SkillError
 from agentbudget.ledger import Hold
 from agentbudget.money import ZERO, Amount
 from agentbudget.settling import settled
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agentbudget.models.base import Request
     from agentbudget.privacy import DataClass
     from agentbudget.step.context import Context
-    from agentbudget.step.guarding import Sorted
+    from agentbudget.step.guarding import Sorted, Way
     from agentbudget.step.streams import ReplyStream
 
 _encode = json.JSONEncoder(sort_keys=True).encode
@@ -156,16 +156,33 @@ class Step:
         return expected, bound
 
     async def _sized(self) -> list[tuple[Amount, Amount]]:
-        """A call on each rung that the step may climb: the most, and what it should cost."""
+        """A call on each rung that the step may climb: the most, and what it should cost.
+
+        One that rests, or whose server cannot even count, is left out while another is there: see `climb`.
+        """
         if self.skill.has_body:
             sizes = (size_body(self.engine, self.skill, model) for model in open_rungs(self))
             return [(size, size) for size in sizes]
         found: list[tuple[Amount, Amount]] = []
-        for way in open_ways(self, self._request):
-            estimate = await size_call(self.engine, self.skill, way.model, way.request)
-            self.estimates[way.model.name] = estimate
-            found.append((estimate.bound, estimate.expected))
+        absent: ModelError | None = None
+        ways = open_ways(self, self._request)
+        for way in ways:
+            if way is not ways[-1] and not self.engine.outages.attempts(way.model.name):
+                continue
+            try:
+                found.append(await self._sized_way(way))
+            except ModelError as error:
+                if not error.retryable:
+                    raise
+                absent = error
+        if absent is not None and not found:
+            raise absent
         return found
+
+    async def _sized_way(self, way: Way) -> tuple[Amount, Amount]:
+        estimate = await size_call(self.engine, self.skill, way.model, way.request)
+        self.estimates[way.model.name] = estimate
+        return estimate.bound, estimate.expected
 
     def _reserve(self, expected: Amount, bound: Amount) -> Hold:
         ticket = self.outer.ticket

@@ -68,6 +68,29 @@ async def test_counts_of_the_end_replace_those_of_the_start() -> None:
     assert completion.usage == Usage(15, 7, cached_tokens=3)
 
 
+async def test_the_end_may_come_in_several_events() -> None:
+    told = events(Said("Hello", input_tokens=10))
+    told.insert(-1, {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 7}})
+    _, completion = await streamed(ask(), Reply.events(*told))
+    assert (completion.text, completion.finish, completion.usage) == ("Hello", "stop", Usage(10, 7))
+
+
+async def test_an_answer_whose_length_nobody_states_is_presumed_spent_and_not_one_token_long() -> None:
+    told, meter = events(Said("Hello", input_tokens=10)), Meter()
+    del told[-2]["usage"]
+    with pytest.raises(OutcomeUnknown):
+        await streamed(ask(cap=50), Reply.events(*told), meter)
+    assert (meter.usage, meter.presumed) == (None, Usage(10, 50))
+
+
+async def test_text_that_a_block_begins_with_is_told_too() -> None:
+    told = events(Said("llo"))
+    (begins,) = (event for event in told if event["type"] == "content_block_start")
+    begins["content_block"]["text"] = "He"
+    pieces, completion = await streamed(ask(), Reply.events(*told))
+    assert "".join(pieces) == completion.text == "Hello"
+
+
 async def test_a_tool_is_called_with_arguments_that_came_in_pieces() -> None:
     call = ToolCall("toolu_1", "weather", '{"city": "Lyon"}')
     said = Said("I look.", calls=(call,), thinking="Which city?", finish="tools")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ from agentbudget.models.llama.engine import Engine
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import library
 from agentbudget.models.llama.sequences import CHUNK
-from agentbudget.models.llama.vocabulary import Vocabulary
+from agentbudget.models.llama.vocabulary import Prompt, Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
 from tests.models.llama import PRICE, TEMPLATE
 
@@ -310,23 +311,33 @@ async def test_the_ends_of_prompts_that_wait_are_evaluated_together(model: Llama
     assert (await complete(model, ask(questions[0], tokens=8))).confidence == again.confidence
 
 
+@pytest.mark.parametrize("at", [2, 5], ids=["at once", "later"])
 async def test_what_goes_wrong_with_one_concerns_no_other(
-    model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
+    at: int, model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await complete(model, ask("Warm up.", tokens=1))
     follow = Engine._follow  # pyright: ignore[reportPrivateUsage]
 
     def fails_for_one(engine: Engine, job: Job) -> None:
-        if job.slot is not None and job.request.seed == 13:
+        if job.slot is not None and job.request.seed == 13 and job.output_tokens == at:
             raise ValueError("the thirteenth")
         follow(engine, job)
 
     monkeypatch.setattr(Engine, "_follow", fails_for_one)
-    requests = [ask(f"Say {what}.", tokens=3, seed=seed) for what, seed in (("yes", 1), ("no", 13), ("maybe", 2))]
+    told = (("yes", 1), ("no", 13), ("maybe", 2))
+    requests = [ask(f"Say {what}.", tokens=20, seed=seed, schema=ENDLESS) for what, seed in told]
     answers = await asyncio.gather(*(complete(model, request) for request in requests), return_exceptions=True)
     assert isinstance(answers[1], ModelUnavailable)
     assert "the thirteenth" in str(answers[1])
     assert [isinstance(answers[n], Completion) for n in (0, 2)] == [True, True]
+
+
+async def test_who_is_cut_behind_what_its_schema_said_concerns_no_other(model: LlamaCppModel) -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "boolean"}] * 3, "minItems": 3, "maxItems": 3}
+    other = asyncio.create_task(complete(model, ask("A story.", tokens=150, schema=ENDLESS)))
+    for cap in range(1, 12):
+        assert (await complete(model, ask("True?", tokens=cap, schema=schema))).usage.output_tokens <= cap
+    assert (await other).usage.output_tokens == 150
 
 
 async def test_a_prompt_that_nearly_fills_the_window_is_not_filled_up_for_others(smollm2: Path) -> None:
@@ -476,6 +487,23 @@ async def test_a_closed_model_opens_again(model: LlamaCppModel) -> None:
     assert (await complete(model, ask("Say hello."))).text == before.text
 
 
+async def test_a_model_that_is_closed_while_a_prompt_is_written_waits_for_it(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, loop, told = model_of(smollm2), asyncio.get_running_loop(), Vocabulary.prompt
+    closings: list[concurrent.futures.Future[None]] = []
+
+    def closed_meanwhile(self: Vocabulary, *messages: Any, **asked: Any) -> Prompt:
+        closings.append(asyncio.run_coroutine_threadsafe(model.aclose(), loop))
+        with pytest.raises(TimeoutError):  # else what it reads next is freed memory
+            closings[0].result(timeout=1)
+        return told(self, *messages, **asked)
+
+    monkeypatch.setattr(Vocabulary, "prompt", closed_meanwhile)
+    assert (await model.count_input(ask(LONG))).tokens > 1_000  # long enough for a thread of its own
+    await asyncio.wrap_future(closings[0])
+
+
 # --- prompts that are computed once
 
 
@@ -566,6 +594,32 @@ async def test_the_pieces_of_a_stream_are_the_answer(model: LlamaCppModel) -> No
     assert meter.usage == whole.usage
 
 
+LONG_KEY = "what the customer who wrote this message would like to have done"
+
+
+@pytest.mark.parametrize(
+    ("schema", "begins"),
+    [
+        ({"const": LONG_KEY}, f'"{LONG_KEY}"'),
+        (
+            {"type": "object", "properties": {LONG_KEY: {"type": "boolean"}}, "required": [LONG_KEY]},
+            f'{{"{LONG_KEY}": ',
+        ),
+        ({"enum": [f"{'日本語' * 7}{end}" for end in "xy"]}, f'"{"日本語" * 7}'),
+    ],
+    ids=["nothing but that", "a key", "characters of several tokens"],
+)
+async def test_a_stream_goes_on_behind_more_than_its_lead_without_a_choice(
+    schema: JsonSchema, begins: str, model: LlamaCppModel
+) -> None:
+    pieces = [delta async for delta in model.stream(ask("Which?", tokens=100, schema=schema), Meter())]
+    answer = pieces[-1].completion
+    assert answer is not None
+    assert answer.finish == "stop"
+    assert answer.text.startswith(begins)
+    assert answer.usage.output_tokens > STREAM_LEAD_TOKENS
+
+
 async def test_a_stream_holds_back_what_may_become_a_stop_string(model: LlamaCppModel) -> None:
     whole = (await complete(model, ask("Count from one to ten in words.", tokens=40))).text
     request = ask("Count from one to ten in words.", tokens=40, stop=[whole[10:20]])
@@ -605,6 +659,19 @@ async def test_leaving_a_stream_stops_it(model: LlamaCppModel) -> None:
     assert meter.usage is not None
     assert 0 < meter.usage.output_tokens < 100
     assert (await complete(model, ask("Say hello."))).text
+
+
+async def test_a_stream_that_is_cancelled_while_it_is_left_tells_what_it_used(model: LlamaCppModel) -> None:
+    meter = Meter()
+    stream = model.stream(ask("A story.", tokens=300, schema=ENDLESS), meter)
+    await anext(stream)
+    meter.usage = None
+    leaving = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert meter.usage is not None
 
 
 async def test_a_model_can_be_closed_while_a_stream_waits_for_its_reader(smollm2: Path) -> None:

@@ -90,6 +90,50 @@ async def test_tools_come_through_a_stream_whole(to: Streaming) -> None:
     assert (answer.finish, answer.calls, answer.text) == ("tools", calls, "")
 
 
+def piece_of_a_call(arguments: str, **told: Any) -> Json:
+    function = {"name": told.pop("name", None), "arguments": arguments}
+    return {"model": "m", "choices": [{"delta": {"tool_calls": [{"function": function, **told}]}}]}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [
+            piece_of_a_call('{"n": ', index=0, id="a", name="f"),
+            piece_of_a_call("1}", index=0),
+            piece_of_a_call('{"n": ', index=0, id="b", name="f"),
+            piece_of_a_call("2}", index=0),
+        ],
+        [piece_of_a_call('{"n": 1}', id="a", name="f"), piece_of_a_call('{"n": 2}', id="b", name="f")],
+        [
+            piece_of_a_call('{"n": ', index=0, id="a", name="f"),
+            piece_of_a_call('{"n": ', index=1, id="b", name="f"),
+            piece_of_a_call("1}", index=0, id="other"),
+            piece_of_a_call("2}", index=1, id="another"),
+        ],
+    ],
+    ids=["all under one index", "without an index", "an id for each piece"],
+)
+async def test_calls_are_told_apart_though_a_server_does_not_count_them(pieces: list[Json]) -> None:
+    end: Json = {"model": "m", "choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
+    _, answer, _ = await listen(chat, Reply.events(*pieces, end, chunks(SAID)[-1], done=True), Meter())
+    assert answer is not None
+    assert answer.calls == (ToolCall("a", "f", '{"n": 1}'), ToolCall("b", "f", '{"n": 2}'))
+
+
+async def test_nulls_and_text_in_parts_do_not_lose_an_answer_that_is_paid_for() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    events: list[Json] = [
+        {"model": None, "choices": None},
+        {"model": "m", "choices": [{"delta": None, "finish_reason": None}]},
+        {"model": "m", "choices": [{"delta": {"content": [thought, {"type": "text", "text": "one"}]}}]},
+        {"model": "m", "choices": [{"delta": {"content": " two", "tool_calls": None}, "finish_reason": "stop"}]},
+    ]
+    _, answer, _ = await listen(chat, Reply.events(*events, chunks(SAID)[-1], done=True), Meter())
+    assert answer is not None
+    assert (answer.text, answer.usage) == ("one two", Usage(12, 4))
+
+
 @each_api
 async def test_an_answer_inside_a_wrapping_is_shown_when_it_is_whole(to: Streaming) -> None:
     said = replace(SAID, text='{"result": "bug"}')

@@ -161,6 +161,15 @@ async def test_garbage_in_a_stream_is_an_error_and_bounded(api: Api, garbage: by
 
 
 @every_api
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_stream_that_cannot_be_unpacked_is_unknown(api: Api, status: int) -> None:
+    packed = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+    error, _, text, _ = await broken(api, Reply(b"no gzip at all", status, packed))
+    assert isinstance(error, OutcomeUnknown)
+    assert not text
+
+
+@every_api
 async def test_an_error_in_mid_stream_is_told_and_bounded(api: Api) -> None:
     error, meter, text, _ = await broken(api, api.dialect.stream(SAID).first(12, then=api.error_event))
     assert "Overloaded" in str(error)

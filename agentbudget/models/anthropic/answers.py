@@ -188,12 +188,14 @@ class Heard:
     answer: Answer | None = None
     blocks: dict[int, Block] = field(default_factory=dict[int, Block])
     size: int = 0
+    counted: bool = False
 
     @property
     def usage(self) -> Usage | None:
-        """What the answer used, once the API has said why it ended."""
-        ended = self.answer is not None and self.answer.stop_reason is not None
-        return self.answer.usage.ours() if self.answer is not None and ended else None
+        """What the answer used, once the API has said why it ended and how long it is: its start knows of one token."""
+        if self.answer is None or self.answer.stop_reason is None or not self.counted:
+            return None
+        return self.answer.usage.ours()
 
     def take(self, event: Event) -> str:
         """The text that an event brings. Raises `ValueError` for an event that cannot stand where it does."""
@@ -201,6 +203,7 @@ class Heard:
             self.answer = event.message
         elif event.type == "content_block_start" and event.content_block is not None:
             self.blocks[event.index] = event.content_block
+            return self._told(event.content_block.text)
         elif event.type == "content_block_delta":
             return self._add(event.index, event.delta)
         elif event.type == "message_delta":
@@ -229,19 +232,26 @@ class Heard:
         block = self.blocks.get(index)
         if block is None:
             raise ValueError(f"a piece of block {index}, which has not begun")
-        self.size += len(f"{delta.text}{delta.thinking}{delta.partial_json}".encode())
+        self.size += len(f"{delta.thinking}{delta.partial_json}".encode())
         block.text += delta.text
         block.thinking += delta.thinking
         block.signature += delta.signature
         block.written += delta.partial_json
+        return self._told(delta.text)
+
+    def _told(self, text: str) -> str:
+        """What of a text that arrived is for the reader."""
+        self.size += len(text.encode())
         held_back = self.reader.structure is not None and self.reader.structure.wrapped
-        return "" if held_back else delta.text
+        return "" if held_back else text
 
     def _end(self, event: Event) -> None:
         if self.answer is None:
             raise ValueError("the end of a message that has not begun")
         usage = self.answer.usage.updated(event.usage)
-        self.answer = self.answer.model_copy(update={"stop_reason": event.delta.stop_reason, "usage": usage})
+        reason = event.delta.stop_reason or self.answer.stop_reason  # there may be several of these events
+        self.answer = self.answer.model_copy(update={"stop_reason": reason, "usage": usage})
+        self.counted = self.counted or event.usage.output_tokens is not None
 
     def _with_output(self, output_tokens: int) -> Usage | None:
         said = self.answer.usage.model_copy(update={"output_tokens": output_tokens}) if self.answer else None

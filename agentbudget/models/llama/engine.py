@@ -322,15 +322,25 @@ class Engine:
         for job in able:
             if not job.may_compute(self._write_s):
                 self._end(job, "budget")
+            elif not job.todo:  # its reader has caught up with what the grammar left no choice about
+                self._go_on(job)
         able = [job for job in able if job.sampler is not None]
         for job in [job for job in able if len(job.todo) > 1]:
-            self._write_alone(job)
+            try:
+                self._write_alone(job)
+            except (RuntimeError, ValueError) as error:
+                self._fail([job], error)
+        # Who was written alone may have ended with that, or be ahead of its reader.
+        able = [job for job in able if job.sampler is not None and not job.waits_for_reader]
         together = [job for job in able if len(job.todo) == 1]
         if not together:
             return
         rows = self._sequences.evaluate_each([(self._slot_of(job), job.todo[0]) for job in together])
         for job, row in zip(together, rows, strict=True):
-            self._choose(job, self._sequences.logits(row))
+            try:
+                self._choose(job, self._sequences.logits(row))
+            except (RuntimeError, ValueError) as error:
+                self._fail([job], error)
         self._sequences.give_way()
         self._write_s = self._charge(together) / len(together)
         for job in together:
@@ -359,6 +369,10 @@ class Engine:
                 return
             job.put_out(self._vocabulary.piece(token), sampler.log_probability)
             job.todo = [token]
+        self._go_on(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Put out what comes next without a choice, and end with the answer."""
         self._follow(job)
         if job.finish_found:
             self._end(job, job.finish)

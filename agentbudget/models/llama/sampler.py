@@ -59,6 +59,8 @@ class Sampler:
         self._ids = self._scratch.ids
         self._probe = _Candidates(257) if self._grammar and vocabulary.bytes else None
         self._bytes = np.array([*vocabulary.bytes, vocabulary.end], dtype=np.int32) if self._probe else self._ids
+        self._rest: list[int] = []
+        self._ends = False
         self.log_probability = 0.0
 
     def close(self) -> None:
@@ -101,22 +103,25 @@ class Sampler:
         Between two choices the grammar is asked for one byte after the other: as long as it allows a single one, there
         is nothing to ask the model.
         """
+        if not self._rest:
+            self._rest, self._ends = self._unavoidable()
+        told, self._rest = self._rest[:most], self._rest[most:]
+        return Forced(tuple(told), self._ends and not self._rest, more=bool(self._rest))
+
+    def _unavoidable(self) -> tuple[list[int], bool]:
+        """All the tokens that must come next, which the grammar then has behind it; whether the answer ends there."""
         if self._probe is None:
-            return Forced()
+            return [], False
         data, complete = self._look_ahead(self._probe)
-        if not data:
-            return Forced(complete=complete)
         tokens = self._vocabulary.spell(data)
-        length = sum(len(self._vocabulary.piece(token)) for token in tokens)
-        for token in tokens[:most]:
+        for token in tokens:
             library().llama_sampler_accept(self._grammar, token)
-        whole = length == len(data) and len(tokens) <= most
-        return Forced(tuple(tokens[:most]), complete and whole, more=len(tokens) > most)
+        return tokens, complete and sum(len(self._vocabulary.piece(token)) for token in tokens) == len(data)
 
     def _look_ahead(self, probe: _Candidates) -> tuple[bytes, bool]:
         """The bytes that must follow, and whether nothing can follow them."""
         api, data, automaton = library(), b"", self._grammar
-        decoder = codecs.getincrementaldecoder("utf-8")()
+        decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # the last token may have begun a character
         try:
             while len(data) < _LONGEST:
                 allowed, _ = probe.apply(automaton, self._bytes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.models.base import Finish, Message, Tool, ToolCall
@@ -84,7 +84,9 @@ class Reader:
     tier: str | None = None
     compute_ns: int | None = None
     logprobs: list[float] = field(default_factory=list[float])
-    calls: dict[int, ToolCall] = field(default_factory=dict[int, ToolCall])
+    calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    told_on: dict[int, int] = field(default_factory=dict[int, int])
+    """Which of the calls goes on under an index."""
 
     def read(self, event: object) -> Piece:
         """What a chunk brings. Raises `ValueError` if it is none of this API's."""
@@ -109,13 +111,12 @@ class Reader:
         """The whole answer of a stream that has ended; None if it was cut off before it said how it finished."""
         if self.reason is None:
             return None
-        calls = tuple(self.calls[index] for index in sorted(self.calls))
         return Answer(
             model=self.model,
             text=self.refusal or self.text,
-            finish=_finish(self.reason, refused=bool(self.refusal), calls=bool(calls)),
+            finish=_finish(self.reason, refused=bool(self.refusal), calls=bool(self.calls)),
             usage=self.usage,
-            calls=calls,
+            calls=tuple(self.calls),
             logprobs=tuple(self.logprobs),
             tier=self.tier,
             compute_ns=self.compute_ns,
@@ -127,16 +128,26 @@ class Reader:
         self.refusal += delta.refusal or ""
         hidden = len((delta.reasoning_content or delta.reasoning or "").encode())
         for number, part in enumerate(delta.tool_calls or ()):
-            index = number if part.index is None else part.index
-            known = self.calls.get(index, ToolCall("", "", ""))
-            function = part.function
-            self.calls[index] = ToolCall(
-                known.id or part.id or "",
-                known.name + (function.name or "") if function.name != known.name else known.name,
-                known.arguments + function.arguments,
-            )
-            hidden += len(function.arguments.encode())
+            self._call(number if part.index is None else part.index, part)
+            hidden += len(part.function.arguments.encode())
         return (delta.content or "") + (delta.refusal or ""), hidden
+
+    def _call(self, index: int, part: _Call) -> None:
+        """Begin a call, or add to the one that is told under `index`.
+
+        Not every server counts its calls: one with another id and a name is another, whatever its index. Nor does an
+        id alone tell them apart: some make up one for each piece.
+        """
+        function, at = part.function, self.told_on.get(index)
+        if at is None or (function.name and part.id and part.id != self.calls[at].id):
+            at = self.told_on[index] = len(self.calls)
+            self.calls.append(ToolCall("", "", ""))
+        known = self.calls[at]
+        self.calls[at] = ToolCall(
+            known.id or part.id or "",
+            known.name + (function.name or "") if function.name != known.name else known.name,
+            known.arguments + function.arguments,
+        )
 
 
 def _streamed(asked: Asked) -> dict[str, object]:
@@ -249,28 +260,47 @@ def _as_json(value: object) -> object:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-class _Function(BaseModel):
+class _Read(BaseModel):
+    """A part of what a server sends, of which a null says as little as what is not there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: one for name, one in cast("dict[str, object]", value).items() if one is not None}
+
+
+class _Function(_Read):
     name: str | None = None
     arguments: Annotated[str, BeforeValidator(lambda value: _as_json(value) or "")] = ""
 
 
-class _Call(BaseModel):
+class _Call(_Read):
     index: int | None = None
     id: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     function: _Function = _Function()
 
 
-class _Said(BaseModel):
+def _as_text(value: object) -> object:
+    """Text as a string: some servers send it in parts, with thoughts beside it (Mistral's)."""
+    if not isinstance(value, list):
+        return value
+    parts = [cast("dict[str, object]", part) for part in cast("list[object]", value) if isinstance(part, dict)]
+    return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+
+
+class _Said(_Read):
     """A message, or what a chunk adds to one."""
 
-    content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_as_text)] = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)] = None
     tool_calls: list[_Call] | None = None
 
 
-class _Choice(BaseModel):
+class _Choice(_Read):
     message: _Said = _Said()
     delta: _Said = _Said()
     finish_reason: str | None = None
@@ -308,7 +338,7 @@ class _Chat(BaseModel):
         )
 
 
-class _Chunk(BaseModel):
+class _Chunk(_Read):
     """The part of a chunk that we read: one of an answer, or an error in its place."""
 
     model: str = ""

@@ -53,6 +53,21 @@ def test_a_character_is_decided_as_a_whole(vocabulary: Vocabulary) -> None:
     assert (text, found.complete) == ('"', False)
 
 
+def test_a_character_that_the_last_token_began_is_gone_on_with(vocabulary: Vocabulary) -> None:
+    import numpy as np
+
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf({"enum": ["😀a", "😀b", "é"]}))
+    logits = np.zeros(vocabulary.size, dtype=np.float32)
+    (begun,) = (token for token in vocabulary.bytes if vocabulary.piece(token) == "😀".encode()[:1])
+    (ended,) = vocabulary.tokenize("b")
+    logits[begun], logits[ended] = 50.0, 40.0
+    told: list[int] = []
+    while not (found := sampler.forced(100)).complete:
+        told += [*found.tokens, sampler.sample(logits)]
+    sampler.close()
+    assert b"".join(map(vocabulary.piece, [*told, *found.tokens])).decode() == '"😀b"'
+
+
 def test_a_key_is_known_and_its_value_is_not(vocabulary: Vocabulary) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     assert forced(vocabulary, schema)[0] == '{"name": "'
@@ -63,6 +78,16 @@ def test_no_more_is_put_out_than_asked_for(vocabulary: Vocabulary) -> None:
     text, found = forced(vocabulary, {"const": "one two three"}, most=2)
     assert found == Forced(whole.tokens[:2], complete=False, more=True)
     assert '"one two three"'.startswith(text)
+
+
+def test_what_is_taken_bit_by_bit_is_what_was_left_without_a_choice(vocabulary: Vocabulary) -> None:
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf({"const": "日本語 für 🌊"}))
+    told: list[int] = []
+    while not (found := sampler.forced(1)).complete:
+        told += found.tokens
+        assert found.more
+    sampler.close()
+    assert b"".join(map(vocabulary.piece, [*told, *found.tokens])).decode() == '"日本語 für 🌊"'
 
 
 def test_without_a_grammar_nothing_is_forced(vocabulary: Vocabulary) -> None:
