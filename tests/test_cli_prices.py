@@ -108,6 +108,7 @@ def test_what_cannot_be_priced_says_what_to_change(words: list[str], error: type
         (["break-even", "openai:gpt-4o", *GPU, "--local", "openai:gpt-4"], "llamacpp:"),
         (["break-even", "openai:gpt-4o", "--prefill", "fast"], "is not a number"),
         (["break-even", "openai:gpt-4o", "--prefill", "-1"], "at least 0"),
+        (["compare", "--calls", "1e400"], "is more than 1,000,000,000,000,000,000"),
     ],
 )
 def test_options_that_do_not_go_together_are_explained(words: list[str], says: str) -> None:

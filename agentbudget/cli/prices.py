@@ -28,14 +28,20 @@ BAR: Final = 20
 PER_MTOK: Final = ("input", "cached", "cache_write", "cache_write_1h", "output", "reasoning", "image")
 
 
+MOST: Final = 10**18
+"""The largest number that an option takes: nobody counts so far, and what is made of more can be shown nowhere."""
+
+
 def number(value: str | Decimal) -> Decimal:
-    """A number of at least 0, exactly as it is written. Raises ``BadParameter``."""
+    """A number from 0 to `MOST`, exactly as it is written. Raises ``BadParameter``."""
     try:
         exact = Decimal(value)
     except InvalidOperation:
         raise click.BadParameter(f"{value!r} is not a number") from None
     if not exact.is_finite() or exact < 0:
         raise click.BadParameter(f"{value!r} must be a number of at least 0")
+    if exact > MOST:
+        raise click.BadParameter(f"{value!r} is more than {MOST:,}")
     return exact
 
 
