@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import units
-from agentbudget.ledger.store import check_text
+from agentbudget.ledger.store import PLAIN, check_text
 from agentbudget.money import MAX, Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
@@ -62,7 +62,9 @@ def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> Non
         )
 
 
-def _is_deeper(values: Iterable[Any], than: int) -> bool:
+def _is_deeper(values: Collection[Any], than: int) -> bool:
+    if PLAIN.issuperset(map(type, values)):  # as most are, and this is seen without a step for each
+        return False
     for inner in values:
         if isinstance(inner, dict | list | tuple):
             held = cast("dict[Any, Any] | list[Any] | tuple[Any, ...]", inner)

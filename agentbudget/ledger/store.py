@@ -165,7 +165,8 @@ _encode = json.JSONEncoder(
 """It looks for no circles: `_check_keys`, before it, comes to no end in one."""
 _NESTED: Final = (dict, list, tuple)
 _TEXT: Final = frozenset({str})
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""What holds nothing within it."""
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -194,7 +195,7 @@ def _check_keys(value: Any) -> None:
                 if not isinstance(key, str):
                     raise TypeError(f"the key {key!r} is no text")
         value = keyed.values()
-    if _PLAIN.issuperset(map(type, value)):  # as most are, and this is seen without a step for each
+    if PLAIN.issuperset(map(type, value)):  # as most are, and this is seen without a step for each
         return
     for inner in value:
         if isinstance(inner, _NESTED):
