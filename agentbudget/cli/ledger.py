@@ -32,8 +32,6 @@ amounts: Final = (
 
 
 _FIRST_YEAR: Final = 1970
-_LAST_YEAR: Final = 9000
-"""Within these no calendar comes to its end."""
 
 
 @click.group()
@@ -52,14 +50,16 @@ class Moment(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """The moment that `value` writes."""
+        from agentbudget.ledger.fold import LAST_YEAR
+
         try:
             moment = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is no moment: write it as in 2026-11-01T00:00Z", param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no time zone: write it as in 2026-11-01T00:00Z or …+01:00", param, ctx)
-        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-            self.fail(f"{value!r} is not between the years {_FIRST_YEAR} and {_LAST_YEAR}", param, ctx)
+        if not _FIRST_YEAR <= moment.year <= LAST_YEAR:
+            self.fail(f"{value!r} is not between the years {_FIRST_YEAR} and {LAST_YEAR}", param, ctx)
         return moment
 
 

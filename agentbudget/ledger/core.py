@@ -135,7 +135,7 @@ class Ledger:
 
         Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
-        check_seconds("lease_s", lease_s)
+        check_seconds("lease_s", lease_s)  # before there is a store to close
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
             ledger.sweep()

@@ -26,7 +26,7 @@ from agentbudget.ledger.windows import Window
 
 STATES = {"reserve": "open", "settle": "settled", "void": "voided", "lapse": "lapsed"}
 CLOSING = frozenset({"settle", "void", "lapse"})
-_LAST_YEAR = 9000
+LAST_YEAR = 9000
 """Python's calendar ends in 9999, and a period may end some time later."""
 
 
@@ -175,7 +175,7 @@ def windows_at(
     entries: Callable[[], Iterable[Entry]], at: datetime, names: frozenset[str]
 ) -> dict[str, list[WindowBalance]]:
     """How these accounts stood in each of their windows at a moment; those that there were."""
-    if isinstance(at, datetime) and at.year > _LAST_YEAR:
+    if isinstance(at, datetime) and at.year > LAST_YEAR:
         raise InvalidArgument(f"no calendar has windows for the year {at.year}", argument="at", value=at)
     fold, at_ns = _fold_at(entries, at, names)
     return {name: fold.windows(name, at_ns) for name in sorted(names & fold.parents.keys())}

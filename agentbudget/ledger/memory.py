@@ -27,7 +27,7 @@ from agentbudget.ledger.records import (
     plus,
 )
 from agentbudget.ledger.store import GENESIS, canonical, chain_hash, targets_text
-from agentbudget.ledger.tally import NEVER, Tallies
+from agentbudget.ledger.tally import NEVER, Tallied, Tallies
 
 Periods = dict[int, tuple[Units, Units]]
 Line = tuple[int, EntryKind, str, tuple[str, ...], Units, Units, str]
@@ -73,7 +73,7 @@ class MemoryStore:
             self._tx = None
 
 
-class MemoryTransaction:
+class MemoryTransaction(Tallied):
     """The rows, and a note of what to put back should the block raise. One thread at a time is inside.
 
     The hash of an entry is computed when the journal is first read: here nobody else could change a line before.
@@ -178,15 +178,6 @@ class MemoryTransaction:
             name = account[0]
             undo.append((rows, name, rows[name]))
             rows[name] = account
-
-    def used(self, account: str, window: str, since_ns: int) -> Units:
-        return self._tallies.used(account, window, since_ns)
-
-    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
-        return self._tallies.oldest(account, window, since_ns)
-
-    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
-        return self._tallies.most(account, window, start_ns, length_ns)
 
     def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
         periods, starts = self._periods.get((account, window), {}), self._starts.get((account, window), [])

@@ -43,7 +43,7 @@ from agentbudget.ledger.sql import (
     read_hold,
 )
 from agentbudget.ledger.store import GENESIS, canonical, targets_text
-from agentbudget.ledger.tally import NEVER, Tallies
+from agentbudget.ledger.tally import NEVER, Tallied, Tallies
 
 LIGHT: Final[frozenset[EntryKind]] = frozenset({"reserve", "sent", "extend", "reduce", "settle", "void"})
 """The entries that may be written before the tables follow: `replay` knows what each of them changed."""
@@ -89,7 +89,7 @@ class Database(Protocol):
     def executemany(self, sql: str, values: Iterable[Row], /) -> object: ...
 
 
-class TailTransaction(SqlTransaction):
+class TailTransaction(Tallied, SqlTransaction):
     """A `Transaction` that keeps what it changes in memory, on top of what the tables say.
 
     Whoever enters it tells it where the journal stands (`learn`) if it may have changed; whoever leaves it writes
@@ -311,15 +311,6 @@ class TailTransaction(SqlTransaction):
             self._accounts[name] = account
             if name not in self._new_accounts:
                 self._new_accounts[name] = False
-
-    def used(self, account: str, window: str, since_ns: int) -> Units:
-        return self._tallies.used(account, window, since_ns)
-
-    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
-        return self._tallies.oldest(account, window, since_ns)
-
-    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
-        return self._tallies.most(account, window, start_ns, length_ns)
 
     def period(self, account: str, window: str, since_ns: int, until_ns: int = NEVER) -> list[tuple[int, Units, Units]]:
         found = {start: (held, posted) for start, held, posted in super().period(account, window, since_ns, until_ns)}

@@ -162,6 +162,21 @@ class Tallies:
         self._kept.clear()
 
 
+class Tallied:
+    """What a `Transaction` answers from tallies."""
+
+    _tallies: Tallies
+
+    def used(self, account: str, window: str, since_ns: int) -> Units:
+        return self._tallies.used(account, window, since_ns)
+
+    def oldest(self, account: str, window: str, since_ns: int) -> int | None:
+        return self._tallies.oldest(account, window, since_ns)
+
+    def most(self, account: str, window: str, start_ns: int, length_ns: int) -> Units:
+        return self._tallies.most(account, window, start_ns, length_ns)
+
+
 def most_in(periods: Iterable[Period], start_ns: int, length_ns: int) -> Units:
     """`Tally.most` of these periods, which are all that can count."""
     return Tally(start_ns - length_ns, periods).most(start_ns, length_ns) or NOTHING

@@ -117,8 +117,7 @@ def _spoilt(model: Model, error: InvalidOutput) -> _Tried:
 
 def _absent(step: Step, model: Model, error: ModelError) -> _Tried:
     """A model that cannot be had is climbed past like one whose answer is not good enough."""
-    if step.engine.outages.attempts(model.name):
-        step.engine.outages.began(model.name, error)
+    step.engine.outages.began(model.name, error)
     answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
     return _Tried(model, answer, _UNREADABLE, Verdict(False, f"{type(error).__name__}: {error}"), absent=True)
 

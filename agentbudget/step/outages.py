@@ -33,7 +33,12 @@ class Outages:
         return 0 if self._clock() < until else 1
 
     def began(self, model: str, error: ModelError) -> None:
-        """A model could not be had. It rests for a while: as long as its provider asks, within a bound."""
+        """A model could not be had. It rests for a while: as long as its provider asks, within a bound.
+
+        A rest is not prolonged: whoever found it resting has not asked it.
+        """
+        if not self.attempts(model):
+            return
         rest_s = min(max(REST_S, error.retry_after_s or 0.0), LONGEST_REST_S)
         self._until[model] = self._clock() + rest_s
 

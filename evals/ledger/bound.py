@@ -1,9 +1,10 @@
-"""What the ledger in a file can reach at best beside raw SQL: `python -m evals.ledger.bound`.
+"""What the ledger in a file can reach at best beside its own statements: `python -m evals.ledger.bound`.
 
-The rules of the ledger are timed alone (the store in memory), raw SQL alone (as in `evals.ledger.speed`), and both in
-one loop, each operation after the statement that would write it. The loop takes longer than both alone, since each
-throws the other out of the processor's caches. The ledger does no less than what stands in the loop: what it takes
-beyond that is the row, its hash, and the way to the store. Counted are the processor's microseconds for a pair.
+The rules of the ledger are timed alone (the store in memory), the ledger's statements replayed by the bare module alone
+(as in `evals.ledger.speed`), and both in one loop, each operation after the statement that would write it. The loop
+takes longer than both alone, since each throws the other out of the processor's caches. The ledger does no less than
+what stands in the loop: what it takes beyond that is the row, its hash, and the way to the store. Counted are the
+processor's microseconds for a pair.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from agentbudget.ledger import Ledger
 from evals.ledger.speed import COST, HELD, SHAPES, Shape, Statement, opened, rate, raw_database, record, replay
 
-WAYS = ("rules alone", "raw SQL alone", "both in one loop", "the ledger")
+WAYS = ("rules alone", "replayed alone", "both in one loop", "the ledger")
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rounds = [_measure(Path(folder, str(n)), SHAPES[0], given.pairs) for n in range(given.rounds)]
-    print("| | µs a pair | raw SQL / this |")
+    print("| | µs a pair | replayed / this |")
     print("|---|--:|--:|")
     medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
     for way, median in zip(WAYS, medians, strict=True):
