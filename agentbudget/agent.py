@@ -26,7 +26,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import Budget
 from agentbudget.privacy import METADATA_KEY, DataClass, Label, Mark, Privacy
 from agentbudget.privacy.classes import checked, claimed
-from agentbudget.runs import RunRecord, Runs, new_run_id, require_ledger
+from agentbudget.runs import RunRecord, Runs, check_payers, check_task, new_run_id, require_ledger
 from agentbudget.settings import Settings
 from agentbudget.skills import Skill
 from agentbudget.statement import Statement
@@ -108,7 +108,8 @@ class Agent:
     ) -> None:
         if not tenant.strip():
             raise Mistake("an agent's tenant must have a name; leave it out if there is only one")
-        self.skills = tuple(skills)
+        self.skills = _checked_skills(skills)
+        _check_parts(models, graph)
         self.name = name
         self.settings = settings or Settings.from_env()
         if home is not None:
@@ -221,6 +222,7 @@ class Agent:
         see `statement`.
         """
         check_task(task)
+        check_payers(user=user, feature=feature)
         record = RunRecord(
             run_id=run_id or new_run_id(),
             task=task,
@@ -394,10 +396,24 @@ class Agent:
         return KeptEmbedder(known, self.engine.answers.store, tenant=self.tenant)
 
 
-def check_task(task: str) -> None:
-    """Raise `Mistake` if a task says nothing."""
-    if not task.strip() or not _is_text(task):
-        raise Mistake("the task is empty, or not text: say what the agent should do")
+def _checked_skills(skills: Sequence[Skill[..., Any]]) -> tuple[Skill[..., Any], ...]:
+    """Skills as a tuple. Raises `Mistake` for a lone one, and for functions that are none yet."""
+    if isinstance(skills, Skill):
+        raise Mistake(f"an agent takes a list of skills: write Agent([{skills.name}])")
+    for one in skills:
+        if not isinstance(one, Skill):
+            raise Mistake(f"{getattr(one, '__name__', one)!r} is no skill: write @skill above its async def")
+    return tuple(skills)
+
+
+def _check_parts(models: object, graph: object) -> None:
+    """Raise `Mistake` for a ladder that is one name, and for a graph that was compiled already."""
+    if isinstance(models, str):
+        raise Mistake(f"a ladder is a list of models, cheapest first: write models=[{models!r}]")
+    if graph is not None and not hasattr(graph, "compile"):
+        raise Mistake(
+            "an agent compiles its graph itself, with its checkpoints: give it the StateGraph without .compile()"
+        )
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) -> T:
@@ -461,14 +477,6 @@ async def _heartbeat(ledger: Ledger) -> None:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
             _log.warning("the leases of this run's holds could not be renewed: %s", error)
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _jsonable(value: Any) -> Any:

@@ -13,7 +13,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model
 
 from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
@@ -106,6 +106,10 @@ def planner_executor(skills: Sequence[Skill[..., Any]]) -> StateGraph[PlanState,
     if not skills:
         raise SkillError("an agent needs at least one skill, or a graph")
     by_name = {skill.name: skill for skill in skills}
+    if len(by_name) < len(skills):
+        names = [skill.name for skill in skills]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SkillError(f"two skills are called {twice!r}, and a plan calls them by name: rename one")
 
     async def plan(state: PlanState, runtime: Runtime[Context]) -> PlanState:
         task = state.get("task", "")
@@ -141,7 +145,15 @@ def _sole_argument(skill: Skill[..., Any], task: str) -> dict[str, Any]:
             f"an agent of the one skill {skill.name!r} gives it the task as its only required argument; it has "
             f"{len(required)}: give the agent a graph"
         )
-    return {required[0]: task}
+    arguments = {required[0]: task}
+    try:
+        skill.arguments_model.model_validate(arguments)
+    except ValidationError:
+        raise SkillError(
+            f"an agent of the one skill {skill.name!r} gives it the task, which is text, as {required[0]!r}, whose "
+            "type takes no such text: give the agent a graph, or a skill with a body that calls this one"
+        ) from None
+    return arguments
 
 
 def _planner(skills: Sequence[Skill[..., Any]]) -> Skill[..., Any]:

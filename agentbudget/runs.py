@@ -78,6 +78,27 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
+def check_task(task: str) -> None:
+    """Raise `Mistake` if a task says nothing."""
+    if not isinstance(task, str) or not task.strip() or not _is_text(task):
+        raise Mistake("the task is empty, or not text: say what the agent should do")
+
+
+def check_payers(**names: str | None) -> None:
+    """Raise `Mistake` if the name of a user or feature is no text, such as a number."""
+    for kind, name in names.items():
+        if name is not None and not isinstance(name, str):
+            raise Mistake(f"{kind} must be text, not {name!r}: write {kind}={str(name)!r}")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Runs:
     """The runs of one home folder. With a ``tenant``, only that one's: others' are not there."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import inspect
 import json
@@ -142,7 +143,17 @@ class Skill(Generic[P, R]):
 
     async def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run as a step of the run, or inside the step, that `ctx` belongs to."""
-        return await ctx.call(self, self.bind(args, kwargs))
+        return await self._within(ctx).call(self, self.bind(args, kwargs))
+
+    def _within(self, ctx: Context) -> Context:
+        """`ctx`, where it is one: a graph invoked by itself brings None, a skill that is a node itself the state."""
+        if hasattr(ctx, "call"):
+            return ctx
+        raise SkillError(
+            f"skill {self.name!r} needs the context of a run, not {type(ctx).__name__}: inside a skill write "
+            f'await {self.name}(ctx, …); in a graph, graph.add_node("{self.name}", {self.name}.node()), which '
+            "Agent(graph=…) carries out"
+        )
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults filled in. Raises `SkillError` if they do not fit the signature."""
@@ -222,8 +233,9 @@ class Skill(Generic[P, R]):
         names = tuple(self.signature.parameters)
 
         async def run(state: Mapping[str, Any], runtime: NodeRuntime) -> dict[str, Any]:
+            ctx = self._within(runtime.context)
             given = {name: state[name] for name in names if name in state}
-            value = await runtime.context.call(self, self.bind((), given))
+            value = await ctx.call(self, self.bind((), given))
             return {output or self.name: self.output.dump(value)}
 
         run.__name__ = self.name
@@ -421,10 +433,20 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     parameters = list(signature.parameters.values())
     if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, _BY_PLACE_OR_NAME):
         raise SkillError(f"skill {name!r} needs a context as its first parameter: (ctx: Context, …)")
+    if _is_builtin(parameters[0].annotation):
+        raise SkillError(
+            f"skill {name!r} needs a context as its first parameter: (ctx: Context, {parameters[0].name}, …)"
+        )
     for parameter in parameters[1:]:
         if why := _unfit(parameter):
             raise SkillError(f"skill {name!r}: {why}")
     return signature.replace(parameters=parameters[1:])
+
+
+def _is_builtin(annotation: Any) -> bool:
+    """True for ``str``, ``list[int]`` and their like, also as a string: what so is annotated is no context."""
+    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return annotation is not inspect.Parameter.empty and hasattr(builtins, written.partition("[")[0])
 
 
 _BY_PLACE_OR_NAME: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -18,9 +18,11 @@ from typing import Any, Literal, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
+from pydantic import BaseModel
 
 from agentbudget import Agent, Budget, BudgetExceeded, Context, Event, Mistake, Run, skill
-from agentbudget.graph import checkpoints
+from agentbudget.errors import SkillError
+from agentbudget.graph import TaskState, checkpoints
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request
 from agentbudget.reference import research_graph
@@ -284,6 +286,65 @@ async def test_an_empty_task_is_a_mistake(docs: Path) -> None:
     async with research_agent(docs) as agent:
         with pytest.raises(Mistake, match="empty"):
             await agent.run("  ", budget=Budget(usd="0.05"))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"task": {"message": "it crashes"}}, "the task is empty, or not text"),
+        ({"task": "it crashes", "user": 42}, r"user must be text, not 42: write user='42'"),
+        ({"task": "it crashes", "feature": 7}, r"feature must be text, not 7: write feature='7'"),
+    ],
+    ids=str,
+)
+async def test_a_task_and_payers_that_are_no_text_are_a_mistake(given: dict[str, Any], why: str) -> None:
+    async with Agent([triage], models=[ScriptedModel(['"bug"'])]) as agent:
+        with pytest.raises(Mistake, match=why):
+            await agent.run(**given, budget=Budget(usd="0.05"), run_id="odd")
+        assert not agent.runs.has("odd")
+
+
+def test_what_an_agent_cannot_be_made_of_is_refused_when_it_is_made() -> None:
+    async def plain(ctx: Context, text: str) -> str:
+        """No skill yet."""
+        return text
+
+    graph = StateGraph(TaskState, context_schema=Context)
+    graph.add_node("triage", triage.node(output="output"))
+    graph.add_edge(START, "triage")
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"skills": triage}, r"write Agent\(\[triage\]\)"),
+        ({"skills": [plain]}, r"is no skill: write @skill above"),
+        ({"skills": [triage], "models": "llamacpp:small"}, r"models=\['llamacpp:small'\]"),
+        ({"graph": graph.compile()}, r"without \.compile\(\)"),
+    ]
+    for given, why in mistakes:
+        with pytest.raises(Mistake, match=why):
+            Agent(**given)
+
+
+class Numbered(BaseModel):
+    """What a task's text is not."""
+
+    number: int
+
+
+async def test_a_task_for_a_skill_that_takes_no_text_is_a_mistake_and_costs_nothing() -> None:
+    @skill
+    async def look(ctx: Context, ticket: Numbered) -> str:
+        """Look at the ticket."""
+        ...
+
+    async with Agent([look], models=[ScriptedModel(["fine"])]) as agent:
+        with pytest.raises(SkillError, match=r"'look' gives it the task, which is text, as 'ticket'"):
+            await agent.run("ticket 7", budget=Budget(usd="0.01"), run_id="odd")
+        assert agent.ledger.balance("run/odd").posted.usd_nano == 0
+
+
+async def test_two_skills_of_one_name_cannot_be_planned() -> None:
+    async with Agent([triage, triage], models=[ScriptedModel(["[]"])]) as agent:
+        with pytest.raises(SkillError, match="two skills are called 'triage'"):
+            await agent.run("it crashes", budget=Budget(usd="0.01"))
 
 
 @skill(max_output_tokens=8)

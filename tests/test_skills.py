@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import pytest
+from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 
 from agentbudget import Context, skill
@@ -95,7 +96,12 @@ def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
         """Stars."""
         ...
 
-    for function, why in ((plain, "async"), (silent, "docstring"), (contextless, "context"), (starred, r"\*args")):
+    async def without(text: str) -> str:
+        """The context was forgotten."""
+        ...
+
+    mistakes = ((plain, "async"), (silent, "docstring"), (contextless, "context"), (starred, r"\*args"))
+    for function, why in (*mistakes, (without, r"context as its first parameter: \(ctx: Context, text, …\)")):
         with pytest.raises(SkillError, match=why):
             skill(function)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
     with pytest.raises(SkillError, match="max_output_tokens"):
@@ -193,6 +199,17 @@ def test_a_checking_skill_must_take_the_answer_and_only_what_is_there() -> None:
 def test_arguments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SkillError, match="facts"):
         facts.bind((), {"nonsense": 1})
+
+
+@pytest.mark.parametrize("context", [None, {"text": "state"}, "text"], ids=str)
+async def test_a_skill_outside_of_a_run_says_what_to_write(context: Any) -> None:
+    with pytest.raises(SkillError, match=r"graph\.add_node\(\"facts\", facts\.node\(\)\)"):
+        await facts(context, "a", 1)
+
+
+async def test_a_node_in_a_graph_without_a_context_says_what_to_write() -> None:
+    with pytest.raises(SkillError, match=r"Agent\(graph=…\)"):
+        await facts.node()({"text": "a"}, Runtime())  # pyright: ignore[reportArgumentType] # the mistake
 
 
 def test_a_skill_without_a_return_type_is_refused_when_it_is_used() -> None:

@@ -114,9 +114,8 @@ def carry_out(
     as_json: bool,
 ) -> None:
     """Run the research agent, show its progress, print its answer and its statement."""
-    from agentbudget.agent import check_task
     from agentbudget.money import Budget
-    from agentbudget.runs import new_run_id
+    from agentbudget.runs import check_task, new_run_id
 
     check_task(task)  # before weights are fetched for it
     budget = Budget(usd=usd, tokens=tokens)
