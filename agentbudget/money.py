@@ -37,7 +37,9 @@ def usd_to_nano(value: Money) -> int:
         ) from None
     if not exact.is_finite():
         raise InvalidAmount(f"{value!r} is not a finite amount of dollars", value=value, unit="usd")
-    if abs(exact) > MAX // NANO:
+    if exact < 0:
+        raise InvalidAmount(f"dollars must not be negative, got {_told(value)}", value=value, unit="usd")
+    if exact > MAX // NANO:
         raise InvalidAmount(
             f"{_told(value)} dollars is more than the ledger can hold ({MAX // NANO:,} USD)", value=value, unit="usd"
         )

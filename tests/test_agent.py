@@ -309,7 +309,7 @@ def test_what_an_agent_cannot_be_made_of_is_refused_when_it_is_made() -> None:
         """No skill yet."""
         return text
 
-    graph = StateGraph(TaskState, context_schema=Context)
+    graph: StateGraph[TaskState, Context, TaskState, TaskState] = StateGraph(TaskState, context_schema=Context)
     graph.add_node("triage", triage.node(output="output"))
     graph.add_edge(START, "triage")
     mistakes: list[tuple[dict[str, Any], str]] = [

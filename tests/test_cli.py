@@ -12,13 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from agentbudget.cli import cli
 from agentbudget.ledger import Ledger
+from agentbudget.memory import Owner, Source, open_memories
 from agentbudget.models import catalog
+from agentbudget.settings import Settings
 from tests.models.provider_server import ProviderServer, Reply
 from tests.models.remote_fixtures import chat_answer
 
@@ -332,7 +337,65 @@ def test_a_run_that_broke_off_tells_programs_why_and_what_it_cost(docs: Path) ->
     assert (done.returncode, told["error"]["type"]) == (3, "BudgetExceeded")
     assert told["statement"]["run_id"] == told["run_id"]
     assert told["statement"]["budget"]["usd_nano"] == 1000
-    assert f"agentbudget resume {told['run_id']}" in done.stderr
+    assert f"agentbudget resume {told['run_id']} --budget" in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_a_run_that_is_resumed_keeps_the_limits_that_are_not_given_anew(docs: Path) -> None:
+    first = run(docs, "--json", "--tokens", "10")
+    run_id = json.loads(first.stdout)["run_id"]
+    assert f"agentbudget resume {run_id} --tokens" in first.stderr
+    dearer = agentbudget("resume", run_id, "--budget", "0.10", "--json")
+    assert (dearer.returncode, json.loads(dearer.stdout)["statement"]["budget"]["tokens"]) == (3, 10)
+    done = agentbudget("resume", run_id, "--tokens", "20000", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statement"]["budget"] == {
+        "usd": "0.1",
+        "usd_nano": 100_000_000,
+        "tokens": 20_000,
+        "calls": None,
+    }
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group, by what is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join([*path, name]), command
+
+
+def test_every_command_prints_json_for_programs() -> None:
+    without = [name for name, command in commands(cli) if all("--json" not in option.opts for option in command.params)]
+    assert without == []
+
+
+async def test_memories_are_forgotten_by_programs(tmp_path: Path) -> None:
+    memories = open_memories(Settings.from_env().memories_location)
+    mia = Owner("default", "mia")
+    for seat in ("aisle", "window"):
+        source = Source(run="run-1", step=None, at_ns=time.time_ns(), text=seat)
+        await memories.remember(mia, f"She likes the {seat}.", source=source)
+    one = (await memories.all_of(mia))[0]
+    told = [
+        json.loads((await asyncio.to_thread(agentbudget, "memory", "forget", *arguments, "--json")).stdout)
+        for arguments in ((one.id, "--user", "mia"), ("--user", "mia", "--all", "--yes"), ("--everyone", "--yes"))
+    ]
+    assert told == [
+        {"tenant": "default", "user": "mia", "forgotten": 1},
+        {"tenant": "default", "user": "mia", "forgotten": "all"},
+        {"users": 0, "forgotten": "all"},
+    ]
+
+
+def test_the_statement_of_a_run_that_only_the_ledger_knows_is_shown(docs: Path) -> None:
+    run_id = json.loads(agentbudget("index", docs, "--json").stdout)["run_id"]
+    shown = agentbudget("statement", run_id)
+    assert shown.returncode == 0, shown.stderr
+    assert f"run {run_id}" in shown.stdout
+    told = json.loads(agentbudget("statement", run_id, "--json").stdout)
+    assert (told["run_id"], told["output"], told["totals"]["calls"]) == (run_id, None, 0)
 
 
 def test_help_names_every_command() -> None:

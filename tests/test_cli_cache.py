@@ -155,6 +155,7 @@ def test_a_hit_can_be_said_to_be_wrong(home: Path) -> None:
     with questions(home) as similar:
         hit = similar.reused(similar.look(Place("acme", "answer", "form"), "how high is it", Semantic(wrong=0.1)))
     assert "not given again" in cache("wrong", str(hit)).output
+    assert json.loads(cache("wrong", str(hit), "--json").output) == {"wrong": hit}
 
 
 @pytest.mark.usefixtures("home")

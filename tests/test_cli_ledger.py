@@ -84,6 +84,15 @@ def gone() -> str:
 # --- accounts
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("accounts", "no accounts"), ("accounts nobody", "no account 'nobody…'"), ("holds --state presumed", "no holds")],
+)
+def test_where_there_is_nothing_it_says_so(command: str, told: str) -> None:
+    done = ledger(*command.split())
+    assert (done.exit_code, done.output) == (0, f"{told}\n")
+
+
 def test_accounts_shows_limits_balances_and_windows_in_units(books: Path) -> None:
     shown = said("accounts")
     for words in ("org/acme", "$10.00", "1,000,000", "day@Europe/Berlin", "the last 1 d", "team/[red]", "CE"):
@@ -418,7 +427,7 @@ def test_an_error_is_a_message_and_for_programs_an_object(program: bool) -> None
     command = [sys.executable, "-m", "agentbudget", "ledger", "freeze", "nobody", *(["--json"] if program else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "no account 'nobody'" in done.stderr
+    assert "no account 'nobody': open it with ledger.account('nobody'), or agentbudget ledger limit" in done.stderr
     assert "Traceback" not in done.stderr
     assert (json.loads(done.stdout)["error"]["type"] == "UnknownAccount") if program else done.stdout == ""
 

@@ -141,8 +141,8 @@ def clear(home: Path | None, as_json: bool) -> None:
 
 @cache.command("wrong")
 @click.argument("hit", type=int)
-@with_options((home_option,))
-def wrong(hit: int, home: Path | None) -> None:
+@with_options(common)
+def wrong(hit: int, home: Path | None, as_json: bool) -> None:
     """Say that the answer given as HIT to a similar question was wrong: it is not given again.
 
     The number stands in the run's statement, where it says why the answer was trusted.
@@ -152,7 +152,10 @@ def wrong(hit: int, home: Path | None) -> None:
     with similar(home) as store:
         if store is None or not store.found_wrong(hit):
             raise unknown_hit(hit)
-    click.echo(f"hit {hit} was wrong: its answer is not given again")
+    if as_json:
+        print_json({"wrong": hit})
+    else:
+        click.echo(f"hit {hit} was wrong: its answer is not given again")
 
 
 @contextmanager

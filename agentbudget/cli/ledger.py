@@ -73,7 +73,10 @@ def ledger_accounts(
 ) -> None:
     """The accounts whose name begins with PREFIX: limits, posted, held, left; in each window too."""
     with look_into(home, where) as opened:
-        show_accounts(opened, opened.accounts(prefix=prefix, at=at), as_json=as_json, tree=tree, at=at)
+        found = opened.accounts(prefix=prefix, at=at)
+        show_accounts(opened, found, as_json=as_json, tree=tree, at=at)
+    if not found and not as_json:
+        click.echo(f"no account '{prefix}…'" if prefix else "no accounts", err=True)
 
 
 def show_accounts(
@@ -87,8 +90,6 @@ def show_accounts(
         print_json([tables.account_row(a, windows.get(a.name, ())) for a in accounts])
     elif accounts:
         console().print(tables.accounts_table(accounts, windows, tree=tree))
-    else:
-        click.echo("no such account", err=True)
 
 
 def show_account(opened: Ledger, account: Account, *, as_json: bool) -> None:
@@ -207,6 +208,8 @@ def ledger_holds(prefix: str, state: Any, last: int, where: str | None, home: Pa
     if state == "presumed":
         found = [hold for hold in found if hold.presumed]
     show_holds(found[-last:], as_json=as_json, of=len(found))
+    if not found and not as_json:
+        click.echo("no holds", err=True)
 
 
 @ledger.command("sweep")

@@ -72,6 +72,7 @@ def list_(user: str | None, tenant: str, home: Path | None, as_json: bool) -> No
 
 @memory.command()
 @_whose
+@click.option("--json", is_flag=True, expose_value=False, help="As it is anyway.")
 def export(user: str | None, tenant: str, home: Path | None) -> None:
     """Print everything that is kept of a user as JSON, with where it was learned."""
     from agentbudget.memory import Owner
@@ -86,6 +87,7 @@ def export(user: str | None, tenant: str, home: Path | None) -> None:
 @click.option("--all", "everything", is_flag=True, help="All memories of the user.")
 @click.option("--everyone", is_flag=True, help="All memories of all users.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 def forget(
     ids: tuple[str, ...],
     user: str | None,
@@ -94,6 +96,7 @@ def forget(
     everything: bool,
     everyone: bool,
     yes: bool,
+    as_json: bool,
 ) -> None:
     """Delete memories for good: by their IDS, all of a user, or everyone's."""
     from agentbudget.memory import Owner
@@ -104,16 +107,28 @@ def forget(
     if everyone:
         if not yes:
             _confirm(f"Delete all memories of all users in {memories.location}?")
-        click.echo(f"Forgot everything of {asyncio.run(memories.forget_everyone())} users.")
+        users = asyncio.run(memories.forget_everyone())
+        _forgot(f"everything of {users} users", {"users": users, "forgotten": "all"}, as_json=as_json)
         return
     owner = Owner(tenant, _required(user))
     if everything:
         if not yes:
             _confirm(f"Delete all memories of {owner.user!r}?")
         asyncio.run(memories.forget_all(owner))
-        click.echo(f"Forgot everything of {owner.user!r}.")
+        told = {"tenant": tenant, "user": owner.user, "forgotten": "all"}
+        _forgot(f"everything of {owner.user!r}", told, as_json=as_json)
         return
-    click.echo(f"Forgot {asyncio.run(memories.forget(owner, ids))} memories of {owner.user!r}.")
+    count = asyncio.run(memories.forget(owner, ids))
+    told = {"tenant": tenant, "user": owner.user, "forgotten": count}
+    _forgot(f"{count} memories of {owner.user!r}", told, as_json=as_json)
+
+
+def _forgot(what: str, told: dict[str, str | int], *, as_json: bool) -> None:
+    """Say what is gone."""
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(f"Forgot {what}.")
 
 
 def _confirm(question: str) -> None:

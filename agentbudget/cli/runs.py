@@ -62,20 +62,28 @@ def demo(task: str, **options: Any) -> None:
 @click.argument("run_id")
 @click.option("--models", help="The ladder; without it, the run's own.")
 @click.option("--budget", "usd", help="A new limit in dollars, what the run has spent included.")
+@click.option("--tokens", type=click.IntRange(1), help="A new limit in tokens, what the run has used included.")
 @ledger_option
 @home_option
 @json_option
 def resume(
-    run_id: str, models: str | None, usd: str | None, where: str | None, home: Path | None, as_json: bool
+    run_id: str,
+    models: str | None,
+    usd: str | None,
+    tokens: int | None,
+    where: str | None,
+    home: Path | None,
+    as_json: bool,
 ) -> None:
-    """Go on with a run that was cut short; what it paid for is not paid again."""
+    """Go on with a run that was cut short; what it paid for is not paid again. A limit that is not given stays."""
     from agentbudget.money import Budget
     from agentbudget.runs import Runs
 
     settings = settings_for(home, where)
     record = Runs(settings.runs_dir).load(run_id)
     agent = make_agent(record.docs, models or ",".join(record.ladder), no_cache=False, settings=settings)
-    budget = None if usd is None else Budget(usd=usd)
+    known = record.budget
+    budget = Budget(usd=known.usd if usd is None else usd, tokens=tokens or known.tokens, calls=known.calls)
     finish(
         agent,
         run_id,
@@ -146,9 +154,9 @@ def finish(agent: Agent, run_id: str, as_json: bool, begin: Callable[[Any, Any],
                 asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
                 try:
                     return await task
-                except BaseException:
+                except BaseException as error:
                     view.stop()
-                    show_broken_run(agent, run_id, as_json)
+                    show_broken_run(agent, run_id, error, as_json=as_json)
                     raise
 
     try:
@@ -190,7 +198,7 @@ def show_run(done: Run) -> None:
             screen.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
 
 
-def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
+def show_broken_run(agent: Agent, run_id: str, error: BaseException, *, as_json: bool) -> None:
     """What was spent until a run broke off, and how to go on with it."""
     from agentbudget.errors import UnknownRun
 
@@ -201,7 +209,16 @@ def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
     note(run_id=run_id, statement=statement.to_dict())
     if statement.lines and not as_json:
         console(stderr=True).print(statement.render())
-    click.echo(f"go on with it: agentbudget resume {run_id}", err=True)
+    click.echo(f"go on with it: agentbudget resume {run_id}{larger_limit(error, run_id)}", err=True)
+
+
+def larger_limit(error: BaseException, run_id: str) -> str:
+    """The option without which a run that used up its own budget would only be refused again."""
+    from agentbudget.errors import BudgetExceeded
+
+    if not isinstance(error, BudgetExceeded) or error.account != f"run/{run_id}":
+        return ""
+    return {"usd": " --budget USD", "tokens": " --tokens NUMBER"}.get(error.unit, "")
 
 
 @click.command()
@@ -210,7 +227,10 @@ def show_broken_run(agent: Agent, run_id: str, as_json: bool) -> None:
 @home_option
 @json_option
 def statement(run_id: str | None, where: str | None, home: Path | None, as_json: bool) -> None:
-    """What a run cost; without RUN_ID, the latest."""
+    """What a run cost; without RUN_ID, the latest.
+
+    RUN_ID may also be that of an index's update (index-…), or any other whose account run/RUN_ID the ledger has.
+    """
     from agentbudget.errors import StoreError, UnknownRun
     from agentbudget.runs import Runs, require_ledger
     from agentbudget.statement import Statement
@@ -220,24 +240,28 @@ def statement(run_id: str | None, where: str | None, home: Path | None, as_json:
     ids = runs.ids()
     if run_id is None and not ids:
         raise UnknownRun("there is no run yet: try agentbudget demo")
-    record = runs.load(run_id or ids[-1])
+    wanted = run_id or ids[-1]
     with look_into(home, where) as ledger:
-        require_ledger(record, None if settings.ledger is None else ledger.location)
+        booked = any(account.name == f"run/{wanted}" for account in ledger.accounts(prefix=f"run/{wanted}"))
+        record = None if booked and wanted not in ids else runs.load(wanted)
+        if record is not None:
+            require_ledger(record, None if settings.ledger is None else ledger.location)
         try:
             ledger.sweep()
         except StoreError as error:  # a full disk: what there is can be read all the same
             click.echo(f"what a process that died left is not resolved: {error}", err=True)
         told = Statement.of(
             ledger,
-            record.run_id,
-            task=record.task,
-            user=record.user,
-            ladder=tuple(record.ladder),
-            status=record.status,
+            wanted,
+            task=record and record.task,
+            user=record and record.user,
+            ladder=tuple(record.ladder) if record else (),
+            status=record and record.status,
         )
     if as_json:
-        print_json(told.to_dict() | {"output": record.output, "citations": record.citations})
+        gave = {"output": record and record.output, "citations": record.citations if record else []}
+        print_json(told.to_dict() | gave)
     elif told.lines:
         console().print(told.render())
     else:
-        click.echo(f"run {record.run_id} ({record.status}) spent nothing")
+        click.echo(f"run {wanted}{f' ({record.status})' if record else ''} spent nothing")

@@ -184,7 +184,10 @@ def required(tx: Transaction, name: str) -> Account:
     """The account. Raises `UnknownAccount`."""
     account = tx.account(name)
     if account is None:
-        raise UnknownAccount(f"no account {name!r}; open it with ledger.account({name!r})", account=name)
+        raise UnknownAccount(
+            f"no account {name!r}: open it with ledger.account({name!r}), or agentbudget ledger limit {name} --usd …",
+            account=name,
+        )
     return account
 
 
