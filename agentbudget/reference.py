@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from agentbudget.errors import Mistake
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
@@ -24,7 +27,15 @@ def handbook() -> Path:
 
 
 def research_graph() -> StateGraph[Any, Any, Any, Any]:
-    """``graphs/research.py``: plan, explore in parallel, conclude."""
+    """``graphs/research.py``: plan, explore in parallel, conclude.
+
+    Raises `Mistake` where Python finds another module that is called like the packages it is made of.
+    """
     if str(root()) not in sys.path:
         sys.path.insert(0, str(root()))
+    for name in ("graphs", "skills"):
+        found = importlib.util.find_spec(name)
+        origin = found.origin if found is not None and found.origin is not None else name
+        if root() not in Path(origin).parents:
+            raise Mistake(f"the reference graph has a package {name!r}, and Python finds {origin} first: rename that")
     return importlib.import_module("graphs.research").build()

@@ -310,13 +310,18 @@ def test_what_an_agent_cannot_be_made_of_is_refused_when_it_is_made() -> None:
         return text
 
     graph: StateGraph[TaskState, Context, TaskState, TaskState] = StateGraph(TaskState, context_schema=Context)
-    graph.add_node("triage", triage.node(output="output"))
-    graph.add_edge(START, "triage")
+
+    async def idle(state: TaskState) -> TaskState:
+        return {"output": state.get("task")}
+
+    graph.add_node("idle", idle)
+    graph.add_edge(START, "idle")
+    compiled = graph.compile()
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"skills": triage}, r"write Agent\(\[triage\]\)"),
         ({"skills": [plain]}, r"is no skill: write @skill above"),
         ({"skills": [triage], "models": "llamacpp:small"}, r"models=\['llamacpp:small'\]"),
-        ({"graph": graph.compile()}, r"without \.compile\(\)"),
+        ({"graph": compiled}, r"without \.compile\(\)"),
     ]
     for given, why in mistakes:
         with pytest.raises(Mistake, match=why):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 
+from agentbudget.errors import Mistake
+from agentbudget.reference import research_graph
 from graphs.research import Finding, Question, next_wave, traced
 from skills.plan import filled, needs
 from skills.verify import quoted, unsupported_numbers
@@ -76,3 +82,15 @@ def test_a_wave_holds_every_question_whose_needs_are_met() -> None:
     done = [finding(1, "x"), finding(3, "y")]
     second = next_wave({"questions": questions, "findings": done})
     assert [send.arg["question"]["number"] for send in second if not isinstance(send, str)] == [2]
+
+
+def test_a_module_of_ones_own_that_is_called_like_the_reference_skills_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "skills.py"
+    own.write_text("mine = True\n")
+    spec = importlib.util.spec_from_file_location("skills", own)
+    assert spec is not None
+    monkeypatch.setitem(sys.modules, "skills", importlib.util.module_from_spec(spec))
+    with pytest.raises(Mistake, match=r"'skills', and Python finds .*skills\.py first: rename that"):
+        research_graph()
