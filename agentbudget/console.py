@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentbudget.money import NANO, format_usd
+from agentbudget.statement.fold import bare_name
 from agentbudget.usage import Usage
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class RunView:
         """A step started, called a model, hit the cache, escalated or settled."""
         if event.phase == "settled":
             self._spent += event.settled.usd_nano
-        model = event.model.rpartition(":")[2]
+        model = bare_name(event.model)
         words = {
             "started": f"{event.skill}: estimating and reserving",
             "call": f"{event.skill} on {model}",

@@ -9,6 +9,7 @@ import pytest
 from agentbudget.console import RunView
 from agentbudget.context import Progress, Work
 from agentbudget.prices import ComputePrice
+from agentbudget.step import Event
 
 HOUR_AT_36_CENTS = ComputePrice(Decimal("0.36"), 100, 10)
 BEFORE = Work(files=300, characters=900_000, tokens=300_000)
@@ -45,6 +46,12 @@ def test_much_to_embed_is_announced_once_with_what_the_first_batch_promises(
 )
 def test_what_is_soon_done_is_not_announced(capsys: pytest.CaptureFixture[str], work: Work, *, announced: bool) -> None:
     assert ("to embed" in said(capsys, work)) is announced
+
+
+def test_a_model_behind_a_server_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunView(quiet=False, machine=HOUR_AT_36_CENTS) as view:
+        view.event(Event("call", "plan", "run-1/plan", "vllm:Qwen/Qwen3-8B@http://localhost:8000/v1"))
+    assert capsys.readouterr().err == "· plan on Qwen3-8B\n"
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

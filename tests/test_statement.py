@@ -451,6 +451,9 @@ def test_models_are_shortened_as_far_as_they_stay_apart() -> None:
         SMALL: "qwen2.5-coder-0.5b",
         "llamacpp:smollm2-0.5b": "smollm2-0.5b",
     }
+    here, there = "vllm:Qwen/Qwen3@http://localhost:8000/v1", "vllm:Qwen/Qwen3@http://far.example/v1"
+    assert short_names([here, "openai:gpt-5-mini"]) == {here: "Qwen3", "openai:gpt-5-mini": "gpt-5-mini"}
+    assert short_names([here, there]) == {here: here, there: there}
     assert short_names(["openai:x-7b", "vllm:x-7b"]) == {"openai:x-7b": "openai:x-7b", "vllm:x-7b": "vllm:x-7b"}
 
 

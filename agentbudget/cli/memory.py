@@ -111,16 +111,15 @@ def forget(
         _forgot(f"everything of {users} users", {"users": users, "forgotten": "all"}, as_json=as_json)
         return
     owner = Owner(tenant, _required(user))
+    whose = {"tenant": tenant, "user": owner.user}
     if everything:
         if not yes:
             _confirm(f"Delete all memories of {owner.user!r}?")
         asyncio.run(memories.forget_all(owner))
-        told = {"tenant": tenant, "user": owner.user, "forgotten": "all"}
-        _forgot(f"everything of {owner.user!r}", told, as_json=as_json)
+        _forgot(f"everything of {owner.user!r}", {**whose, "forgotten": "all"}, as_json=as_json)
         return
     count = asyncio.run(memories.forget(owner, ids))
-    told = {"tenant": tenant, "user": owner.user, "forgotten": count}
-    _forgot(f"{count} memories of {owner.user!r}", told, as_json=as_json)
+    _forgot(f"{count} memories of {owner.user!r}", {**whose, "forgotten": count}, as_json=as_json)
 
 
 def _forgot(what: str, told: dict[str, str | int], *, as_json: bool) -> None:

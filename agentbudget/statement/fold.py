@@ -532,13 +532,14 @@ def unique(values: Iterable[str | None]) -> tuple[str, ...]:
 
 
 _SIZE: Final = re.compile(r"(?:^|[-_./])(\d+(?:\.\d+)?[bm])(?=$|[-_.])", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"@https?://.*$")
 _DATE: Final = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
     """Names short enough for a column, and still apart: ``llamacpp:qwen2.5-coder-0.5b`` → ``0.5b``."""
     names = set(models)
-    shortest: Sequence[Callable[[str], str]] = (_short, _bare, str)
+    shortest: Sequence[Callable[[str], str]] = (_short, bare_name, str)
     result: dict[str, str] = {}
     for shorten in shortest:
         shorter = {name: shorten(name) for name in names - result.keys()}
@@ -547,11 +548,12 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
     return result
 
 
-def _bare(model: str) -> str:
-    return model.partition(":")[2].rpartition("/")[2] or model
+def bare_name(model: str) -> str:
+    """A model's name alone, without its provider, folder and server: ``vllm:Qwen/Qwen3-8B@http://…`` → ``Qwen3-8B``."""
+    return _ADDRESS.sub("", model).partition(":")[2].rpartition("/")[2] or model
 
 
 def _short(model: str) -> str:
-    bare = _DATE.sub("", _bare(model))
+    bare = _DATE.sub("", bare_name(model))
     size = _SIZE.search(bare)
     return size.group(1).lower() if size else bare.removeprefix("claude-")
