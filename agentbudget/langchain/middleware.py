@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables.config import ensure_config
 
 from agentbudget import telemetry
-from agentbudget.errors import BudgetExceeded
+from agentbudget.errors import BudgetExceeded, Mistake
 from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.budgeted import BudgetedChatModel, budgeted
@@ -50,6 +50,8 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         model: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if on_exhausted not in ("end", "raise"):
+            raise Mistake(f"on_exhausted must be 'end' or 'raise', not {on_exhausted!r}")
         self.books = Books(ledger)
         self._accounts = checked(accounts)
         self._prices = {name: usd_to_nano(usd) for name, usd in (tools or {}).items()}

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from agentbudget.errors import BudgetExceeded
+from agentbudget.errors import BudgetExceeded, Mistake
 from agentbudget.langchain import ChatModel
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Request, ToolCall
@@ -91,6 +91,11 @@ def test_a_tool_that_cannot_be_paid_for_is_not_called_and_the_model_hears_why(le
 def test_whoever_wants_the_error_gets_it(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceeded):
         agent(ledger, Budget(calls=1), on_exhausted="raise").invoke(ASKED, THREAD)
+
+
+def test_another_way_to_end_is_refused_when_the_middleware_is_made(ledger: Ledger) -> None:
+    with pytest.raises(Mistake, match="on_exhausted must be 'end' or 'raise', not 'stop'"):
+        agent(ledger, Budget(calls=1), on_exhausted="stop")
 
 
 def test_a_tool_that_raises_has_been_called(ledger: Ledger) -> None:

@@ -360,7 +360,7 @@ class OpenAIModel:
         except (probes.Unanswered, RequestRejected) as error:
             raise UnknownModel(
                 f"{self.address} does not say how many tokens of context {self.name} has: load the model there first, "
-                "or pass context_window="
+                "or pass context_window=, or add context_window to its entry in the price sheet"
             ) from error
 
     async def _server_count(self, request: Request) -> InputCount | None:
