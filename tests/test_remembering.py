@@ -116,6 +116,19 @@ async def test_an_expiry_in_the_past_is_refused(ledger: Ledger, memories: Memori
         await context(ledger, memories).remember("Hello.", expires=timedelta(0))
 
 
+async def test_an_expiry_that_is_no_time_span_is_refused(ledger: Ledger, memories: Memories) -> None:
+    with pytest.raises(Mistake, match=r"timedelta\(days=30\), not 30"):
+        await context(ledger, memories).remember("Hello.", expires=30)  # pyright: ignore[reportArgumentType] # the mistake
+
+
+async def test_an_id_that_no_memory_can_have_is_a_mistake_and_no_damage(ledger: Ledger, memories: Memories) -> None:
+    ctx = context(ledger, memories)
+    memory = await ctx.remember("She prefers an aisle seat.")
+    with pytest.raises(Mistake, match="there is no memory 'ID'"):
+        await ctx.forget("ID")
+    assert (await ctx.recall("seat?", tokens=50)).memories[0].id == memory.id
+
+
 async def test_a_run_forgets_what_it_is_asked_to(ledger: Ledger, memories: Memories) -> None:
     ctx = context(ledger, memories)
     memory = await ctx.remember("She prefers an aisle seat.")

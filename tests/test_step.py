@@ -16,6 +16,7 @@ from agentbudget.errors import (
     BudgetExceeded,
     ContextTooLong,
     InvalidOutput,
+    Mistake,
     ModelUnavailable,
     OutcomeUnknown,
     RateLimited,
@@ -708,3 +709,39 @@ async def test_a_step_that_has_ended_is_freed_at_once(ledger: Ledger) -> None:
         assert steps[0]() is None
     finally:
         gc.enable()
+
+
+async def test_a_call_by_name_takes_the_arguments_that_the_skill_has(ledger: Ledger) -> None:
+    ctx = context(ledger, local('"bug"'))
+    with pytest.raises(SkillError, match=r"triage\(message.*missing a required argument: 'message'"):
+        await ctx.call(triage, {"text": "it crashes"})
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"prompt": 5}, "a prompt is text; what was said before or since goes into turns"),
+        ({"prompt": [Message("user", "x")]}, "a prompt is text"),
+        (
+            {"prompt": "x", "images": ["a.png"]},
+            r"a picture is Image\(Path\('a\.png'\)\.read_bytes\(\), 'image/png'\), not str",
+        ),
+        ({"prompt": "x", "turns": ["hello"]}, r"a conversation is made of Message\(role, text\), not str"),
+        ({"prompt": "x", "tools": [len]}, r"a tool is Tool\(name, description, schema"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("way", ["complete", "stream"])
+async def test_a_part_of_a_prompt_of_another_kind_says_how_it_is_written(
+    ledger: Ledger, given: dict[str, Any], why: str, way: Literal["complete", "stream"]
+) -> None:
+    @skill
+    async def odd(ctx: Context) -> str:
+        """Ask."""
+        if way == "stream":
+            return str(ctx.stream(**given))
+        return (await ctx.complete(**given)).text
+
+    with pytest.raises(Mistake, match=why):
+        await odd(context(ledger, local("never asked")))
+    assert ledger.balance("run/r").posted == ZERO

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Final
+from uuid import UUID
 
 from agentbudget.context.embed import Embedder
 from agentbudget.context.hosted import Pay, destination_of, paid_for
@@ -205,7 +206,7 @@ class Memories:
 
     def _forget(self, owner: Owner, ids: Sequence[str]) -> int:
         with self._opened(owner) as store:
-            there = {memory.id for memory in store.get(ids)}
+            there = {memory.id for memory in store.get([given for given in ids if _may_be_id(given)])}
             missing = [given for given in ids if given not in there]
             if missing:
                 raise Mistake(f"there is no memory {missing[0]!r} of {owner.user!r}; see `agentbudget memory list`")
@@ -254,6 +255,14 @@ def _claims(text: str) -> tuple[Counter[str], frozenset[str]]:
     """What tells two memories apart whose words are alike: how often they deny, and their facts."""
     denied = Counter(found.casefold() for found in _NEGATION.findall(text))
     return denied, frozenset(word for _, fact in facts(text) for word in words(fact))
+
+
+def _may_be_id(given: str) -> bool:
+    """Whether a store can be asked for it: memories are called by a UUID, written with hyphens."""
+    try:
+        return str(UUID(given)) == given
+    except ValueError:
+        return False
 
 
 def _require_gone(left: Sequence[Memory]) -> None:

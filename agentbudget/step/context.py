@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -98,7 +98,10 @@ class Context:
 
         The step's identity is its place in the graph, the skill and its arguments, so that a resumed run
         finds what it paid for. A node that wants several samples of one call tells them apart by `key`.
+        Raises `SkillError` for arguments that the skill does not take.
         """
+        if arguments.keys() != skill.signature.parameters.keys():
+            arguments = skill.bind((), arguments)
         return cast(T, await Step(self, skill, arguments, key=key).run())
 
     async def set_aside(self, skill: Skill[Any, Any], *, input_tokens: int) -> str:
@@ -177,6 +180,7 @@ class Context:
         step, shape = self._inside("ctx.complete"), Output(output)
         if data_class is not None:
             self.mark(data_class, f"skill {step.skill.name}")
+        _check_given(prompt, images, turns, tools)
         messages = _prompt(step.skill, prompt, system, shape, images, turns)
         request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
         request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
@@ -208,6 +212,7 @@ class Context:
         step, shape = self._inside("ctx.stream"), Output(str)
         if data_class is not None:
             self.mark(data_class, f"skill {step.skill.name}")
+        _check_given(prompt, images, turns, tools)
         messages = _prompt(step.skill, prompt, system, shape, images, turns)
         request = request_of(step.skill, messages, shape, max_output_tokens, fixed=_fixed(messages, system))
         request = replace(request, tools=tuple(tools), tool_choice=tool_choice)
@@ -229,6 +234,7 @@ class Context:
         calls (None: as many as there are messages); the summary is a call of this step. Raises `ContextTooLong` where
         what must stay does not fit.
         """
+        _check_given("", (), messages, tools)
         return await fitted(self._inside("ctx.fit"), messages, tokens, policy=policy, tools=tools, turns=turns)
 
     def _inside(self, what: str) -> Step:
@@ -269,6 +275,20 @@ class Context:
     async def forget(self, memory_id: str) -> None:
         """Delete a memory of the run's user, so that it is gone. Raises `Mistake` for one that they do not have."""
         await forget(self, memory_id)
+
+
+def _check_given(prompt: object, images: Iterable[object], turns: Iterable[object], tools: Iterable[object]) -> None:
+    """Raise `Mistake` for a part of a prompt that is of another kind, and say how it is written."""
+    kinds: tuple[tuple[type, str, Iterable[object]], ...] = (
+        (str, "a prompt is text; what was said before or since goes into turns=[Message(role, text), …]", (prompt,)),
+        (Image, "a picture is Image(Path('a.png').read_bytes(), 'image/png')", images),
+        (Message, "a conversation is made of Message(role, text)", turns),
+        (Tool, "a tool is Tool(name, description, schema of its arguments), which your code carries out", tools),
+    )
+    for kind, how, given in kinds:
+        for one in given:
+            if not isinstance(one, kind):
+                raise Mistake(f"{how}, not {type(one).__name__}")
 
 
 def _prompt(

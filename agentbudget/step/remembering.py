@@ -40,6 +40,8 @@ async def remember(ctx: Context, text: str, *, source: str, expires: timedelta |
 
     memories, owner = _of(ctx)
     now = time.time_ns()
+    if expires is not None and not isinstance(expires, timedelta):
+        raise Mistake(f"expires takes a time span, such as timedelta(days=30), not {expires!r}")
     if expires is not None and expires <= timedelta():
         raise Mistake(f"a memory that expires after {expires} is gone already; give it a time to come, or None")
     expires_ns = None if expires is None else now + int(expires.total_seconds() * 1e9)
