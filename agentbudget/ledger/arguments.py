@@ -51,8 +51,8 @@ def check_accounts(value: Any) -> None:
 
 
 def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> None:
-    """Raise `InvalidArgument` unless `value` is a mapping whose keys are text, and no deeper than everybody can read who
-    finds it in the journal, however many functions they are in. The store finds what else is no JSON."""
+    """Raise `InvalidArgument` unless `value` is a mapping, its keys are text, and everybody can read it who finds it
+    in the journal, however many functions they are in. The store finds what else is no JSON."""
     if not isinstance(value, Mapping):
         raise InvalidArgument(
             f"{argument} must be a mapping such as {{'model': …}}, not {value!r}", argument=argument, value=value

@@ -14,6 +14,7 @@ from agentbudget.settling import amount_of
 from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Output, Skill, positive
 from agentbudget.step.calls import Purpose, ask
 from agentbudget.step.guarding import ways
+from agentbudget.step.outages import absence
 from agentbudget.step.reply import Reply
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
@@ -86,7 +87,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
         else:
             tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
         if not tried.verdict.ok:
-            step.rejected.append({"model": tried.model.name, "reason": tried.verdict.reason})
+            step.reject(tried.model, tried.verdict.reason)
         used.append(tried.answer.usage)
         move = _next(step, tried, rung=rung, top=len(rungs) - 1, retries=retries)
         match move:
@@ -99,8 +100,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 if not tried.absent:
                     drafts.append(tried.answer.usage.output_tokens)
                 rung, retries, purpose, asked = rung + 1, 0, "escalation", rungs[rung + 1].request
-                step.escalated = True
-                step.tell("escalated", model=rungs[rung].model.name)
+                step.climbed_to(rungs[rung].model)
             case _:
                 assert_never(move)
 
@@ -119,7 +119,7 @@ def _absent(step: Step, model: Model, error: ModelError) -> _Tried:
     """A model that cannot be had is climbed past like one whose answer is not good enough."""
     step.engine.outages.began(model.name, error)
     answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
-    return _Tried(model, answer, _UNREADABLE, Verdict(False, f"{type(error).__name__}: {error}"), absent=True)
+    return _Tried(model, answer, _UNREADABLE, Verdict(False, absence(error)), absent=True)
 
 
 async def _judged(

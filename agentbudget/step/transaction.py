@@ -27,7 +27,7 @@ from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
 
 if TYPE_CHECKING:
     from agentbudget.estimate import CallEstimate
-    from agentbudget.models.base import Request
+    from agentbudget.models.base import Model, Request
     from agentbudget.privacy import DataClass
     from agentbudget.step.context import Context
     from agentbudget.step.guarding import Sorted, Way
@@ -93,6 +93,15 @@ class Step:
     def next_call_id(self) -> str:
         """The id of the step's next hold for a model call."""
         return f"{self.hold.id}/{next(self._numbers)}"
+
+    def reject(self, model: Model, reason: str) -> None:
+        """Note for the statement that there is no answer of a model, or none that is good enough."""
+        self.rejected.append({"model": model.name, "reason": reason})
+
+    def climbed_to(self, model: Model) -> None:
+        """Note that a stronger model is asked."""
+        self.escalated = True
+        self.tell("escalated", model=model.name)
 
     async def run(self) -> Any:
         """Estimate, reserve, carry out, settle."""
