@@ -167,9 +167,9 @@ class Attempt:
             detail = answered(answer, self._seconds) | {"price": price.terms, "made_of": made_of.to_dict()}
             settled(self.hold, cost, detail, presumed=presumed, span=self.span)
             self.span.cost(cost.usd_nano, presumed=presumed)
-        self._step.engine.estimator.learn(
-            self._step.skill.name, self.model, answer.usage, answer.finish, estimate=self.estimate
-        )
+        skill, engine = self._step.skill.name, self._step.engine
+        engine.estimator.learn(skill, self.model, answer.usage, answer.finish, estimate=self.estimate)
+        engine.starts.called(skill, self.model.name, cost.usd_nano)
 
     def failed(self, error: BaseException) -> None:
         """Settle what an attempt that raised has used."""

@@ -85,7 +85,8 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 raise
             tried = _absent(step, way.model, error)
         else:
-            tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
+            ours = _is_ours(answer, cap, way.request)
+            tried = await _judged(step, way.model, answer, output, checks, ours=ours, spare=spare)
         if not tried.verdict.ok:
             step.reject(tried.model, tried.verdict.reason)
         used.append(tried.answer.usage)
@@ -123,12 +124,32 @@ def _absent(step: Step, model: Model, error: ModelError) -> _Tried:
 
 
 async def _judged(
-    step: Step, model: Model, answer: Completion, output: Output, checks: tuple[AnyCheck, ...], *, ours: bool
+    step: Step,
+    model: Model,
+    answer: Completion,
+    output: Output,
+    checks: tuple[AnyCheck, ...],
+    *,
+    ours: bool,
+    spare: bool,
 ) -> _Tried:
-    value, verdict = await _read(step, answer, output, checks)
+    unsure = _unsure(step.skill, answer) if spare else None
+    # What is to be asked of a stronger model anyway is only read: its checks may cost money.
+    value, verdict = await _read(step, answer, output, () if unsure else checks)
+    if unsure and verdict.ok:
+        verdict = Verdict(False, unsure)
     if ours and verdict.ok:
         verdict = Verdict(False, "cut at the cap that its hold paid for")
     return _Tried(model, answer, value, verdict, ours)
+
+
+def _unsure(skill: Skill[Any, Any], answer: Completion) -> str | None:
+    """Why an answer is to be asked of a stronger model, though nothing else is wrong with it."""
+    if skill.confidence is None or answer.finish != "stop":
+        return None
+    if answer.confidence is None:
+        return "the model does not say how sure it is"
+    return None if answer.confidence >= skill.confidence else f"sure at {answer.confidence:.2f}, not {skill.confidence}"
 
 
 def _next(step: Step, tried: _Tried, *, rung: int, top: int, retries: int) -> Move:
