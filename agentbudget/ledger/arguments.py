@@ -70,9 +70,9 @@ def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> Non
 
 
 def _held_by(holders: Sequence[Any], argument: str) -> list[Any]:
-    """The mappings and lists right within these. Raises `InvalidArgument` for a key that is no text: JSON would turn it
-    into one, and sort it to another place when it is read back."""
-    found: list[Any] = []
+    """The mappings and lists right within these, each once. Raises `InvalidArgument` for a key that is no text: JSON
+    would turn it into one, and sort it to another place when it is read back."""
+    found: dict[int, Any] = {}
     for holder in holders:
         values = holder
         if isinstance(holder, Mapping):
@@ -84,8 +84,8 @@ def _held_by(holders: Sequence[Any], argument: str) -> list[Any]:
                         raise InvalidArgument(message, argument=argument, value=cast(object, holder))
             values = keyed.values()
         if not _PLAIN.issuperset(map(type, values)):  # as most are, and this is seen without a step for each
-            found += [inner for inner in values if isinstance(inner, _NESTED)]
-    return found
+            found |= {id(inner): inner for inner in values if issubclass(type(inner), _NESTED)}
+    return list(found.values())
 
 
 def check_amount(value: object) -> None:
