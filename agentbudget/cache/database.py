@@ -46,8 +46,8 @@ class Database:
     used, `StoreBusy` where another process writes for too long.
     """
 
-    def __init__(self, path: Path | None, schema: Schema) -> None:
-        self.path = path
+    def __init__(self, path: str | Path | None, schema: Schema) -> None:
+        self.path = None if path is None else Path(path)
         self._schema = schema
         self._lock = threading.Lock()
         self._closed = False

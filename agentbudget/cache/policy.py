@@ -28,6 +28,8 @@ class Exact:
     kind: Kind = "answer"
 
     def __post_init__(self) -> None:
+        if isinstance(self.ttl_s, timedelta):
+            raise SkillError(f"ttl_s is in seconds, not {self.ttl_s!r}: write ttl_s=span.total_seconds()")
         if self.ttl_s is not None and not self.ttl_s > 0:
             raise SkillError(
                 f"an answer may be kept for more than 0 seconds, not {self.ttl_s!r}; cache='off' keeps none"

@@ -80,7 +80,11 @@ class Store(Database):
     """
 
     def __init__(
-        self, path: Path | None = None, *, limits: Limits | None = None, clock_ns: Callable[[], int] = time.time_ns
+        self,
+        path: str | Path | None = None,
+        *,
+        limits: Limits | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.limits = limits or Limits()
         self.clock_ns = clock_ns

@@ -53,6 +53,13 @@ def test_a_value_survives_the_process(tmp_path: Path) -> None:
         assert only(store, "k").cost_usd_nano == 7
 
 
+def test_a_path_may_be_written_as_text(tmp_path: Path) -> None:
+    with Store(str(tmp_path / "cache.db")) as store:
+        keep(store, "own")
+    with Store(tmp_path / "cache.db") as store:
+        assert there(store, "own") == ["own"]
+
+
 def test_threads_may_make_a_file_at_once(tmp_path: Path) -> None:
     def make(path: Path) -> str:
         with Store(path) as store:

@@ -268,3 +268,5 @@ def test_what_cannot_be_audited_or_compared_is_refused() -> None:
         Semantic(wrong=0.1, same="equal")  # pyright: ignore[reportArgumentType]
     with pytest.raises(SkillError, match="more than 0 seconds"):
         Semantic(wrong=0.1, ttl_s=-timedelta(1).total_seconds())
+    with pytest.raises(SkillError, match=r"write ttl_s=span\.total_seconds\(\)"):
+        Semantic(wrong=0.1, ttl_s=timedelta(1))  # pyright: ignore[reportArgumentType]
