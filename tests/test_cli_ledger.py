@@ -355,7 +355,7 @@ def test_another_ledger_is_named_by_an_option_or_the_environment(
     assert len(data("accounts", "--home", tmp_path / "no-home")) == 1
 
 
-def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path) -> None:
+def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[list[str]] = [
         ["accounts"],
         ["limit", "user/42"],
@@ -371,6 +371,8 @@ def test_a_wrong_path_makes_no_new_ledger(tmp_path: Path) -> None:
         done = ledger(*look, "--ledger", tmp_path / "nothing.db")
         assert isinstance(done.exception, StoreUnavailable), look
         assert "nothing.db" in str(done.exception)
+    monkeypatch.setenv("AGENTBUDGET_LEDGER", str(tmp_path / "nothing.db"))
+    assert isinstance(ledger("verify").exception, StoreUnavailable)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,8 @@ def look_into(home: Path | None, where: str | None) -> Ledger:
     from agentbudget.ledger import Ledger
     from agentbudget.ledger.core import open_store
 
-    location = settings_for(home, where).ledger_location
-    if where is not None and isinstance(location, Path) and not location.exists():
+    settings = settings_for(home, where)
+    location = settings.ledger_location
+    if settings.ledger is not None and isinstance(location, Path) and not location.exists():
         raise StoreUnavailable(f"there is no ledger at {location}: name one that is there", location=str(location))
     return Ledger(open_store(location))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet
 
-from agentbudget.errors import ContextTooLong, ModelUnavailable, RequestRejected
+from agentbudget.errors import ContextTooLong, InvalidArgument, ModelUnavailable, RequestRejected
 from agentbudget.models import catalog
 from agentbudget.models.base import (
     Completion,
@@ -84,8 +84,8 @@ class LlamaCppModel:
         self._price = price
         self._fingerprint = fingerprint
         self._n_ctx = n_ctx
-        self._parallel = _setting("AGENTBUDGET_PARALLEL", parallel)
-        self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers)
+        self._parallel = _setting("AGENTBUDGET_PARALLEL", parallel, least=1)
+        self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers, least=0)
         self._states = states
         self._template = template
         self._grammars: dict[str, str] = {}
@@ -430,9 +430,15 @@ def _identity(path: Path) -> tuple[object, ...]:
     return (path.resolve(), about.st_size, about.st_mtime_ns)
 
 
-def _setting(name: str, given: int | None) -> int | None:
+def _setting(name: str, given: int | None, *, least: int) -> int | None:
+    """What a model was made with, else what the environment says. Raises `InvalidArgument` if that is no number."""
     written = os.environ.get(name)
-    return given if given is not None or not written else int(written)
+    if given is not None or not written:
+        return given
+    if not written.isdecimal() or int(written) < least:
+        message = f"{name} must be a whole number of at least {least}, not {written!r}"
+        raise InvalidArgument(message, argument=name, value=written)
+    return int(written)
 
 
 async def _events(told: asyncio.Queue[tuple[str, Usage] | object]) -> AsyncGenerator[tuple[str, Usage], None]:

@@ -19,6 +19,7 @@ import pytest
 
 from agentbudget.errors import (
     ContextTooLong,
+    InvalidArgument,
     ModelUnavailable,
     RequestRejected,
     SchemaUnsupported,
@@ -892,3 +893,15 @@ def test_a_forked_process_opens_the_model_for_itself(smollm2: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("variable", "least"), [("AGENTBUDGET_PARALLEL", 1), ("AGENTBUDGET_GPU_LAYERS", 0)])
+@pytest.mark.parametrize("written", ["many", "-1", "1.5"])
+def test_a_variable_that_is_no_such_number_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, least: int, written: str
+) -> None:
+    monkeypatch.setenv(variable, written)
+    with pytest.raises(
+        InvalidArgument, match=f"{variable} must be a whole number of at least {least}, not '{written}'"
+    ):
+        model_of(Path("never-read.gguf"))
