@@ -24,6 +24,8 @@ class Rule:
     when: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.when, str):  # else any of its letters would call for the rule
+            raise Mistake(f"the words that call for a rule are a list: write when=({self.when!r},)")
         if not self.begins.strip() or not self.when or not all(word.strip() for word in self.when):
             raise Mistake(f"a rule needs the words that it begins with and the words that call for it, not {self!r}")
 

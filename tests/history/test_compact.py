@@ -111,6 +111,11 @@ def test_a_rule_that_is_not_there_is_refused() -> None:
         compact(TALK, Policy(rules=(Rule("## Pay", ("pay",)),)))
 
 
+def test_a_lone_word_that_calls_for_a_rule_is_refused_as_such() -> None:
+    with pytest.raises(Mistake, match=r"write when=\('refund',\)"):
+        Rule("## Refunds", when="refund")  # pyright: ignore[reportArgumentType] # the mistake
+
+
 def test_an_allowance_that_holds_everything_changes_nothing() -> None:
     assert fit(TALK, tokens=10_000).messages == TALK
 
