@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from agentbudget import telemetry
 from agentbudget.agent import Agent, run_blocking
@@ -76,6 +76,8 @@ async def run_eval(
     Raises `DocumentsError` without the data, `MissingDependency` without the extra ``evals``, and what models and
     stores raise.
     """
+    _check_name("dataset", dataset, get_args(DatasetName))
+    _check_name("split", split, get_args(Split))
     _check(policies, limit, concurrency)
     try:
         from agentbudget.evals.samples import Candidate, score_all
@@ -272,6 +274,11 @@ def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[bool]
         on_progress(Progress(stage, done, total, right))
 
     return scored
+
+
+def _check_name(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise Mistake(f"{what} must be {' or '.join(known)}, not {name!r}")
 
 
 def _check(policies: Sequence[PolicyName], limit: int | None, concurrency: int) -> None:

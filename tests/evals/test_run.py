@@ -209,6 +209,7 @@ async def test_missing_data_are_a_mistake_before_anything_is_opened(tmp_path: Pa
         ({"policies": ("best",)}, "all-cheap, all-strong, cascade, learned"),
         ({"policies": ()}, "all-cheap, all-strong, cascade, learned"),
         ({"policies": ("cascade", "cascade")}, "each once"),
+        ({"split": "test"}, "split must be report or tune, not 'test'"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
     ],
@@ -253,3 +254,8 @@ async def test_real_models_answer_within_the_labels_of_the_nearest_examples(
     assert all(outcome.answer in texts for outcome in report.outcomes)
     assert all(outcome.confidence is not None and outcome.compute_ns > 0 for outcome in report.outcomes)
     assert report.baseline == (2, 2)
+
+
+async def test_a_dataset_that_nobody_knows_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="dataset must be banking77 or gsm8k, not 'mmlu'"):
+        await run_eval("mmlu", data=tmp_path)  # pyright: ignore[reportArgumentType] # the mistake
