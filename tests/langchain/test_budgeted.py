@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -275,6 +276,53 @@ def test_a_foreign_stream_is_cut_where_its_provider_is_known_to_stop(ledger: Led
     assert ledger.balance("user/42").posted.usd_nano <= 800_000
 
 
+THOUGHT: tuple[tuple[Any, dict[str, Any]], ...] = (
+    ([{"type": "thinking", "thinking": "let me see ", "index": 0}], {}),
+    ([{"type": "reasoning", "reasoning": "let me see ", "index": 0}], {}),
+    ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "let me see "}], "index": 0}], {}),
+    ("", {"reasoning_content": "let me see "}),
+)
+
+
+class Thinks(Foreign):
+    """Thinks a hundred times before it says anything; says at its end what it made, but not of what."""
+
+    content: Any
+    beside: dict[str, Any]
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for _ in range(100):
+            message = AIMessageChunk(content=self.content, additional_kwargs=self.beside)
+            yield ChatGenerationChunk(message=message)
+        usage: Any = {"input_tokens": 0, "output_tokens": 1500, "total_tokens": 1500}
+        told = {"stop_reason": "end_turn"}
+        yield ChatGenerationChunk(message=AIMessageChunk("four", usage_metadata=usage, response_metadata=told))
+
+
+def thinking(ledger: Ledger, content: Any, beside: dict[str, Any]) -> BudgetedChatModel:
+    chat = Thinks(steps=[], content=content, beside=beside, max_tokens=2000)
+    return budgeted(chat, ledger=ledger, price=PRICE, accounts={"user/42": Budget(usd="1")}, stream_lead_tokens=4)
+
+
+@pytest.mark.parametrize(("content", "beside"), THOUGHT)
+def test_what_a_model_thinks_counts_where_its_stream_is_left(
+    ledger: Ledger, content: Any, beside: dict[str, Any]
+) -> None:
+    stream = thinking(ledger, content, beside).stream("hi")
+    for _ in range(50):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    assert only(ledger).detail["usage"]["output_tokens"] >= 50 * 3  # "let me see" has three tokens
+
+
+def test_an_answer_whose_length_alone_is_told_is_presumed_at_no_less(ledger: Ledger) -> None:
+    list(thinking(ledger, [{"type": "thinking", "thinking": "hm", "index": 0}], {}).stream("hi"))
+    assert only(ledger).presumed
+    assert (only(ledger).settled or Amount()).usd_nano >= 1500 * 10_000
+
+
 def test_a_foreign_stream_of_unknown_manners_holds_the_worst_case(ledger: Ledger) -> None:
     list(foreign(ledger, said()).stream("hi"))
     assert only(ledger).amount.tokens == 83 + 100
@@ -498,6 +546,20 @@ def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
     twin = pickle.loads(pickle.dumps(model))
     twin.invoke("hi", max_tokens=5)
     assert Ledger.open(tmp_path / "ledger.db").balance("user/42").posted.calls == 1
+
+
+def test_one_of_our_models_can_be_sent_to_another_process_by_its_name(tmp_path: Path) -> None:
+    model = budgeted("llamacpp:smollm2-135m", ledger=tmp_path / "ledger.db", accounts={"user/42": Budget(usd="1")})
+    twin = pickle.loads(pickle.dumps(model))
+    assert twin.terms({}).price == model.terms({}).price
+    assert twin.inner.served is not model.inner.served  # type: ignore[attr-defined] # ours, which has one
+
+
+def test_a_copy_shares_the_model(ledger: Ledger) -> None:
+    model = ours(ledger)
+    twin = copy.deepcopy(model)
+    assert twin.inner.served is model.inner.served  # type: ignore[attr-defined] # as above
+    assert twin.invoke("hi", USER).text == WORDS
 
 
 def test_a_ledger_in_memory_stays_in_its_process(ledger: Ledger) -> None:

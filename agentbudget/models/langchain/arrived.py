@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from agentbudget.models.base import Finish
-from agentbudget.models.langchain.messages import text_of
+from agentbudget.models.langchain.messages import text_of, thoughts_of
 from agentbudget.models.langchain.usage import usage_of
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.usage import Usage
@@ -78,10 +78,9 @@ class Arrived:
         """Add a piece."""
         self.message = piece if self.message is None else self.message + piece
         arguments = "".join((call["name"] or "") + (call["args"] or "") for call in piece.tool_call_chunks)
-        text = text_of(piece) + arguments
-        thoughts = str(piece.additional_kwargs.get("reasoning_content") or "")
-        if text or thoughts:
-            self._output += max(1, text_tokens(self._encoding, text + thoughts))
+        made = text_of(piece) + arguments + thoughts_of(piece)
+        if made:
+            self._output += max(1, text_tokens(self._encoding, made))
 
     @property
     def text(self) -> str:
@@ -91,8 +90,12 @@ class Arrived:
     @property
     def most(self) -> Usage:
         """The most that the stream has used: what the provider said, or a bound of what arrived and is under way."""
+        told = None if self.message is None else self.message.usage_metadata
         said = None if self.message is None else usage_of(self.message)
-        output = max(self._output + (self._lead or 0), said.output_tokens if said else 0)
+        stated = (
+            said.output_tokens if said else told["output_tokens"] if told else 0
+        )  # without its input it is no usage
+        output = max(self._output + (self._lead or 0), stated)
         return Usage(max(self._input, said.input_tokens if said else 0), min(self._cap, output))
 
     @property

@@ -258,7 +258,8 @@ def without_retries(chat: BaseChatModel) -> BaseChatModel:
 
 def address_of(integration: object, provider: str) -> str | None:
     """Where a chat model or embeddings send what they are given; None: to the provider itself, or nobody says."""
-    root: object = getattr(getattr(integration, "root_client", None), "base_url", None)
+    client = getattr(integration, "root_client", None) or getattr(getattr(integration, "client", None), "_client", None)
+    root: object = getattr(client, "base_url", None)
     names = ("openai_api_base", "anthropic_api_url", "azure_endpoint", "base_url")
     given = root or next(filter(None, (getattr(integration, name, None) for name in names)), None)
     url = None if given is None else str(given).rstrip("/")

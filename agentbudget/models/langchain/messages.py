@@ -37,6 +37,9 @@ OPAQUE: Final = frozenset({"audio", "input_audio", "file", "document", "video", 
 HANDED_OVER: Final = frozenset({"tool_call", "tool_use", "tool_call_chunk", "invalid_tool_call", "input_json_delta"})
 """Blocks that a message also has among its ``tool_calls``."""
 
+THOUGHTS: Final = ("thinking", "reasoning", "summary", "refusal")
+"""Where integrations keep what a model thought, in blocks of its content: Anthropic's, LangChain's own, OpenAI's."""
+
 _ROLES: Final[Mapping[str, Role]] = {
     "human": "user",
     "user": "user",
@@ -128,6 +131,13 @@ def text_of(message: BaseMessage) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(block.get("text", "")) for block in _blocks(message) if block.get("type") == "text")
+
+
+def thoughts_of(message: BaseMessage) -> str:
+    """What a model thought or refused with, wherever its integration puts that: it is charged for like text."""
+    beside: object = message.additional_kwargs.get("reasoning_content")
+    within = (block.get(name) for block in _blocks(message) for name in THOUGHTS)
+    return "".join(str(each) for each in (beside, *within) if each)
 
 
 def asks(call: ToolCall) -> tuple[dict[str, Any], bool]:
