@@ -210,7 +210,8 @@ class OpenAIEmbedder:
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
         caller = Caller(self.name, KEY_VARIABLE, self.address, errors, key)
         client: AsyncOpenAI
-        async with sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0) as client:
+        http = sdk.DefaultAsyncHttpxClient(follow_redirects=False)  # what may go here may not go anywhere
+        async with sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http) as client:
 
             async def request() -> _Answer:
                 raw = await client.embeddings.with_raw_response.create(

@@ -230,12 +230,21 @@ class Caller:
 
     def _refused(self, error: StatusError) -> ModelError:
         status, headers = error.status_code, error.response.headers
+        if 300 <= status < 400:
+            return self.failed(RequestRejected, self._elsewhere(status, headers.get("location", "nowhere")), Usage())
         if status < 400 or status in UNANSWERED:
             return self.unknown(f"the answer broke off ({status}: {self.clean(error.message)})")
         kind = _kind(status, error.message)
         usage = None if status >= 500 and status not in DECLINED else Usage()
         message = self._words(kind, status, error.message)
         return kind(message, model=self.model, usage=usage, status=status, retry_after_s=retry_after_s(headers))
+
+    def _elsewhere(self, status: int, location: str) -> str:
+        """Why a redirect is not followed: classes of data, prices and keys are those of the address that was given."""
+        return (
+            f"{self.address} answered {status}, a redirect to {location}, which is not followed: what may be sent to "
+            "one address may not be sent to another. Give the address itself as base_url"
+        )
 
     def _words(self, kind: type[ModelError], status: int, detail: str) -> str:
         if kind is AuthenticationFailed and status == 401:

@@ -28,9 +28,12 @@ PRICE = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10")
 ASKED = Request((Message("user", "hi"),), max_output_tokens=10)
 
 
-def said(text: str = "hello", **usage: Any) -> AIMessage:
-    told = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9, **usage}
-    return AIMessage(text, usage_metadata=cast("UsageMetadata", told))
+def usage(read: int, wrote: int, **more: Any) -> UsageMetadata:
+    return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote, **more)
+
+
+def said(text: str = "hello", **told: Any) -> AIMessage:
+    return AIMessage(text, usage_metadata=cast("UsageMetadata", {**usage(7, 2), **told}))
 
 
 def fake(*messages: AIMessage, **options: Any) -> LangChainModel:
@@ -63,7 +66,7 @@ async def test_a_type_that_it_cannot_enforce_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("details", "usage"),
+    ("details", "counted"),
     [
         ({"cache_read": 3, "cache_creation": 2}, Usage(7, 2, 3, 2)),
         ({"flex_cache_read": 3}, Usage(7, 2, 3)),
@@ -71,8 +74,8 @@ async def test_a_type_that_it_cannot_enforce_is_refused() -> None:
         ({"cache_read": 30}, Usage(30, 2, 30)),
     ],
 )
-def test_the_cache_is_part_of_the_input_however_it_is_told(details: dict[str, int], usage: Usage) -> None:
-    assert usage_of(said(input_token_details=details)) == usage
+def test_the_cache_is_part_of_the_input_however_it_is_told(details: dict[str, int], counted: Usage) -> None:
+    assert usage_of(said(input_token_details=details)) == counted
 
 
 def test_reasoning_that_only_the_total_has_is_output() -> None:
@@ -81,6 +84,33 @@ def test_reasoning_that_only_the_total_has_is_output() -> None:
 
 def test_an_input_of_nothing_was_not_counted() -> None:
     assert usage_of(said(input_tokens=0, total_tokens=2)) is None
+
+
+def test_words_that_nobody_counted_are_no_usage() -> None:
+    assert usage_of(said(output_tokens=0, total_tokens=7)) is None
+    assert usage_of(said("", output_tokens=0, total_tokens=7)) == Usage(7, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(),
+        AIMessage("", tool_calls=[{"id": "1", "name": "look", "args": {"at": "it"}}], usage_metadata=usage(7, 2)),
+    ],
+)
+async def test_what_does_not_stream_comes_as_one_piece(answer: AIMessage) -> None:
+    class Whole(GenericFakeChatModel):
+        disable_streaming: Any = True
+
+    model = LangChainModel(Whole(messages=iter([answer])), price=PRICE, context_window=1000)
+    meter = Meter()
+    *pieces, last = [delta async for delta in model.stream(ASKED, meter)]
+    assert last.completion is not None
+    assert "".join(piece.text for piece in pieces) == last.completion.text == answer.text
+    assert [(call.name, call.arguments) for call in last.completion.calls] == [
+        (call["name"], '{"at": "it"}') for call in answer.tool_calls
+    ]
+    assert meter.usage == Usage(7, 2)
 
 
 def test_messages_come_back_as_they_went() -> None:

@@ -94,6 +94,18 @@ async def test_a_rejected_request_is_not_billed_and_repeats_the_reason(api: Api,
 
 
 @every_api
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_for_the_prompt_may_not_go_elsewhere(api: Api, status: int) -> None:
+    async with ProviderServer(api.reply()) as elsewhere:
+        error, meter, _ = await failure_of(api, Reply(status=status, headers={"location": f"{elsewhere.url}/v1"}))
+        assert elsewhere.received == []
+        address = f"{elsewhere.url}/v1"
+    assert isinstance(error, RequestRejected)
+    assert f"answered {status}, a redirect to {address}, which is not followed" in str(error)
+    assert meter.usage == Usage()
+
+
+@every_api
 async def test_a_rate_limit_says_how_long_to_wait(api: Api) -> None:
     said = {"error": {"type": "rate_limit_error", "message": "Slow down."}}
     error, meter, server = await failure_of(api, Reply.json(said, 429, retry_after="7"))

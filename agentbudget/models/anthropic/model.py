@@ -230,7 +230,10 @@ class AnthropicModel:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = sdk.AsyncAnthropic(api_key=key, base_url=self._base_url, max_retries=0, open_telemetry=False)
+            http = sdk.DefaultAsyncHttpxClient(follow_redirects=False)  # what may go here may not go anywhere
+            client = sdk.AsyncAnthropic(
+                api_key=key, base_url=self._base_url, max_retries=0, open_telemetry=False, http_client=http
+            )
             self._clients[loop] = client
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.AnthropicError)
         return client, Caller(self.name, KEY_VARIABLE, self.address, errors, key)

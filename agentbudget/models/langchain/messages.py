@@ -10,6 +10,7 @@ from typing import Any, Final, cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     HumanMessage,
@@ -131,6 +132,13 @@ def text_of(message: BaseMessage) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(block.get("text", "")) for block in _blocks(message) if block.get("type") == "text")
+
+
+def piece_of(message: AIMessage) -> AIMessageChunk:
+    """A piece of a stream: a chat model that does not stream, or was told not to, gives its whole answer as one."""
+    if isinstance(message, AIMessageChunk):
+        return message
+    return AIMessageChunk(**message.model_dump(exclude={"type"}))
 
 
 def thoughts_of(message: BaseMessage) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
 from agentbudget.errors import AgentBudgetError, InvalidOutput, Mistake, ModelError, OutcomeUnknown, SchemaUnsupported
@@ -26,7 +26,7 @@ from agentbudget.models.base import (
 from agentbudget.models.langchain.arrived import Arrived, finish_of
 from agentbudget.models.langchain.failures import failure
 from agentbudget.models.langchain.known import Known, without_retries
-from agentbudget.models.langchain.messages import calls_of, spec_of, text_of, to_langchain
+from agentbudget.models.langchain.messages import calls_of, piece_of, spec_of, text_of, to_langchain
 from agentbudget.models.langchain.rehome import bound_to
 from agentbudget.models.langchain.usage import usage_of
 from agentbudget.models.remote import is_loopback
@@ -142,10 +142,11 @@ class LangChainModel:
     ) -> AsyncGenerator[str, None]:
         """The text of a stream as it arrives, until its end or until it may not go on."""
         failed: AgentBudgetError | None = None
-        pieces = cast("AsyncGenerator[AIMessageChunk, None]", ready.astream(to_langchain(request.messages)))
+        pieces = cast("AsyncGenerator[AIMessage, None]", ready.astream(to_langchain(request.messages)))
         try:
             async with asyncio.timeout(request.timeout_s), aclosing(pieces):
-                async for piece in pieces:
+                async for message in pieces:
+                    piece = piece_of(message)
                     arrived.take(piece)
                     if text := text_of(piece):
                         yield text

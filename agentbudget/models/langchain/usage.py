@@ -28,6 +28,8 @@ def usage_of(message: AIMessage) -> Usage | None:
     said = message.usage_metadata
     if said is None or said["input_tokens"] <= 0:  # no request has an empty input: nobody counted
         return None
+    if max(said["output_tokens"], said["total_tokens"] - said["input_tokens"]) <= 0 and _says_something(message):
+        return None
     read = cast("Mapping[str, int | None]", said.get("input_token_details", {}))
     wrote = cast("Mapping[str, int | None]", said.get("output_token_details", {}))
     cached = _sum(read, "cache_read")
@@ -53,6 +55,10 @@ def metadata_of(usage: Usage) -> UsageMetadata:
         input_token_details={"cache_read": usage.cached_tokens, "cache_creation": usage.cache_write_tokens},
         output_token_details={"reasoning": usage.reasoning_tokens},
     )
+
+
+def _says_something(message: AIMessage) -> bool:
+    return bool(message.content or message.tool_calls or message.invalid_tool_calls)
 
 
 def _sum(details: Mapping[str, int | None], name: str) -> int:

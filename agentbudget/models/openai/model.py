@@ -416,7 +416,9 @@ class OpenAIModel:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0)
+            http = sdk.DefaultAsyncHttpxClient(follow_redirects=False)  # what may go here may not go anywhere
+            client = sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http)
+            self._clients[loop] = client
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
         return client, Caller(self.name, KEY_VARIABLE, self.address, errors, key)
 
