@@ -265,7 +265,7 @@ class BudgetedChatModel(BaseChatModel):
         own = self.inner._get_ls_params().get("ls_model_name")
         price = self.price if other in (None, own) else None
         return Hosted(
-            Known.of(self.inner, model_id=other, service_tier=asked.get("service_tier"), price=price),
+            Known.of(self.inner, model_id=other, asked=asked, price=price),
             self.stream_lead_tokens,
         )
 

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
 
 from agentbudget import Agent, Amount, Budget, Context, skill
 from agentbudget.errors import Mistake, OutcomeUnknown, SchemaUnsupported, UnknownModel, UnknownPrice
@@ -18,8 +19,10 @@ from agentbudget.langchain import ChatModel, budgeted
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Image, Message, Meter, Model, Request, ToolCall
 from agentbudget.models.langchain import LangChainModel
+from agentbudget.models.langchain.known import Known
 from agentbudget.models.langchain.messages import from_langchain, to_langchain
 from agentbudget.models.langchain.usage import usage_of
+from agentbudget.models.tokens import text_tokens
 from agentbudget.prices import TokenPrice
 from agentbudget.testing import ScriptedModel
 from agentbudget.usage import Usage
@@ -192,6 +195,56 @@ def test_an_answer_served_at_another_tier_is_charged_by_that() -> None:
     assert served is not None
     assert served.cost(Usage(7, 2)) == openais(service_tier="priority").price.cost(Usage(7, 2))
     assert known.price_served(said()) is None
+
+
+INSTRUCTIONS = "Be brief. " * 100
+
+
+class Wanted(BaseModel):
+    """What is wanted."""
+
+    size: int = Field(description=INSTRUCTIONS)
+
+
+@pytest.mark.parametrize("sent", [{"instructions": INSTRUCTIONS}, {"response_format": Wanted}], ids=str)
+def test_words_and_types_among_the_keywords_of_a_call_are_counted(sent: dict[str, Any]) -> None:
+    known = Known.of(openais().chat)
+    plain = known.count([HumanMessage("hi")], {}).tokens
+    assert known.count([HumanMessage("hi")], sent).tokens >= plain + text_tokens("o200k_base", INSTRUCTIONS)
+
+
+async def test_what_a_rung_says_each_time_is_counted() -> None:
+    plain, more = openais(), openais(model_kwargs={"instructions": INSTRUCTIONS})
+    assert (await more.count_input(ASKED)).tokens > (await plain.count_input(ASKED)).tokens + 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ({"previous_response_id": "resp_1"}, "stand at the provider"),
+        ({"conversation": "conv_1"}, "stand at the provider"),
+        ({"prompt": {"id": "pmpt_1"}}, "stand at the provider"),
+        ({"web_search_options": {}}, "run tools"),
+        ({"mcp_servers": [{"url": "https://mcp.example.com"}]}, "run tools"),
+        ({"modalities": ["text", "audio"]}, "in sound"),
+        ({"extra_body": {"max_tokens": 10_000}}, "max_tokens in extra_body"),
+    ],
+)
+def test_what_nobody_can_hold_the_price_of_is_refused(sent: dict[str, Any], why: str) -> None:
+    with pytest.raises(Mistake, match=why):
+        Known.of(openais().chat, asked=sent)
+    made = sent if "extra_body" in sent else {"model_kwargs": sent}
+    with pytest.raises(Mistake, match=why):
+        openais(**made)
+
+
+def test_what_a_body_adds_is_priced() -> None:
+    chat = openais().chat
+    priority = Known.of(chat, asked={"extra_body": {"service_tier": "priority", "n": 3}})
+    assert priority.price == TokenPrice.known("openai", "gpt-5.1", tier="priority")
+    assert priority.answers({"extra_body": {"n": 3}}) == 3
+    with pytest.raises(Mistake, match=r"several answers \(n\)"):
+        openais(n=2)
 
 
 def test_retries_that_cannot_be_switched_off_are_refused() -> None:

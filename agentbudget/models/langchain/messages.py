@@ -18,6 +18,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.utils.function_calling import convert_to_json_schema
 
 from agentbudget.errors import Mistake
 from agentbudget.models.base import (
@@ -88,7 +89,9 @@ def request_of(
 
 
 def schema_of(response_format: object) -> JsonSchema | None:
-    """The JSON schema in an OpenAI-like ``response_format``; None if it names none."""
+    """The JSON schema in an OpenAI-like ``response_format``, or of the type that it is; None if it names none."""
+    if isinstance(response_format, type):
+        return convert_to_json_schema(cast("type[Any]", response_format))
     if not isinstance(response_format, Mapping):
         return None
     told = cast("Mapping[str, Any]", response_format)

@@ -24,6 +24,7 @@ from agentbudget.models.base import (
     Request,
 )
 from agentbudget.models.langchain.arrived import Arrived, finish_of
+from agentbudget.models.langchain.beside import beside
 from agentbudget.models.langchain.failures import failure
 from agentbudget.models.langchain.known import Known, without_retries
 from agentbudget.models.langchain.messages import calls_of, piece_of, spec_of, text_of, to_langchain
@@ -60,6 +61,8 @@ class LangChainModel:
         self.chat: Final = without_retries(chat)
         self._known = Known.of(self.chat, price=price, context_window=context_window)
         self.name = name or self._known.name
+        if self._known.answers({}) > 1:
+            raise Mistake(f"{self.name} gives several answers (n) to a step that takes one: make it without")
         _ = self.price  # what nobody prices is refused here, not at its first call
         self.context_window = self._known.context_window
         self.stream_lead_tokens = stream_lead_tokens
@@ -98,7 +101,7 @@ class LangChainModel:
         """A bound, as for the provider's own client; see `Model.count_input`."""
         structure = self._structure(request.schema)
         sent = replace(request, schema=structure.schema if structure else None)
-        return InputCount(self._known.bound(sent), exact=False)
+        return InputCount(self._known.bound(sent, beside(self.chat, {})), exact=False)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
         """Answer `request` in one call of the chat model; see `Model.complete`."""
