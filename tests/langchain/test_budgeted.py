@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Request
 from agentbudget.money import Amount, Budget
-from agentbudget.prices import TokenPrice
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.statement import Statement
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
@@ -321,6 +322,25 @@ def test_an_answer_whose_length_alone_is_told_is_presumed_at_no_less(ledger: Led
     list(thinking(ledger, [{"type": "thinking", "thinking": "hm", "index": 0}], {}).stream("hi"))
     assert only(ledger).presumed
     assert (only(ledger).settled or Amount()).usd_nano >= 1500 * 10_000
+
+
+@pytest.mark.parametrize("lead", [None, 4])
+def test_where_time_is_paid_for_a_foreign_call_is_booked_at_its_time(ledger: Ledger, lead: int | None) -> None:
+    price = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=1000, decode_tokens_per_s=100)
+    chat = Foreign(steps=[said(), said(), said()])
+    model = budgeted(chat, ledger=ledger, price=price, accounts={"user/42": Budget(usd="1")}, stream_lead_tokens=lead)
+    model.invoke("hi")
+    list(model.stream("hi"))
+    stream = model.stream("hi")
+    next(stream)
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    *whole, left = ledger.holds()
+    for hold in whole:
+        assert hold.settled is not None
+        assert hold.settled.usd_nano == price.cost(Usage.from_dict(hold.detail["usage"])) > 0
+    assert left.presumed
+    assert left.settled is not None
+    assert left.settled.usd_nano > 0
 
 
 def test_a_foreign_stream_of_unknown_manners_holds_the_worst_case(ledger: Ledger) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -9,6 +12,7 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatResult
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
@@ -23,7 +27,7 @@ from agentbudget.models.langchain.known import Known
 from agentbudget.models.langchain.messages import from_langchain, to_langchain
 from agentbudget.models.langchain.usage import usage_of
 from agentbudget.models.tokens import text_tokens
-from agentbudget.prices import TokenPrice
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.testing import ScriptedModel
 from agentbudget.usage import Usage
 
@@ -37,6 +41,12 @@ def usage(read: int, wrote: int, **more: Any) -> UsageMetadata:
 
 def said(text: str = "hello", **told: Any) -> AIMessage:
     return AIMessage(text, usage_metadata=cast("UsageMetadata", {**usage(7, 2), **told}))
+
+
+class Whole(GenericFakeChatModel):
+    """Gives its answers whole."""
+
+    disable_streaming: Any = True
 
 
 def fake(*messages: AIMessage, **options: Any) -> LangChainModel:
@@ -102,9 +112,6 @@ def test_words_that_nobody_counted_are_no_usage() -> None:
     ],
 )
 async def test_what_does_not_stream_comes_as_one_piece(answer: AIMessage) -> None:
-    class Whole(GenericFakeChatModel):
-        disable_streaming: Any = True
-
     model = LangChainModel(Whole(messages=iter([answer])), price=PRICE, context_window=1000)
     meter = Meter()
     *pieces, last = [delta async for delta in model.stream(ASKED, meter)]
@@ -114,6 +121,31 @@ async def test_what_does_not_stream_comes_as_one_piece(answer: AIMessage) -> Non
         (call["name"], '{"at": "it"}') for call in answer.tool_calls
     ]
     assert meter.usage == Usage(7, 2)
+
+
+BY_THE_SECOND = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=1000, decode_tokens_per_s=100)
+
+
+async def test_where_time_is_paid_for_the_time_of_a_call_is_booked() -> None:
+    meter = Meter()
+    answer = await fake(said(), price=BY_THE_SECOND).complete(ASKED, meter)
+    assert meter.usage == answer.usage
+    assert BY_THE_SECOND.cost(answer.usage) > 0
+    streamed = LangChainModel(Whole(messages=iter([said()])), price=BY_THE_SECOND, context_window=1000)
+    *_, last = [delta async for delta in streamed.stream(ASKED, meter)]
+    assert last.completion is not None
+    assert BY_THE_SECOND.cost(last.completion.usage) > 0
+
+
+async def test_a_call_ends_with_the_time_that_was_paid_for() -> None:
+    class Endless(GenericFakeChatModel):
+        async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    model = LangChainModel(Endless(messages=iter(())), price=BY_THE_SECOND, context_window=1000)
+    with pytest.raises(OutcomeUnknown, match=r"within 0\.01 s"):
+        await model.complete(replace(ASKED, max_compute_s=0.01), Meter())
 
 
 def test_messages_come_back_as_they_went() -> None:

@@ -206,7 +206,7 @@ class Known:
     def arrived(self, input_tokens: int, *, cap: int, lead: int | None) -> Arrived:
         """What will have arrived of a stream."""
         provider = self.provider if self.address is None else ""
-        return Arrived(input_tokens, cap=cap, lead=lead, encoding=self.encoding, provider=provider)
+        return Arrived(input_tokens, cap=cap, lead=lead, encoding=self.encoding, provider=provider, price=self.price)
 
     def asks_for_usage(self, asked: Mapping[str, Any]) -> bool:
         """Whether a stream says what it used only if it is told to, and nobody has said that it must not."""

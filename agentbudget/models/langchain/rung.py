@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,7 +30,7 @@ from agentbudget.models.langchain.failures import failure
 from agentbudget.models.langchain.known import Known, without_retries
 from agentbudget.models.langchain.messages import calls_of, piece_of, spec_of, text_of, to_langchain
 from agentbudget.models.langchain.rehome import bound_to
-from agentbudget.models.langchain.usage import usage_of
+from agentbudget.models.langchain.usage import timed, usage_of
 from agentbudget.models.remote import is_loopback
 from agentbudget.models.structured import Structure, strict
 from agentbudget.usage import Usage
@@ -108,18 +109,20 @@ class LangChainModel:
         structure = self._structure(request.schema)
         ready = self._ready(request, structure)
         meter.leaving()
+        started_ns = time.perf_counter_ns()
+        within_s = min(request.timeout_s, request.max_compute_s or request.timeout_s)
         failed: AgentBudgetError
         try:
-            async with asyncio.timeout(request.timeout_s):
+            async with asyncio.timeout(within_s):
                 message = await ready.ainvoke(to_langchain(request.messages))
         except TimeoutError:
-            failed = self._unknown(f"no complete answer came within {request.timeout_s:g} s")
+            failed = self._unknown(f"no complete answer came within {within_s:g} s")
         except Exception as error:  # noqa: BLE001 # integrations raise their SDKs' errors, which share no class
             failed = failure(error, model=self.name)
         else:
-            return self._completion(cast("AIMessage", message), meter, structure)
+            return self._completion(cast("AIMessage", message), meter, structure, started_ns)
         # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
-        raise _noted(failed, meter)
+        raise self._noted(failed, meter, started_ns)
 
     async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
         """Answer `request` piece by piece; see `Model.stream`."""
@@ -161,7 +164,7 @@ class LangChainModel:
         except Exception as error:  # noqa: BLE001 # as above
             failed = failure(error, model=self.name)
         if failed is not None:
-            raise _noted(failed, meter)
+            raise self._noted(failed, meter, arrived.started_ns)
 
     async def aclose(self) -> None:
         """Nothing: whoever made the chat model closes it."""
@@ -188,10 +191,11 @@ class LangChainModel:
         except NotImplementedError as error:
             raise SchemaUnsupported(f"{self.name} ({type(chat).__name__}) has no structured output: {error}") from error
 
-    def _completion(self, message: AIMessage, meter: Meter, structure: Structure | None) -> Completion:
+    def _completion(self, message: AIMessage, meter: Meter, structure: Structure | None, started_ns: int) -> Completion:
         usage = usage_of(message)
         if usage is None:
             raise self._unknown("it does not say what the answer used")
+        usage = timed(usage, self.price, started_ns)
         meter.used(usage)
         calls, text, finish = calls_of(message), text_of(message), finish_of(message)
         if structure is not None and finish in ("stop", "tools"):
@@ -217,17 +221,16 @@ class LangChainModel:
             return Completion(arrived.text, "cut", arrived.presumed, served_by=self._known.model_id)
         if arrived.message is None or not arrived.ended:
             raise self._unknown("the stream broke off")
-        return self._completion(arrived.message, meter, structure)
+        return self._completion(arrived.message, meter, structure, arrived.started_ns)
 
     def _unknown(self, what: str) -> OutcomeUnknown:
         return OutcomeUnknown(f"{self.name}: {what}; the call is presumed spent", model=self.name)
 
-
-def _noted(failed: AgentBudgetError, meter: Meter) -> AgentBudgetError:
-    """The error, with the meter brought up to what it says."""
-    if isinstance(failed, ModelError):
-        if not failed.sent:
-            meter.sent = False
-        if failed.usage is not None:
-            meter.used(failed.usage)
-    return failed
+    def _noted(self, failed: AgentBudgetError, meter: Meter, started_ns: int) -> AgentBudgetError:
+        """The error, with the meter brought up to what it says."""
+        if isinstance(failed, ModelError):
+            if not failed.sent:
+                meter.sent = False
+            if failed.usage is not None:
+                meter.used(timed(failed.usage, self.price, started_ns) if failed.usage != Usage() else failed.usage)
+        return failed

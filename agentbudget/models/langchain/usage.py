@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from agentbudget.models.base import Price
 from agentbudget.usage import Usage
 
 OUR_USAGE: Final = "agentbudget_usage"
@@ -44,6 +47,16 @@ def usage_of(message: AIMessage) -> Usage | None:
         reasoning_tokens=reasoning,
         cache_write_1h_tokens=hour,
     )
+
+
+def timed(usage: Usage, price: Price, started_ns: int) -> Usage:
+    """The same with the time since ``started_ns`` (`time.perf_counter_ns`), where time is paid for.
+
+    An integration (Ollama's) does not say how long its server computed; one of our models does.
+    """
+    if price.compute_cap_s(1) is None or usage.compute_ns:
+        return usage
+    return replace(usage, compute_ns=time.perf_counter_ns() - started_ns)
 
 
 def metadata_of(usage: Usage) -> UsageMetadata:
