@@ -299,7 +299,7 @@ class Thinks(Foreign):
             yield ChatGenerationChunk(message=message)
         usage: Any = {"input_tokens": 0, "output_tokens": 1500, "total_tokens": 1500}
         told = {"stop_reason": "end_turn"}
-        yield ChatGenerationChunk(message=AIMessageChunk("four", usage_metadata=usage, response_metadata=told))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="four", usage_metadata=usage, response_metadata=told))
 
 
 def thinking(ledger: Ledger, content: Any, beside: dict[str, Any]) -> BudgetedChatModel:
