@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from agentbudget.context.embed import Embedder, Vector
 from agentbudget.errors import ContextTooLong, InvalidOutput, MissingDependency, Mistake, ModelError, UnknownModel
 from agentbudget.models.base import Meter, Price
-from agentbudget.models.remote import Caller, SdkErrors, checked_address, key_from, timeouts
+from agentbudget.models.remote import Caller, SdkErrors, checked_address, connected_to, key_from, timeouts
 from agentbudget.models.tokens import text_tokens
 from agentbudget.prices import InForce
 from agentbudget.privacy import Destination
@@ -210,7 +210,7 @@ class OpenAIEmbedder:
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
         caller = Caller(self.name, KEY_VARIABLE, self.address, errors, key)
         client: AsyncOpenAI
-        http = sdk.DefaultAsyncHttpxClient(follow_redirects=False)  # what may go here may not go anywhere
+        http = sdk.DefaultAsyncHttpxClient(**connected_to(self.address))
         async with sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http) as client:
 
             async def request() -> _Answer:

@@ -23,8 +23,7 @@ from agentbudget.langchain.retrying import aretrying, retrying
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter, Price
 from agentbudget.models.langchain.failures import failure
-from agentbudget.models.langchain.known import address_of
-from agentbudget.models.remote import is_loopback
+from agentbudget.models.langchain.known import address_of, stays_here
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.money import Amount
 from agentbudget.paying import paid
@@ -102,7 +101,7 @@ class BudgetedEmbeddings(Embeddings):
         is_openais = provider == "openai" and model in DIMS and (address is None or hasattr(inner, "azure_endpoint"))
         self._encoding: Encoding | None = "cl100k_base" if is_openais else None
         self._by_the_second = self.price.compute_cap_s(1) is not None
-        here = self._by_the_second if address is None else is_loopback(address)
+        here = self._by_the_second if address is None else stays_here(inner, address)
         self.destination = Destination(name, address, here)
 
     @property

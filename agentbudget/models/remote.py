@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from agentbudget.errors import (
     AuthenticationFailed,
@@ -308,6 +309,22 @@ def checked_address(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def connected_to(address: str) -> dict[str, Any]:
+    """How an HTTP client is made that sends what it is given to `address`, and nowhere else.
+
+    It follows no redirect; and on its way to a server on this machine nothing passes the proxy of the environment,
+    which would read it, for few think of ``NO_PROXY``.
+    """
+    here: dict[str, Any] = {"trust_env": False, "mounts": dict.fromkeys(("http://", "https://", "all://"))}
+    return {"follow_redirects": False} | (here if is_loopback(address) else {})
+
+
+def is_proxied(address: str) -> bool:
+    """Whether a client that heeds the environment, as most do, sends what goes to `address` to a proxy instead."""
+    parts, proxies = urlsplit(address), getproxies()
+    return not proxies.keys().isdisjoint((parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
 
 
 def is_loopback(address: str) -> bool:

@@ -279,6 +279,22 @@ def test_what_a_body_adds_is_priced() -> None:
         openais(n=2)
 
 
+def test_a_server_on_this_machine_behind_a_proxy_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    there: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1"}
+    openai = pytest.importorskip("langchain_openai")
+
+    def rung(**options: Any) -> LangChainModel:
+        chat = openai.ChatOpenAI(model="mine", api_key="none", **there, **options)
+        return LangChainModel(chat, price=PRICE, context_window=1000)
+
+    assert rung().place == "local"
+    assert rung(openai_proxy="http://proxy.example:3128").place == "remote"
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    assert rung().place == "remote"
+
+
 def test_retries_that_cannot_be_switched_off_are_refused() -> None:
     class Stubborn(GenericFakeChatModel):
         max_retries: int = 2

@@ -17,6 +17,7 @@ from agentbudget.models.images import any_image_tokens, openai_image_tokens
 from agentbudget.models.langchain.arrived import Arrived
 from agentbudget.models.langchain.beside import CAPS, beside
 from agentbudget.models.langchain.messages import COUNTED, request_of
+from agentbudget.models.remote import is_loopback, is_proxied
 from agentbudget.models.tokens import (
     BOUND_PER_SCHEMA,
     TOKENS_PER_SCHEMA,
@@ -271,6 +272,12 @@ def address_of(integration: object, provider: str) -> str | None:
     given = root or next(filter(None, (getattr(integration, name, None) for name in names)), None)
     url = None if given is None else str(given).rstrip("/")
     return None if url is None or url == PUBLIC.get(provider) else url
+
+
+def stays_here(integration: object, address: str | None) -> bool:
+    """Whether what an integration is given stays on this machine: its client heeds the proxy of the environment."""
+    proxy = any(getattr(integration, name, None) for name in ("openai_proxy", "anthropic_proxy"))
+    return address is not None and is_loopback(address) and not proxy and not is_proxied(address)
 
 
 def _positive(value: object) -> int | None:

@@ -27,11 +27,10 @@ from agentbudget.models.base import (
 from agentbudget.models.langchain.arrived import Arrived, finish_of
 from agentbudget.models.langchain.beside import beside
 from agentbudget.models.langchain.failures import failure
-from agentbudget.models.langchain.known import Known, without_retries
+from agentbudget.models.langchain.known import Known, stays_here, without_retries
 from agentbudget.models.langchain.messages import calls_of, piece_of, spec_of, text_of, to_langchain
 from agentbudget.models.langchain.rehome import bound_to
 from agentbudget.models.langchain.usage import timed, usage_of
-from agentbudget.models.remote import is_loopback
 from agentbudget.models.structured import Structure, strict
 from agentbudget.usage import Usage
 
@@ -84,8 +83,7 @@ class LangChainModel:
     @property
     def place(self) -> Place:
         """``"local"`` only for a server on this machine."""
-        address = self._known.address
-        return "local" if address is not None and is_loopback(address) else "remote"
+        return "local" if stays_here(self.chat, self._known.address) else "remote"
 
     @property
     def address(self) -> str | None:
