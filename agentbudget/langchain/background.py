@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from functools import cache
@@ -33,6 +34,11 @@ def iterate(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
             yield found[0]
     finally:
         run(pieces.aclose())
+
+
+if hasattr(os, "register_at_fork"):
+    # The loop's thread stays with the parent: a child would wait for it for ever.
+    os.register_at_fork(after_in_child=lambda: _loop.cache_clear())
 
 
 @cache

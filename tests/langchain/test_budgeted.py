@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -580,6 +582,25 @@ def test_a_copy_shares_the_model(ledger: Ledger) -> None:
     twin = copy.deepcopy(model)
     assert twin.inner.served is model.inner.served  # type: ignore[attr-defined] # as above
     assert twin.invoke("hi", USER).text == WORDS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_answers_too(tmp_path: Path) -> None:
+    accounts = {"user/42": Budget(usd="1")}
+    model = budgeted(ChatModel(model=ScriptedModel(by_heart)), ledger=tmp_path / "ledger.db", accounts=accounts)
+    assert model.invoke("hi").text == WORDS
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        signal.alarm(60)  # a child that waits for its parent's thread waits for ever
+        try:
+            os.write(writer, model.invoke("hi").text.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == WORDS
+    assert model.ledger.balance("user/42").posted.calls == 2
 
 
 def test_a_ledger_in_memory_stays_in_its_process(ledger: Ledger) -> None:
