@@ -7,6 +7,8 @@ import copy
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -582,6 +584,27 @@ def test_a_copy_shares_the_model(ledger: Ledger) -> None:
     twin = copy.deepcopy(model)
     assert twin.inner.served is model.inner.served  # type: ignore[attr-defined] # as above
     assert twin.invoke("hi", USER).text == WORDS
+
+
+LEAVES_OPEN = """
+import sys
+from agentbudget.langchain import ChatModel, budgeted
+from agentbudget.money import Budget
+from agentbudget.testing import ScriptedModel
+
+chat = ChatModel(model=ScriptedModel(lambda _: "one two three four"))
+pieces = budgeted(chat, ledger=sys.argv[1], accounts={"user/42": Budget(usd="1")}).stream("hi")
+print(next(pieces).text)
+"""
+
+
+def test_a_stream_that_is_open_when_its_process_ends_is_booked_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.db"
+    command = [sys.executable, "-c", LEAVES_OPEN, str(place)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "one"), ended.stderr
+    (hold,) = Ledger.open(place).holds()
+    assert (hold.state, hold.presumed, hold.detail["finish"]) == ("settled", False, "left")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
