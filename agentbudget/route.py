@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from agentbudget.errors import SkillError
 from agentbudget.models.base import Finish
+
+Start = Literal["tier", "learned"]
+"""On which rung a skill's steps begin: always its tier's, or the one from which they have cost least."""
 
 Move = Literal["accept", "retry", "escalate", "stop"]
 
@@ -37,3 +41,17 @@ def next_move(progress: Progress) -> Move:
     if progress.rung < progress.top:
         return "escalate"
     return "stop"
+
+
+def checked_start(value: Start) -> Start:
+    """`value`, if a step may begin so. Raises `SkillError`."""
+    if value not in get_args(Start):
+        raise SkillError(f"start must be 'tier' or 'learned', not {value!r}")
+    return value
+
+
+def checked_confidence(value: float | None) -> float | None:
+    """`value`, if an answer may have to be so sure. Raises `SkillError`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1):
+        raise SkillError(f"confidence must be a number above 0, at most 1, not {value!r}")
+    return value

@@ -33,6 +33,7 @@ from agentbudget.models.base import JsonSchema, Message
 from agentbudget.money import Budget
 from agentbudget.privacy import DataClass
 from agentbudget.privacy.classes import checked as checked_class
+from agentbudget.route import Start, checked_confidence, checked_start
 from agentbudget.verify import Check
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class Skill(Generic[P, R]):
         hold: Hold = "quantile",
         data_class: DataClass | None = None,
         cache: Cache = "exact",
+        confidence: float | None = None,
+        start: Start = "tier",
     ) -> None:
         self.signature: inspect.Signature = _signature(function)
         parameters = self.signature.parameters.values()
@@ -129,6 +132,8 @@ class Skill(Generic[P, R]):
         self.holding = holding(hold)
         self.data_class: DataClass | None = _data_class(data_class)
         self.caching = caching(cache)
+        self.confidence = checked_confidence(confidence)
+        self.start: Start = checked_start(start)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -253,6 +258,8 @@ def skill(
     hold: Hold = "quantile",
     data_class: DataClass | None = None,
     cache: Cache = "exact",
+    confidence: float | None = None,
+    start: Start = "tier",
 ) -> Callable[[SkillFunction[P, R]], Skill[P, R]]: ...
 def skill(
     function: SkillFunction[P, R] | None = None,
@@ -268,6 +275,8 @@ def skill(
     hold: Hold = "quantile",
     data_class: DataClass | None = None,
     cache: Cache = "exact",
+    confidence: float | None = None,
+    start: Start = "tier",
 ) -> Skill[P, R] | Callable[[SkillFunction[P, R]], Skill[P, R]]:
     """Make an async function a skill. Its first parameter is the `Context`; its return type is enforced.
 
@@ -279,6 +288,9 @@ def skill(
     cannot be had.
     ``accept``: a check of the output, or several; a check is a predicate, or a skill that takes the output as
     ``answer`` beside any of this skill's own arguments. It returns a bool, or a `Verdict` that says why.
+    ``confidence``: an answer of which its model is less sure than this, or does not say how sure, is not accepted while
+    there is a stronger model to ask. ``start``: the rung to begin on, that of the ``"tier"`` or, ``"learned"``, the one
+    from which such steps have cost least.
     ``budget``: the most one step may hold; without it the worst case of its calls is held. ``max_input_tokens``
     sizes the hold of a skill with a body, whose prompts are not known beforehand. ``hold``: how much of a call's price
     is held before it runs (`agentbudget.holding`): ``"worst"``, ``"quantile"`` (what such calls have used), ``"grow"``
@@ -300,6 +312,8 @@ def skill(
             hold=hold,
             data_class=data_class,
             cache=cache,
+            confidence=confidence,
+            start=start,
         )
 
     return decorate if function is None else decorate(function)

@@ -43,7 +43,9 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedReply:
-    """What a `ScriptedModel` does once: answer with `text`, or raise `error`, sent or not, with usage or without."""
+    """What a `ScriptedModel` does once: answer with `text`, or raise `error`, sent or not, with usage or without.
+
+    ``confidence`` is how sure it says it is; None: it does not say."""
 
     text: str = ""
     error: BaseException | None = None
@@ -52,6 +54,7 @@ class ScriptedReply:
     finish: Finish = "stop"
     delay_s: float = 0.0
     calls: tuple[ToolCall, ...] = ()
+    confidence: float | None = 0.9
 
 
 IMAGE_TOKENS: Final = 100
@@ -129,7 +132,7 @@ class ScriptedModel:
         return reply
 
     def _completion(self, reply: ScriptedReply, text: str, finish: Finish, usage: Usage) -> Completion:
-        return Completion(text, finish, usage, served_by=self.name, confidence=0.9, calls=reply.calls)
+        return Completion(text, finish, usage, served_by=self.name, confidence=reply.confidence, calls=reply.calls)
 
     async def aclose(self) -> None:
         """Note that it was closed."""

@@ -211,3 +211,66 @@ def test_a_model_rests_as_long_as_its_provider_asks_within_a_bound(
     assert outages.attempts("m") == 1
     outages.over("m")
     assert outages.attempts("m") == 3
+
+
+# --- streams
+
+
+@skill(escalate="frontier", max_output_tokens=20)
+async def tell(ctx: Context, question: str) -> str:
+    """Tell."""
+    async with ctx.stream(question) as pieces:
+        return " ".join([piece.strip() async for piece in pieces])
+
+
+async def test_a_stream_that_cannot_begin_comes_from_the_next_model(ledger: Ledger) -> None:
+    small, large = model("small", LOST, LOST, DOWN), model("large", "one two")
+    assert await tell(context(ledger, small, large, budget=Budget(calls=4)), question="well?") == "one two"
+    calls = holds(ledger, "call")
+    assert [(call.state, call.presumed) for call in calls] == [
+        ("settled", True),
+        ("settled", True),
+        ("voided", False),
+        ("settled", False),
+    ]
+    assert [call.meta["purpose"] for call in calls] == ["draft"] * 3 + ["escalation"]
+    (line,) = Statement.of(ledger, "r").lines
+    assert [(r.model, r.reason) for r in line.rejected] == [("scripted:small", "ModelUnavailable: refused")]
+    (step,) = holds(ledger, "step")
+    assert (step.detail["status"], step.detail["escalated"], step.overrun) == ("ok", True, ZERO)
+    assert ledger.verify().ok
+
+
+async def test_streams_and_calls_learn_of_each_others_outages(ledger: Ledger, clock: Clock) -> None:
+    small, large = model("small", DOWN, DOWN, DOWN, "back"), model("large", "one", "two", "three")
+    ctx = context(ledger, small, large, clock=clock)
+    assert [await tell(ctx, question="first?"), await answer(ctx, question="second?")] == ["one", "two"]
+    assert await tell(ctx, question="third?") == "three"
+    assert len(small.requests) == 3
+    clock.now_s += REST_S
+    assert await tell(ctx, question="fourth?") == "back"
+    assert ctx.engine.outages.attempts(small.name) == 3
+
+
+async def test_a_stream_that_breaks_off_after_a_piece_is_not_begun_again(ledger: Ledger) -> None:
+    broken = ScriptedReply("one two", error=OutcomeUnknown("dropped", model="m"))
+    large = model("large", "three")
+    with pytest.raises(OutcomeUnknown, match="dropped"):
+        await tell(context(ledger, model("small", broken), large), question="well?")
+    assert large.requests == []
+
+
+async def test_where_no_other_model_may_be_asked_the_error_of_a_stream_is_raised(ledger: Ledger) -> None:
+    large = model("large", DOWN, DOWN, DOWN)
+    with pytest.raises(ModelUnavailable, match="refused"):
+        await tell(context(ledger, model("small", DOWN, DOWN, DOWN), large), question="well?")
+    assert len(large.requests) == 3
+    assert (ledger.balance("run/r").posted, ledger.balance("run/r").held) == (ZERO, ZERO)
+
+
+async def test_a_stream_comes_from_the_next_model_where_a_server_is_not_even_up_to_count(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ctx = context(ledger, unserved(), model("large", "one", "two"), clock=clock)
+    assert [await tell(ctx, question=which) for which in ("first?", "second?")] == ["one", "two"]
+    assert ledger.verify().ok

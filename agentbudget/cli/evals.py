@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.option(
     "--policy",
     "policies",
-    type=click.Choice(["all-cheap", "all-strong", "cascade"]),
+    type=click.Choice(["all-cheap", "all-strong", "cascade", "learned"]),
     multiple=True,
-    help="A policy to try; may be given several times [all three].",
+    help="A policy to try; may be given several times [all but learned].",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which items are drawn.")
 @click.option("--budget", "usd", help="Dollars that the whole eval may spend.")
@@ -45,9 +45,9 @@ def evaluate(
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Trade accuracy against cost: all-cheap, all-strong and a cascade on real data."""
+    """Trade accuracy against cost: all-cheap, all-strong and cascades on real data."""
     from agentbudget.console import RunView
-    from agentbudget.evals import POLICIES, run_eval
+    from agentbudget.evals import USUAL, run_eval
     from agentbudget.money import Budget
 
     ladder = [name.strip() for name in models.split(",") if name.strip()] if models else None
@@ -57,7 +57,7 @@ def evaluate(
             return await run_eval(
                 dataset,
                 data=data,
-                policies=policies or POLICIES,
+                policies=policies or USUAL,
                 limit=limit,
                 seed=seed,
                 models=ladder,

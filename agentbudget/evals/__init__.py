@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentbudget.evals.economics import Economics, Outcome, Trade, economics, sweep, threshold_for, wilson
-from agentbudget.evals.policies import POLICIES, PolicyName
+from agentbudget.evals.policies import POLICIES, USUAL, PolicyName
 from agentbudget.evals.report import EvalReport
 from agentbudget.evals.run import Progress, run_eval, run_eval_sync
 from agentbudget.evals.tasks import DATASETS, DatasetName, Split, find_data
@@ -11,6 +11,7 @@ from agentbudget.evals.tasks import DATASETS, DatasetName, Split, find_data
 __all__ = [
     "DATASETS",
     "POLICIES",
+    "USUAL",
     "DatasetName",
     "Economics",
     "EvalReport",

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from agentbudget.evals.report import EvalReport
 
-COLOURS: Final[dict[PolicyName, str]] = {"all-cheap": "#2a9d8f", "all-strong": "#e76f51", "cascade": "#264653"}
+COLOURS: Final[dict[PolicyName, str]] = {
+    "all-cheap": "#2a9d8f",
+    "all-strong": "#e76f51",
+    "cascade": "#264653",
+    "learned": "#8a5a9e",
+}
 FORMATS: Final = (".svg", ".png", ".pdf")
 
 

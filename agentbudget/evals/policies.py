@@ -12,9 +12,12 @@ from agentbudget.skills import Skill
 if TYPE_CHECKING:
     from agentbudget.step import Context
 
-PolicyName = Literal["all-cheap", "all-strong", "cascade"]
+PolicyName = Literal["all-cheap", "all-strong", "cascade", "learned"]
 
 POLICIES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
+
+USUAL: Final[tuple[PolicyName, ...]] = ("all-cheap", "all-strong", "cascade")
+"""Those that are tried unless others are asked for: they answer an item alike however often, whatever came before."""
 
 Policy = Callable[["Context", Mapping[str, Any]], Awaitable[Guess]]
 """Answers an item, given the arguments of the exam's skill."""
@@ -28,6 +31,8 @@ def policy(name: PolicyName, exam: Exam, *, threshold: float) -> Policy:
         return _calling(exam.skill("frontier"))
     if name == "cascade":
         return cascade(exam, threshold=threshold)
+    if name == "learned":
+        return _calling(learned(exam, threshold=threshold))
     assert_never(name)
 
 
@@ -52,6 +57,20 @@ def cascade(exam: Exam, *, threshold: float) -> Skill[[Mapping[str, Any]], Guess
         cascade,
         tier="local",
         escalate="frontier",
+        max_output_tokens=cheap.max_output_tokens,
+        max_input_tokens=cheap.max_input_tokens,
+    )
+
+
+def learned(exam: Exam, *, threshold: float) -> Skill[..., Guess]:
+    """The same as one skill that begins with the strong rung, once it is known that its cheap answers do not pay."""
+    cheap = exam.skill("local")
+    return Skill(
+        cheap.function,
+        tier="local",
+        escalate="frontier",
+        confidence=max(threshold, 1e-9),
+        start="learned",
         max_output_tokens=cheap.max_output_tokens,
         max_input_tokens=cheap.max_input_tokens,
     )

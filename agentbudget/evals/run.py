@@ -16,7 +16,7 @@ from agentbudget.agent import Agent, run_blocking
 from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
 from agentbudget.evals.economics import Outcome
 from agentbudget.evals.exams import open_exam
-from agentbudget.evals.policies import POLICIES, Policy, PolicyName, policy
+from agentbudget.evals.policies import POLICIES, USUAL, Policy, PolicyName, policy
 from agentbudget.evals.report import EvalReport
 from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data
 from agentbudget.ledger import LEASE_S, Ledger
@@ -49,7 +49,7 @@ async def run_eval(
     dataset: DatasetName,
     *,
     data: str | Path | None = None,
-    policies: Sequence[PolicyName] = POLICIES,
+    policies: Sequence[PolicyName] = USUAL,
     limit: int | None = 100,
     seed: int = 0,
     split: Split = "report",

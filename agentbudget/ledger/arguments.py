@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import units
-from agentbudget.ledger.store import PLAIN, check_text
+from agentbudget.ledger.store import check_text
 from agentbudget.money import MAX, Amount
 
 _LONGEST_LOCATION: Final = 1 << 15
@@ -20,6 +20,10 @@ DEEPEST: Final = 100
 """So deep what goes with a hold may be: a list in a mapping is 2 deep."""
 DEEPEST_BILL: Final = DEEPEST + 3
 """So deep what goes with a settlement may be: a block's is a list of what went with the holds inside."""
+_NESTED: Final = (dict, list, tuple)
+_TEXT: Final = frozenset({str})
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""What holds nothing within it."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:")
 
 
@@ -47,30 +51,41 @@ def check_accounts(value: Any) -> None:
 
 
 def check_detail(argument: str, value: object, *, deepest: int = DEEPEST) -> None:
-    """Raise `InvalidArgument` unless `value` is a mapping, and no deeper than everybody can read who finds it in the
-    journal, however many functions they are in; the store looks into it."""
+    """Raise `InvalidArgument` unless `value` is a mapping, its keys are text, and everybody can read it who finds it
+    in the journal, however many functions they are in. The store finds what else is no JSON."""
     if not isinstance(value, Mapping):
         raise InvalidArgument(
             f"{argument} must be a mapping such as {{'model': …}}, not {value!r}", argument=argument, value=value
         )
-    said = cast("Mapping[Any, Any]", value)
-    if _is_deeper(said.values(), deepest):
-        raise InvalidArgument(
-            f"{argument} has lists or mappings within each other more than {deepest} deep: keep it as text",
-            argument=argument,
-            value=said,
-        )
+    within: list[Any] = [value]
+    for _ in range(deepest):
+        within = _held_by(within, argument)
+        if not within:
+            return
+    raise InvalidArgument(
+        f"{argument} has lists or mappings within each other more than {deepest} deep: keep it as text",
+        argument=argument,
+        value=cast(object, value),
+    )
 
 
-def _is_deeper(values: Collection[Any], than: int) -> bool:
-    if PLAIN.issuperset(map(type, values)):  # as most are, and this is seen without a step for each
-        return False
-    for inner in values:
-        if isinstance(inner, dict | list | tuple):
-            held = cast("dict[Any, Any] | list[Any] | tuple[Any, ...]", inner)
-            if than == 1 or _is_deeper(held.values() if isinstance(held, dict) else held, than - 1):
-                return True
-    return False
+def _held_by(holders: Sequence[Any], argument: str) -> list[Any]:
+    """The mappings and lists right within these, each once. Raises `InvalidArgument` for a key that is no text: JSON
+    would turn it into one, and sort it to another place when it is read back."""
+    found: dict[int, Any] = {}
+    for holder in holders:
+        values = holder
+        if isinstance(holder, Mapping):
+            keyed = cast("Mapping[Any, Any]", holder)
+            if not _TEXT.issuperset(map(type, keyed)):
+                for key in keyed:
+                    if not isinstance(key, str):
+                        message = f"what goes with a hold must be JSON, whose keys are text: {key!r} is none"
+                        raise InvalidArgument(message, argument=argument, value=cast(object, holder))
+            values = keyed.values()
+        if not _PLAIN.issuperset(map(type, values)):  # as most are, and this is seen without a step for each
+            found |= {id(inner): inner for inner in values if issubclass(type(inner), _NESTED)}
+    return list(found.values())
 
 
 def check_amount(value: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import NOTHING, Account, Detail, Entry, EntryKind, HoldRecord, Units
@@ -162,21 +162,18 @@ _ODD: Final = re.compile("[\ud800-\udfff\U0010ffff]")
 _encode = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 ).encode
-"""It looks for no circles: `_check_keys`, before it, comes to no end in one."""
-_NESTED: Final = (dict, list, tuple)
-_TEXT: Final = frozenset({str})
-PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-"""What holds nothing within it."""
+"""It looks for no circles: nothing is as deep that was checked (`check_detail`)."""
 
 
 def canonical(value: Mapping[str, Any]) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed and stored. Raises `InvalidArgument`."""
+    """JSON with sorted keys, all of them text, and no spaces: the form that is hashed and stored.
+
+    Raises `InvalidArgument` for what is no JSON.
+    """
     if not value:
         return "{}"
     try:
-        plain = value if isinstance(value, dict) else dict(value)
-        _check_keys(plain)
-        text = _encode(plain)
+        text = _encode(value if isinstance(value, dict) else dict(value))
         if not text.isascii():
             text.encode()  # a lone surrogate is text to Python alone
     except (TypeError, ValueError, RecursionError) as error:
@@ -184,22 +181,6 @@ def canonical(value: Mapping[str, Any]) -> str:
             f"what goes with a hold must be JSON (text, finite numbers, lists): {error}", argument="detail", value=value
         ) from None
     return text
-
-
-def _check_keys(value: Any) -> None:
-    """JSON would turn a key that is no text into one, and sort it to another place when it is read back."""
-    if isinstance(value, dict):
-        keyed = cast("dict[Any, Any]", value)
-        if not _TEXT.issuperset(map(type, keyed)):
-            for key in keyed:
-                if not isinstance(key, str):
-                    raise TypeError(f"the key {key!r} is no text")
-        value = keyed.values()
-    if PLAIN.issuperset(map(type, value)):  # as most are, and this is seen without a step for each
-        return
-    for inner in value:
-        if isinstance(inner, _NESTED):
-            _check_keys(inner)
 
 
 def check_text(argument: str, text: object, *, least: int = 1, most: int = LONGEST) -> None:

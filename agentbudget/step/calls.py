@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget import telemetry
 from agentbudget.cache import Asked
-from agentbudget.errors import ModelError, ModelUnavailable
+from agentbudget.errors import ModelError
 from agentbudget.estimate import CallEstimate, tag
 from agentbudget.history import InputParts, breakdown, input_parts
 from agentbudget.ledger import HoldRecord
@@ -55,9 +55,7 @@ async def ask(
         if found is not None:
             book_free(step, asked, found, call_meta(step, model, purpose, None))
             return found.completion, request.max_output_tokens
-        attempts = outages.attempts(model.name) if spare else ATTEMPTS
-        if not attempts:
-            raise ModelUnavailable("it could not be had a moment ago, and was not asked", model=model.name, sent=False)
+        attempts = outages.allowed(model.name, spare=spare)
         for number in itertools.count(1):
             estimate = None
             if trust_history and request is kept_under and not drafts:  # as the step itself was estimated a moment ago
@@ -169,9 +167,9 @@ class Attempt:
             detail = answered(answer, self._seconds) | {"price": price.terms, "made_of": made_of.to_dict()}
             settled(self.hold, cost, detail, presumed=presumed, span=self.span)
             self.span.cost(cost.usd_nano, presumed=presumed)
-        self._step.engine.estimator.learn(
-            self._step.skill.name, self.model, answer.usage, answer.finish, estimate=self.estimate
-        )
+        skill, engine = self._step.skill.name, self._step.engine
+        engine.estimator.learn(skill, self.model, answer.usage, answer.finish, estimate=self.estimate)
+        engine.starts.called(skill, self.model.name, cost.usd_nano)
 
     def failed(self, error: BaseException) -> None:
         """Settle what an attempt that raised has used."""

@@ -14,6 +14,7 @@ from agentbudget.settling import amount_of
 from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Output, Skill, positive
 from agentbudget.step.calls import Purpose, ask
 from agentbudget.step.guarding import ways
+from agentbudget.step.outages import absence
 from agentbudget.step.reply import Reply
 from agentbudget.usage import Usage
 from agentbudget.verify import Check, Verdict, judge
@@ -84,9 +85,10 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 raise
             tried = _absent(step, way.model, error)
         else:
-            tried = await _judged(step, way.model, answer, output, checks, ours=_is_ours(answer, cap, way.request))
+            ours = _is_ours(answer, cap, way.request)
+            tried = await _judged(step, way.model, answer, output, checks, ours=ours, spare=spare)
         if not tried.verdict.ok:
-            step.rejected.append({"model": tried.model.name, "reason": tried.verdict.reason})
+            step.reject(tried.model, tried.verdict.reason)
         used.append(tried.answer.usage)
         move = _next(step, tried, rung=rung, top=len(rungs) - 1, retries=retries)
         match move:
@@ -99,8 +101,7 @@ async def climb(step: Step, request: Request, output: Output, checks: tuple[AnyC
                 if not tried.absent:
                     drafts.append(tried.answer.usage.output_tokens)
                 rung, retries, purpose, asked = rung + 1, 0, "escalation", rungs[rung + 1].request
-                step.escalated = True
-                step.tell("escalated", model=rungs[rung].model.name)
+                step.climbed_to(rungs[rung].model)
             case _:
                 assert_never(move)
 
@@ -119,16 +120,36 @@ def _absent(step: Step, model: Model, error: ModelError) -> _Tried:
     """A model that cannot be had is climbed past like one whose answer is not good enough."""
     step.engine.outages.began(model.name, error)
     answer = Completion("", "stop", error.usage or Usage(), served_by=model.name)
-    return _Tried(model, answer, _UNREADABLE, Verdict(False, f"{type(error).__name__}: {error}"), absent=True)
+    return _Tried(model, answer, _UNREADABLE, Verdict(False, absence(error)), absent=True)
 
 
 async def _judged(
-    step: Step, model: Model, answer: Completion, output: Output, checks: tuple[AnyCheck, ...], *, ours: bool
+    step: Step,
+    model: Model,
+    answer: Completion,
+    output: Output,
+    checks: tuple[AnyCheck, ...],
+    *,
+    ours: bool,
+    spare: bool,
 ) -> _Tried:
-    value, verdict = await _read(step, answer, output, checks)
+    unsure = _unsure(step.skill, answer) if spare else None
+    # What is to be asked of a stronger model anyway is only read: its checks may cost money.
+    value, verdict = await _read(step, answer, output, () if unsure else checks)
+    if unsure and verdict.ok:
+        verdict = Verdict(False, unsure)
     if ours and verdict.ok:
         verdict = Verdict(False, "cut at the cap that its hold paid for")
     return _Tried(model, answer, value, verdict, ours)
+
+
+def _unsure(skill: Skill[Any, Any], answer: Completion) -> str | None:
+    """Why an answer is to be asked of a stronger model, though nothing else is wrong with it."""
+    if skill.confidence is None or answer.finish != "stop":
+        return None
+    if answer.confidence is None:
+        return "the model does not say how sure it is"
+    return None if answer.confidence >= skill.confidence else f"sure at {answer.confidence:.2f}, not {skill.confidence}"
 
 
 def _next(step: Step, tried: _Tried, *, rung: int, top: int, retries: int) -> Move:

@@ -19,6 +19,7 @@ from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
 from agentbudget.step.outages import Outages
 from agentbudget.step.reading import Reading
+from agentbudget.step.starts import Starts
 from agentbudget.tenants import DEFAULT_TENANT, payers
 
 if TYPE_CHECKING:
@@ -94,10 +95,12 @@ class Engine:
     system_counts: SystemCounts = field(init=False, default_factory=SystemCounts)
     outages: Outages = field(init=False, default_factory=Outages)
     estimator: Estimator = field(init=False)
+    starts: Starts = field(init=False)
     _open: set[str] = field(init=False, default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.ledger)
+        self.starts = Starts(self.ledger)
 
     def place(self, run_id: str) -> str:
         """Where in the run's graph its work is: what the ids of its holds begin with."""

@@ -13,6 +13,7 @@ from agentbudget.ledger import Hold, Ledger, limits, require_room, units
 from agentbudget.money import Amount
 from agentbudget.privacy import Label
 from agentbudget.step.identity import unused_id
+from agentbudget.step.starts import step_tag
 
 if TYPE_CHECKING:
     from agentbudget.skills import Skill
@@ -116,7 +117,7 @@ def reserve_step(
         meta["about"] = ctx.subject
     if landing:
         meta["landing"] = True
-    hold_tag = f"step|{skill.name}"
+    hold_tag = step_tag(skill.name)
     if ctx.step is not None:
         return ctx.step.funds.reserve_step(base, amount, hold_tag, meta)
     accounts = ctx.scope.accounts(skill.name)

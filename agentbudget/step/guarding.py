@@ -77,7 +77,8 @@ def sort_ways(step: Step, request: Request, *, tier: str | None = None, escalate
     opened = tuple(way for way, may in sorted_ones if may)
     shut = [way for way, may in sorted_ones if not may]
     if opened:
-        return Sorted(opened, tuple(shut))
+        passed = begin(step, [way.model.name for way in opened]) if escalate and tier is None else 0
+        return Sorted(opened[passed:], tuple(shut))
     for model in reversed(ladder.models):
         if model not in wanted:
             way, may = _looked_at(step, model, request)
@@ -131,7 +132,23 @@ def open_rungs(step: Step) -> Sequence[Model]:
     """The rungs of a step whose prompts are not known before it runs: those that may see what it carries, else all."""
     wanted = step.engine.ladder.climb(step.skill.tier, step.skill.escalate)
     data_class, privacy = step.context.carries.data_class, step.engine.privacy
-    return [model for model in wanted if privacy.admits(Destination.of_model(model), data_class)] or wanted
+    opened = [model for model in wanted if privacy.admits(Destination.of_model(model), data_class)] or wanted
+    return opened[begin(step, [model.name for model in opened]) :]
+
+
+def begin(step: Step, models: Sequence[str]) -> int:
+    """How many of `models`, weakest first, the step passes over, since its skill lets it begin where that costs least.
+
+    It is found once: a step that has begun, and holds the money for it, goes on so.
+    """
+    if step.skill.start == "tier" or len(models) == 1:
+        return 0
+    if step.began is None:
+        place = step.engine.starts.first(step.skill.name, models)
+        if not step.engine.outages.attempts(models[place]):
+            place = 0
+        step.began, step.began_lowest = models[place], place == 0
+    return models.index(step.began) if step.began in models else 0
 
 
 def require(ctx: Context, destination: Destination, *, what: str) -> None:

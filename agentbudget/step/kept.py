@@ -132,4 +132,6 @@ def book_free(step: Step, asked: Asked, found: CachedAnswer, meta: Mapping[str, 
     with telemetry.model_call(asked.model.provider, asked.model.name, purpose=meta["purpose"]) as span:
         span.cache_hit(saved_usd_nano=found.cost_usd_nano, kind=asked.label.kind, because=found.trust.because)
         settled(hold, ZERO, detail, span=span)
+    step.saved_usd_nano += found.cost_usd_nano
+    step.engine.starts.called(step.skill.name, asked.model.name, found.cost_usd_nano)
     step.tell("cached", model=asked.model.name)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from agentbudget.errors import ModelError
+from agentbudget.errors import ModelError, ModelUnavailable
 
 ATTEMPTS: Final = 3
 """Billable attempts at one model call: the first, and two more after errors that may pass."""
@@ -32,6 +32,16 @@ class Outages:
             return ATTEMPTS
         return 0 if self._clock() < until else 1
 
+    def allowed(self, model: str, *, spare: bool) -> int:
+        """How often a call may ask a model; `spare` says that another may be asked in its place.
+
+        Raises `ModelUnavailable` where that is not at all.
+        """
+        attempts = self.attempts(model) if spare else ATTEMPTS
+        if not attempts:
+            raise ModelUnavailable("it could not be had a moment ago, and was not asked", model=model, sent=False)
+        return attempts
+
     def began(self, model: str, error: ModelError) -> None:
         """A model could not be had. It rests for a while: as long as its provider asks, within a bound.
 
@@ -46,3 +56,8 @@ class Outages:
         """It answered."""
         if self._until:
             self._until.pop(model, None)
+
+
+def absence(error: ModelError) -> str:
+    """Why there is no answer of a model, for the statement."""
+    return f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -19,9 +20,10 @@ from agentbudget.ledger import Hold, limits, require_room, units
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
 from agentbudget.skills import Output
-from agentbudget.step.calls import Attempt, call_meta, parts_of, pause
+from agentbudget.step.calls import Attempt, Purpose, call_meta, parts_of, pause
 from agentbudget.step.guarding import Way, ways
 from agentbudget.step.kept import asked_of, book_free, learn, paid_once
+from agentbudget.step.outages import absence
 from agentbudget.step.reply import Reply
 from agentbudget.step.sizing import size_stream
 from agentbudget.usage import Usage
@@ -33,19 +35,27 @@ _TEXT: Final = Output(str)
 _WORDS: Final = re.compile(r"\s*\S+\s*|\s+")
 
 
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """A model whose answer may be streamed, as what; with a ``spare``, another may be asked in its place."""
+
+    way: Way
+    purpose: Purpose
+    spare: bool
+
+
 class ReplyStream:
     """Pieces of an answer, one by one; then the whole as `reply`.
 
-    It asks the model of the skill's tier: what was shown cannot be taken back, so that nothing is checked, retried or
-    escalated once a piece has come. As ``async with`` it is settled where the block ends, also if you leave it early;
-    without, at the latest where the step ends.
+    It asks the model of the skill's tier, or where that cannot be had, the next that the skill may climb to. What was
+    shown cannot be taken back, so that nothing is checked, retried or escalated once a piece has come. As ``async
+    with`` it is settled where the block ends, also if you leave it early; without, at the latest where the step ends.
     """
 
     def __init__(self, step: Step, request: Request) -> None:
         self.text = ""
         self._step = step
         self._asked = request
-        self._found: Way | None = None
         self._reply: Reply[str] | None = None
         self._pieces = self._run()
         step.streams.append(self)
@@ -81,60 +91,71 @@ class ReplyStream:
         """Leave the stream, if it has not ended: the provider's is closed, and what was used is booked."""
         await self._pieces.aclose()
 
-    @property
-    def _way(self) -> Way:
-        """The model that is asked, found when the stream begins: what the step carries then decides."""
-        if self._found is None:
-            (self._found,) = ways(self._step, self._asked, escalate=False)
-        return self._found
-
-    @property
-    def _model(self) -> Model:
-        return self._way.model
-
     async def _run(self) -> AsyncGenerator[str, None]:
-        step, model, request = self._step, self._model, self._way.request
-        asked = asked_of(step, model, request)
-        async with paid_once(step, asked, request.max_output_tokens, streams=True) as found:
-            async with aclosing(self._bought(asked) if found is None else self._replayed(asked, found)) as pieces:
+        step, opened = self._step, ways(self._step, self._asked)
+        for number, way in enumerate(opened, start=1):
+            rung = _Rung(way, "draft" if number == 1 else "escalation", spare=number < len(opened))
+            try:
+                async with aclosing(self._asked_of(rung)) as pieces:
+                    async for piece in pieces:
+                        self.text += piece
+                        yield piece
+                return
+            except ModelError as error:
+                if self.text or not (rung.spare and error.retryable):
+                    raise
+                step.engine.outages.began(way.model.name, error)
+                step.reject(way.model, absence(error))
+                step.climbed_to(opened[number].model)
+
+    async def _asked_of(self, rung: _Rung) -> AsyncGenerator[str, None]:
+        """The pieces of one model's answer, paid for before or now."""
+        way = rung.way
+        asked = asked_of(self._step, way.model, way.request)
+        async with paid_once(self._step, asked, way.request.max_output_tokens, streams=True) as found:
+            source = self._bought(rung, asked) if found is None else self._replayed(rung, asked, found)
+            async with aclosing(source) as pieces:
                 async for piece in pieces:
-                    self.text += piece
                     yield piece
 
-    async def _replayed(self, asked: Asked, found: CachedAnswer) -> AsyncGenerator[str, None]:
+    async def _replayed(self, rung: _Rung, asked: Asked, found: CachedAnswer) -> AsyncGenerator[str, None]:
         """An answer that was paid for, in pieces as a model would give it."""
-        book_free(self._step, asked, found, call_meta(self._step, self._model, "draft", None))
+        book_free(self._step, asked, found, call_meta(self._step, asked.model, rung.purpose, None))
         for piece in _WORDS.findall(found.completion.text):
             yield piece
-        self._conclude(found.completion)
+        self._conclude(asked.model, found.completion)
 
-    async def _bought(self, asked: Asked) -> AsyncGenerator[str, None]:
+    async def _bought(self, rung: _Rung, asked: Asked) -> AsyncGenerator[str, None]:
+        outages, name = self._step.engine.outages, rung.way.model.name
+        attempts = outages.allowed(name, spare=rung.spare)
         for number in itertools.count(1):
-            attempt, growth = await self._begin()
+            attempt, growth = await self._begin(rung)
             try:
                 async with aclosing(self._attempt(attempt, growth, asked)) as pieces:
                     async for piece in pieces:
                         yield piece
+                outages.over(name)
                 return
             except ModelError as error:
                 if self.text:
                     raise
-                await pause(error, number)
-                self._step.funds.make_good(attempt.lost)
+                if error.retryable and (rung.spare or number < attempts):
+                    self._step.funds.make_good(attempt.lost)
+                await pause(error, number, attempts)
 
-    async def _begin(self) -> tuple[Attempt, Growth]:
+    async def _begin(self, rung: _Rung) -> tuple[Attempt, Growth]:
         """Reserve what the stream begins on."""
-        step, model = self._step, self._model
-        estimate, tokens = await size_stream(step.engine, step.skill, model, self._way.request)
+        step, way, model = self._step, rung.way, rung.way.model
+        estimate, tokens = await size_stream(step.engine, step.skill, model, way.request)
         bound, parts = partial(_bound, step, model, estimate), await parts_of(step, model, estimate)
         try:
-            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
+            attempt = Attempt(step, way, estimate, bound(tokens), rung.purpose, parts=parts)
         except BudgetExceeded:
             least = min(tokens, LEAST_TOKENS + (model.stream_lead_tokens or tokens))
             if least == tokens:
                 raise
             tokens = least
-            attempt = Attempt(step, self._way, estimate, bound(tokens), parts=parts)
+            attempt = Attempt(step, way, estimate, bound(tokens), rung.purpose, parts=parts)
         growth = Growth(
             attempt.hold.amount,
             tokens=tokens,
@@ -157,7 +178,7 @@ class ReplyStream:
 
     async def _attempt(self, attempt: Attempt, growth: Growth, asked: Asked) -> AsyncGenerator[str, None]:
         """One billable request. However it ends, its hold ends with what is known of it."""
-        model, answer = self._model, None
+        model, answer = attempt.model, None
         self._step.tell("call", model=model.name)
         with attempt.span.aside():
             try:
@@ -169,33 +190,35 @@ class ReplyStream:
                 if answer is None:
                     raise OutcomeUnknown(f"{model.name} ended a stream without saying how", model=model.name)
             except GeneratorExit:
-                self._forget_bound(attempt)
+                _forget_bound(attempt)
                 attempt.left()
-                self._conclude(Completion(self.text, "cut", attempt.meter.usage or Usage(), model.name), left=True)
+                self._conclude(
+                    model, Completion(self.text, "cut", attempt.meter.usage or Usage(), model.name), left=True
+                )
                 return
             except BaseException as error:
-                self._forget_bound(attempt)
+                _forget_bound(attempt)
                 attempt.failed(error)
                 raise
             attempt.answered(answer, _TEXT, asked)
             await learn(self._step, asked, answer)
-        self._conclude(answer, growth)
+        self._conclude(model, answer, growth)
 
-    def _forget_bound(self, attempt: Attempt) -> None:
-        """Where nobody says that a provider stops when its stream is closed, what arrived bounds nothing."""
-        if self._model.stream_lead_tokens is None:
-            attempt.meter.presumed = None
-
-    def _conclude(self, answer: Completion, growth: Growth | None = None, *, left: bool = False) -> None:
+    def _conclude(self, model: Model, answer: Completion, growth: Growth | None = None, *, left: bool = False) -> None:
         whole = answer.finish in ("stop", "tools")
         refusal = growth.refusal if growth is not None and answer.finish == "cut" else None
-        name = self._model.name
         self._reply = Reply(
-            answer.text, answer.text.strip(), name, whole, answer.confidence, answer.finish, answer.calls, refusal
+            answer.text, answer.text.strip(), model.name, whole, answer.confidence, answer.finish, answer.calls, refusal
         )
         if not whole and not left:
             self._step.accepted = False
-            self._step.rejected.append({"model": name, "reason": _why_short(answer, refusal)})
+            self._step.reject(model, _why_short(answer, refusal))
+
+
+def _forget_bound(attempt: Attempt) -> None:
+    """Where nobody says that a provider stops when its stream is closed, what arrived bounds nothing."""
+    if attempt.model.stream_lead_tokens is None:
+        attempt.meter.presumed = None
 
 
 def _bound(step: Step, model: Model, estimate: CallEstimate, output_tokens: int) -> Amount:

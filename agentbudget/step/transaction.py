@@ -24,10 +24,11 @@ from agentbudget.step.funds import Funds, reserve_step
 from agentbudget.step.guarding import open_rungs, open_ways
 from agentbudget.step.identity import digest, stable
 from agentbudget.step.sizing import capped, checks_bound, size_body, size_call
+from agentbudget.step.starts import ANSWERED, BEGAN
 
 if TYPE_CHECKING:
     from agentbudget.estimate import CallEstimate
-    from agentbudget.models.base import Request
+    from agentbudget.models.base import Model, Request
     from agentbudget.privacy import DataClass
     from agentbudget.step.context import Context
     from agentbudget.step.guarding import Sorted, Way
@@ -54,6 +55,11 @@ class Step:
         self.base = self._identity(key)
         self.escalated = False
         self.accepted = True
+        self.began: str | None = None
+        """The model that it began with, where its skill leaves that to us; ``began_lowest`` says that none was passed
+        over."""
+        self.began_lowest = True
+        self.saved_usd_nano = 0
         self.rejected: list[dict[str, str]] = []
         self.refused: set[str] = set()
         self.streams: list[ReplyStream] = []
@@ -93,6 +99,15 @@ class Step:
     def next_call_id(self) -> str:
         """The id of the step's next hold for a model call."""
         return f"{self.hold.id}/{next(self._numbers)}"
+
+    def reject(self, model: Model, reason: str) -> None:
+        """Note for the statement that there is no answer of a model, or none that is good enough."""
+        self.rejected.append({"model": model.name, "reason": reason})
+
+    def climbed_to(self, model: Model) -> None:
+        """Note that a stronger model is asked."""
+        self.escalated = True
+        self.tell("escalated", model=model.name)
 
     async def run(self) -> Any:
         """Estimate, reserve, carry out, settle."""
@@ -195,18 +210,23 @@ class Step:
         return reserve_step(self.outer, self.skill, self.base, bound, expected=expected)
 
     def _settle(self, span: telemetry.StepSpan, status: str, error: str | None, seconds: float) -> None:
-        detail = {
+        detail: dict[str, Any] = {
             "status": status,
             "escalated": self.escalated,
             "rejected": self.rejected,
             "seconds": round(seconds, 4),
             "error": error,
         }
+        if self.began is not None:
+            usd_nano = self.hold.refresh().spent.usd_nano + self.saved_usd_nano
+            detail[BEGAN] = {"model": self.began, "usd_nano": usd_nano}
+            if status in ANSWERED:
+                self.engine.starts.ended(self.skill.name, self.began, lowest=self.began_lowest, usd_nano=usd_nano)
         record = settled(self.hold, ZERO, detail, span=span)
         if span.is_heard:
             elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
             span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
-        self.tell("settled" if status in ("ok", "unaccepted") else "failed", settled=record.settled or ZERO)
+        self.tell("settled" if status in ANSWERED else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
         """Let the run's listener hear of what happens in this step."""

@@ -14,6 +14,7 @@ from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Budget
 from agentbudget.prices import ComputePrice
 from agentbudget.step import Context, Engine, Scope
+from agentbudget.step.starts import ENOUGH
 from agentbudget.testing import ScriptedModel
 
 SURE = 0.9
@@ -94,3 +95,20 @@ def test_an_unknown_policy_is_refused(name: str) -> None:
 def test_the_data_folder_is_not_needed_to_import_a_dataset(tmp_path: Path) -> None:
     assert Gsm8k(items=()).baseline({}) is None
     assert list(tmp_path.glob("*.gz")) == []
+
+
+async def test_learned_is_a_cascade_that_begins_with_the_strong_rung_once_its_drafts_do_not_pay(ledger: Ledger) -> None:
+    cheap = ScriptedModel(lambda _: says(1), name="scripted:small")
+    strong = ScriptedModel(lambda _: says(2), name="scripted:large")
+    machine = ComputePrice("0.10", 100, 10)  # pyright: ignore[reportArgumentType]
+    ctx = Context(Engine(ledger, Ladder((cheap, strong)), Answers(), machine), Scope("r"))
+    ask = policy("learned", Gsm8k(items=()), threshold=SURE + 0.01)
+    guesses = [await ask(ctx, {"question": f"{number} + 1?"}) for number in range(ENOUGH + 5)]
+    assert {guess.answer for guess in guesses} == {"2"}
+    assert (len(cheap.requests), len(strong.requests)) == (ENOUGH, ENOUGH + 5)
+
+
+async def test_learned_keeps_a_draft_that_is_sure_enough(ledger: Ledger) -> None:
+    strong = large()
+    assert await decide(ledger, "learned", SURE, small(says(1)), strong) == Guess("1", SURE)
+    assert strong.requests == []

@@ -206,8 +206,8 @@ async def test_missing_data_are_a_mistake_before_anything_is_opened(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"policies": ("best",)}, "all-cheap, all-strong, cascade"),
-        ({"policies": ()}, "all-cheap, all-strong, cascade"),
+        ({"policies": ("best",)}, "all-cheap, all-strong, cascade, learned"),
+        ({"policies": ()}, "all-cheap, all-strong, cascade, learned"),
         ({"policies": ("cascade", "cascade")}, "each once"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"concurrency": 0}, "concurrency must be at least 1"),

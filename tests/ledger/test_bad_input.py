@@ -330,6 +330,8 @@ def test_a_hold_ends_once(books: Ledger) -> None:
 
 CIRCLE: Final[list[Any]] = []
 CIRCLE.append(CIRCLE)
+CIRCLES: Final[list[Any]] = []
+CIRCLES.extend([[CIRCLES], [CIRCLES]])
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -351,6 +353,7 @@ def nested(depth: int) -> dict[str, Any]:
         {"deep": [{2: "x", 10: "y"}]},
         pytest.param({"half a character": "\ud800"}, id="surrogate"),
         pytest.param({"a circle": CIRCLE}, id="circle"),
+        pytest.param({"circles": [CIRCLES, CIRCLES]}, id="circles"),
         pytest.param(nested(100_000), id="deep"),
         pytest.param(nested(102), id="too deep to read everywhere"),
     ],

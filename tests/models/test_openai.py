@@ -202,7 +202,18 @@ async def test_a_response_status_becomes_a_finish(changes: dict[str, Any], finis
     assert completion.text in ("hi", "I can't.")
 
 
-@pytest.mark.parametrize(("reason", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "refused")])
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "refused"),
+        ("eos", "stop"),  # Together
+        ("eos_token", "stop"),  # TGI, before 2.3
+        ("COMPLETE", "stop"),  # Cohere
+        ("MAX_TOKENS", "length"),
+    ],
+)
 async def test_a_finish_reason_becomes_a_finish(reason: str, finish: str) -> None:
     completion, _ = await complete(chat, ask(), Reply.json(chat_answer(finish_reason=reason)))
     assert completion.finish == finish
@@ -217,8 +228,12 @@ async def test_a_chat_refusal_is_its_text() -> None:
 
 @pytest.mark.parametrize(
     ("make", "answer"),
-    [(responses, response_answer(status="in_progress")), (chat, chat_answer(finish_reason="tool_calls"))],
-    ids=["responses", "chat"],
+    [
+        (responses, response_answer(status="in_progress")),
+        (chat, chat_answer(finish_reason="tool_calls")),
+        (chat, chat_answer(finish_reason="abort")),
+    ],
+    ids=["responses", "chat", "a word that nobody knows"],
 )
 async def test_an_end_that_is_no_answer_is_settled_and_invalid(
     make: Callable[[str], OpenAIModel], answer: dict[str, Any]

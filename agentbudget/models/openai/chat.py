@@ -28,10 +28,18 @@ PATH: Final = "/chat/completions"
 
 NS_PER_MS: Final = 10**6
 
-ENDED: Final = frozenset({"stop", "eos_token", "stop_sequence", "tool_calls", "function_call"})
-"""How an answer ended by itself. Not every server says ``tool_calls`` where it made some."""
+_ENDED: Final = frozenset(
+    {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete", "tool_calls", "function_call"}
+)
+"""How an answer ended by itself, in small letters: as OpenAI, TGI, Together (``eos``) and Cohere say. Not every server
+says ``tool_calls`` where it made some."""
 
-FINISHES: Final[dict[str, Finish]] = {"length": "length", "content_filter": "refused"}
+_FINISHES: Final[dict[str, Finish]] = {
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "refused",
+    "safety": "refused",
+}
 
 
 def counted(asked: Asked) -> dict[str, object]:
@@ -204,11 +212,13 @@ def _tool(tool: Tool) -> dict[str, object]:
 
 
 def _finish(reason: str | None, *, refused: bool, calls: bool) -> Finish | None:
+    """None for a word that nobody knows: the answer may have been broken off."""
     if refused:
         return "refused"
-    if reason in ENDED and calls:
+    word = (reason or "").lower()
+    if word in _ENDED and calls:
         return "tools"
-    return "stop" if reason in ENDED and reason != "tool_calls" else FINISHES.get(reason or "")
+    return "stop" if word in _ENDED and word != "tool_calls" else _FINISHES.get(word)
 
 
 class _Counted(BaseModel):
