@@ -275,6 +275,7 @@ def test_what_a_body_adds_is_priced() -> None:
     priority = Known.of(chat, asked={"extra_body": {"service_tier": "priority", "n": 3}})
     assert priority.price == TokenPrice.known("openai", "gpt-5.1", tier="priority")
     assert priority.answers({"extra_body": {"n": 3}}) == 3
+    assert Known.of(chat, asked={"service_tier": "auto", "speed": "fast"}).tier == "fast"
     with pytest.raises(Mistake, match=r"several answers \(n\)"):
         openais(n=2)
 

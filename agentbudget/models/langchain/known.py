@@ -89,7 +89,7 @@ class Known:
         nobody can hold the price of.
         """
         sent = beside(chat, asked)
-        served = sent.get("service_tier") or getattr(chat, "service_tier", None) or sent.get("speed")
+        service = str(sent.get("service_tier") or getattr(chat, "service_tier", None))
         told = chat._get_ls_params()  # pyright: ignore[reportPrivateUsage] # what integrations are asked to override
         provider = str(told.get("ls_provider") or "unknown")
         fields = type(chat).model_fields
@@ -103,7 +103,7 @@ class Known:
             most_output_tokens=_positive(getattr(chat, cap, None)) or _profiled(chat, "max_output_tokens"),
             given_price=price,
             given_window=context_window,
-            tier=TIERS.get(str(served), "standard"),
+            tier=TIERS.get(service) or TIERS.get(str(sent.get("speed"))) or "standard",
         )
 
     @property
