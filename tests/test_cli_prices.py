@@ -43,6 +43,16 @@ def refused(*words: str) -> AgentBudgetError:
     return error
 
 
+def test_a_model_that_embeds_is_shown_and_compared_where_no_output_is_asked_about() -> None:
+    small, large = "openai:text-embedding-3-small", "openai:text-embedding-3-large"
+    assert [(row["input"], row["output"]) for row in told("prices", "show", small, "--tier", "standard")] == [
+        ("0.02", "0")
+    ]
+    found = told("prices", "compare", large, small, "--input", "1000", "--output", "0")["models"]
+    assert [(line["model"], line["call_usd_nano"]) for line in found] == [(small, 20_000), (large, 130_000)]
+    assert isinstance(refused("prices", "compare", small), UnknownPrice)
+
+
 def test_the_rates_of_every_service_tier_are_shown() -> None:
     rows = told("prices", "show", "openai:gpt-5.5", "anthropic:claude-haiku-4-5")
     assert {(row["model"], row["tier"], row["above"]): row["input"] for row in rows} == {

@@ -410,6 +410,9 @@ def test_a_sheet_goes_before_the_public_list(tmp_path: Path) -> None:
         ('["a:b"]\ninput = 1\noutput = 1\nfrom = 3', "from must be a date such as"),
         ('["a:b"]\ninput = 1\noutput = 1\nfrom = 2026-05-01\nuntil = 2026-05-01', "until must be later"),
         ('["a:b"]\ninput = 1\noutput = 1\nabove = 100', "must start at 0"),
+        ('["a:b"]\ninput = 1\noutput = 1\nfrom = 0001-01-01T00:00:00+14:00', "from is beyond all calendars"),
+        ('["b"]\ninput = 1\noutput = 1', "write provider:model"),
+        ('[" a:b"]\ninput = 1\noutput = 1', "write provider:model"),
         ('["a:b"]\ninput = 1\noutput = 1\nabove = -1', "above must be a positive integer"),
         ('[["a:b"]]\ninput = 1\noutput = 1\n[["a:b"]]\ninput = 2\noutput = 1', "must start at 0 and ascend"),
         (
@@ -421,6 +424,17 @@ def test_a_sheet_goes_before_the_public_list(tmp_path: Path) -> None:
 def test_a_sheet_with_a_mistake_says_where(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UnknownPrice, match=complaint):
         PriceSheet.load(_sheet(tmp_path, text))
+
+
+def test_json_that_names_a_model_twice_is_refused(tmp_path: Path) -> None:
+    text = '{"a:b": {"input": 1, "output": 1}, "a:b": {"input": 9, "output": 9}}'
+    with pytest.raises(UnknownPrice, match="'a:b' stands there twice"):
+        PriceSheet.load(_sheet(tmp_path, text, "prices.json"))
+
+
+def test_a_sheet_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    sheet = PriceSheet.load(_sheet(tmp_path, '\ufeff["a:b"]\ninput = 1\noutput = 1'))
+    assert price_of("a", "b", sheet=sheet).cost(Usage(1)) == 1000
 
 
 def test_a_missing_sheet_is_named(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _rates_of(name: str, settings: Settings, tiers: Sequence[ServiceTier]) -> li
     rows: list[dict[str, Any]] = []
     for tier in tiers or TIERS:
         try:
-            price = _price(name, settings, tier)
+            price = _price(name, settings, tier, embeds=True)
         except UnknownPrice:
             if tier == "standard" or tiers:
                 raise
@@ -173,7 +173,11 @@ def prices_compare(
         workload = costs.Workload("a call", (usage,), None if calls is None else Fraction(calls))
     else:
         workload = _of_skill(skill, calls, home, where)
-    found = [costs.outlook(name, _price(name, settings, tier), workload) for name in models or _ladder(settings)]
+    embeds = not any(usage.output_tokens for usage in workload.usages)
+    found = [
+        costs.outlook(name, _price(name, settings, tier, embeds=embeds), workload)
+        for name in models or _ladder(settings)
+    ]
     found.sort(key=lambda line: line.call_usd_nano)
     if as_json:
         print_json(_workload_row(workload) | {"models": [_outlook_row(line) for line in found]})
@@ -353,8 +357,11 @@ def _ladder(settings: Settings) -> tuple[str, ...]:
     return default_names(settings)
 
 
-def _price(name: str, settings: Settings, tier: ServiceTier) -> TokenPrice | ComputePrice:
-    """The price of ``provider:model``; of a local model what its seconds cost. Nothing is loaded, no key is needed."""
+def _price(name: str, settings: Settings, tier: ServiceTier, *, embeds: bool = False) -> TokenPrice | ComputePrice:
+    """The price of ``provider:model``; of a local model what its seconds cost. Nothing is loaded, no key is needed.
+
+    Where no output is asked about (``embeds``), a model needs no price for it.
+    """
     from agentbudget.errors import UnknownModel
     from agentbudget.models import make_model
     from agentbudget.models.servers import PROFILES
@@ -368,7 +375,7 @@ def _price(name: str, settings: Settings, tier: ServiceTier) -> TokenPrice | Com
         assert isinstance(price, ComputePrice | TokenPrice)  # by which models are made from names
         return price
     model, _, address = model.partition("@")
-    return price_of(provider, model, api_url=address or None, tier=tier)
+    return price_of(provider, model, api_url=address or None, tier=tier, embeds=embeds)
 
 
 def _usage(input_tokens: int, cached: int, output_tokens: int) -> Usage:

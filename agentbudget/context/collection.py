@@ -11,6 +11,7 @@ from agentbudget.context._extra import needs
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import Sparse
 from agentbudget.errors import IndexFault, IndexMismatch
+from agentbudget.models.remote import is_loopback
 from agentbudget.privacy import Destination
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def connect(url: str, api_key: str | None) -> QdrantClient:
     with needs("a Qdrant server"):
         from qdrant_client import QdrantClient
     key = api_key or os.environ.get("QDRANT_API_KEY") or None
-    return QdrantClient(url=url, api_key=key, timeout=_TIMEOUT_S, check_compatibility=False)
+    # Nothing on its way to a server on this machine passes the proxy of the environment, which would read it.
+    heeds = not is_loopback(url)
+    return QdrantClient(url=url, api_key=key, timeout=_TIMEOUT_S, check_compatibility=False, trust_env=heeds)
 
 
 class Collection:

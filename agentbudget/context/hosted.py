@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from agentbudget.context.embed import Embedder, Vector
 from agentbudget.errors import ContextTooLong, InvalidOutput, MissingDependency, Mistake, ModelError, UnknownModel
 from agentbudget.models.base import Meter, Price
-from agentbudget.models.remote import Caller, SdkErrors, checked_address, key_from, timeouts
+from agentbudget.models.remote import Caller, SdkErrors, checked_address, connected_to, key_from, timeouts
 from agentbudget.models.tokens import text_tokens
 from agentbudget.prices import InForce
 from agentbudget.privacy import Destination
@@ -190,12 +190,18 @@ class OpenAIEmbedder:
             raise Mistake(f"nobody pays for {self.name}: use it in an agent's run, or as embedder.paid_by(…)")
         with self._pay(self.name, self.price, Usage(input_tokens=batch.tokens)) as meter:
             answer = asyncio.run(self._ask(batch.texts, meter))
-            if answer.usage is not None:
-                meter.used(Usage(input_tokens=answer.usage.prompt_tokens))
-            if len(answer.data) != len(batch.texts):
-                fact = f"{self.name} gave {len(answer.data)} vectors for {len(batch.texts)} texts"
-                raise InvalidOutput(fact, model=self.name, usage=meter.usage)
+            if (tokens := answer.tokens) is not None:
+                meter.used(Usage(input_tokens=tokens))
+            if fact := self._wrong(answer, batch):
+                raise InvalidOutput(f"{self.name} gave {fact}", model=self.name, usage=meter.usage)
             return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+
+    def _wrong(self, answer: _Answer, batch: _Batch) -> str | None:
+        """What there is in place of a vector of the right length for each text."""
+        if len(answer.data) != len(batch.texts):
+            return f"{len(answer.data)} vectors for {len(batch.texts)} texts"
+        lengths = {len(item.embedding) for item in answer.data} - {self._dim}
+        return f"vectors of {min(lengths)} numbers, not of {self._dim}: pass dim={min(lengths)}" if lengths else None
 
     async def _ask(self, texts: Sequence[str], meter: Meter) -> _Answer:
         """One request. Its client lives as long: embedding happens in threads, each with its own loop."""
@@ -204,7 +210,8 @@ class OpenAIEmbedder:
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
         caller = Caller(self.name, KEY_VARIABLE, self.address, errors, key)
         client: AsyncOpenAI
-        async with sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0) as client:
+        http = sdk.DefaultAsyncHttpxClient(**connected_to(self.address))
+        async with sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http) as client:
 
             async def request() -> _Answer:
                 raw = await client.embeddings.with_raw_response.create(
@@ -229,12 +236,18 @@ class _Item(BaseModel):
 
 
 class _Used(BaseModel):
-    prompt_tokens: int
+    prompt_tokens: int | None = None
 
 
 class _Answer(BaseModel):
     data: list[_Item]
     usage: _Used | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """What it says that the texts had; None where it does not: servers that do not count say 0."""
+        said = None if self.usage is None else self.usage.prompt_tokens
+        return said if said is not None and said > 0 else None
 
 
 def _sdk():

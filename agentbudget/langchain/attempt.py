@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -21,10 +21,12 @@ from agentbudget.ledger import Hold, HoldRecord
 from agentbudget.models.base import Completion, Finish, Meter, Price
 from agentbudget.models.langchain.arrived import Arrived, finish_of
 from agentbudget.models.langchain.failures import failure
-from agentbudget.models.langchain.usage import usage_of
+from agentbudget.models.langchain.usage import timed, usage_of
 from agentbudget.money import ZERO
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.usage import Usage
+
+NS_PER_S: Final = 10**9
 
 
 class Attempt:
@@ -57,7 +59,7 @@ class Attempt:
         self._label = label
         self._asked = asked
         self._streams = streams
-        self._started = time.perf_counter()
+        self._started_ns = time.perf_counter_ns()
         self._span = telemetry.model_call(
             terms.provider,
             terms.name,
@@ -90,13 +92,16 @@ class Attempt:
 
     @property
     def _seconds(self) -> float:
-        return time.perf_counter() - self._started
+        return (time.perf_counter_ns() - self._started_ns) / NS_PER_S
 
     def failed(self, error: BaseException) -> None:
         """Book a call that raised, as far as `error` tells what it used."""
         told = failure(error, model=self._terms.name) if isinstance(error, Exception) else error
         if not getattr(told, "sent", True):
             self._meter.sent = False
+        used: Usage | None = getattr(told, "usage", None)
+        if used is not None and used != Usage():
+            self._meter.used(timed(used, self._price, self._started_ns))
         self._bound_arrived()
         self._ended(settle_failure(self.hold, self._price, self._meter, told, seconds=self._seconds))
 
@@ -138,6 +143,7 @@ class Attempt:
         finish: Finish = "cut" if cut else "stop" if message is None else finish_of(message)
         served = "" if message is None else str(message.response_metadata.get("model_name") or "")
         known = usage or self._meter.presumed
+        known = known and timed(known, self._price, self._started_ns)
         answer = Completion("", finish, known or Usage(), served_by=served or self._terms.name)
         price = (None if message is None else self._terms.price_served(message)) or self._price
         detail = answered(answer, self._seconds) | {"price": price.terms}

@@ -28,7 +28,7 @@ from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.attempt import Attempt
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.chat import ChatModel
-from agentbudget.langchain.guarding import book_refusal, guarded, label_of
+from agentbudget.langchain.guarding import book_refusal, guarded_call, label_of
 from agentbudget.langchain.retrying import aretrying, retrying
 from agentbudget.langchain.sizing import Holding, Sized, size
 from agentbudget.langchain.terms import Counted, Hosted, Ours, Terms
@@ -265,7 +265,7 @@ class BudgetedChatModel(BaseChatModel):
         own = self.inner._get_ls_params().get("ls_model_name")
         price = self.price if other in (None, own) else None
         return Hosted(
-            Known.of(self.inner, model_id=other, service_tier=asked.get("service_tier"), price=price),
+            Known.of(self.inner, model_id=other, asked=asked, price=price),
             self.stream_lead_tokens,
         )
 
@@ -341,13 +341,13 @@ class BudgetedChatModel(BaseChatModel):
         destination = self.terms(asked.keywords).destination
         label = label_of(asked.messages, config, self.privacy)
         try:
-            messages, found = guarded(asked.messages, label, destination, self.privacy)
+            messages, keywords, found = guarded_call(asked.messages, asked.keywords, label, destination, self.privacy)
         except DataRefused as refused:
             accounts = opened(self.ledger, self.accounts, config)
             hold_id = f"{run_of(accounts)}/{self.label}.{asked.run_id(config)}/refusal"
             book_refusal(self.ledger, hold_id, accounts, label, destination, refused.found)
             raise
-        return replace(asked, messages=messages, told_class=label.data_class, found=found)
+        return replace(asked, messages=messages, keywords=keywords, told_class=label.data_class, found=found)
 
     # --- attempts: sync and async differ by who waits
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -60,6 +60,15 @@ class ChatModel(BaseChatModel):
         """The model itself."""
         model: object = self.model
         return make_model(model, Settings.from_env()) if isinstance(model, str) else cast("Model", model)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the model itself, which another process opens by its name."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "served"}}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the model: its weights are not loaded twice."""
+        return self.model_copy()
 
     @property
     def model_name(self) -> str:

@@ -14,7 +14,8 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel
 
-from agentbudget.errors import DataRefused, Mistake, ModelError
+from agentbudget.context.hosted import DIMS
+from agentbudget.errors import DataRefused, InvalidOutput, Mistake, ModelError
 from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.guarding import book_refusal, guarded_texts, label_said
@@ -22,8 +23,7 @@ from agentbudget.langchain.retrying import aretrying, retrying
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter, Price
 from agentbudget.models.langchain.failures import failure
-from agentbudget.models.langchain.known import address_of
-from agentbudget.models.remote import is_loopback
+from agentbudget.models.langchain.known import address_of, stays_here
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.money import Amount
 from agentbudget.paying import paid
@@ -70,8 +70,9 @@ def budgeted_embeddings(
 class BudgetedEmbeddings(Embeddings):
     """What `budgeted_embeddings` makes.
 
-    LangChain's embeddings do not say what they used. A model with a public vocabulary (OpenAI's) is charged by exactly
-    the tokens of its texts, which are counted here; any other is booked at a bound of them, marked as presumed.
+    LangChain's embeddings do not say what they used. A model with a public vocabulary (OpenAI's, there or at Azure) is
+    charged by exactly the tokens of its texts, which are counted here; any other is booked at a bound of them, marked
+    as presumed.
     """
 
     def __init__(
@@ -92,13 +93,15 @@ class BudgetedEmbeddings(Embeddings):
         self._attempts = attempts
         self._privacy = privacy
         provider, _, model = name.partition(":")
-        self._price: Callable[[], Price] = (
-            (lambda: price) if price is not None else InForce(provider, model, embeds=True)
-        )
-        self._encoding: Encoding | None = "cl100k_base" if provider == "openai" else None
-        self._by_the_second = self.price.compute_cap_s(1) is not None
         address = address_of(inner, provider)
-        here = self._by_the_second if address is None else is_loopback(address)
+        self._price: Callable[[], Price] = (
+            (lambda: price) if price is not None else InForce(provider, model, api_url=address, embeds=True)
+        )
+        # Behind another address the name says little: llama-server and others answer to any.
+        is_openais = provider == "openai" and model in DIMS and (address is None or hasattr(inner, "azure_endpoint"))
+        self._encoding: Encoding | None = "cl100k_base" if is_openais else None
+        self._by_the_second = self.price.compute_cap_s(1) is not None
+        here = self._by_the_second if address is None else stays_here(inner, address)
         self.destination = Destination(name, address, here)
 
     @property
@@ -148,7 +151,7 @@ class BudgetedEmbeddings(Embeddings):
             with attempt, self._paid(batch) as meter:
                 vectors = ask(batch)
                 self._count(meter, batch)
-                return vectors
+                return self._whole(vectors, batch)
         raise AssertionError("unreachable: the loop above returns or raises")
 
     async def _atried(self, ask: Callable[[list[str]], Awaitable[list[Vector]]], batch: list[str]) -> list[Vector]:
@@ -156,7 +159,7 @@ class BudgetedEmbeddings(Embeddings):
             with attempt, self._paid(batch) as meter:
                 vectors = await ask(batch)
                 self._count(meter, batch)
-                return vectors
+                return self._whole(vectors, batch)
         raise AssertionError("unreachable: the loop above returns or raises")
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
@@ -200,6 +203,13 @@ class BudgetedEmbeddings(Embeddings):
             metered.meter.used(usage)
         else:
             metered.meter.presumed = usage
+
+    def _whole(self, vectors: list[Vector], batch: Sequence[str]) -> list[Vector]:
+        """The vectors, one for each text: those of the next batch would stand for the wrong ones."""
+        if len(vectors) != len(batch):
+            fact = f"{self.name} gave {len(vectors)} vectors for {len(batch)} texts"
+            raise InvalidOutput(fact, model=self.name)
+        return vectors
 
     def _tokens(self, batch: Sequence[str]) -> int:
         return sum(text_tokens(self._encoding, text) for text in batch)

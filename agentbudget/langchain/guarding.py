@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
 from agentbudget import telemetry
@@ -22,6 +22,9 @@ Tell = Callable[[str], str]
 
 STANDS_FOR: Final = "stands_for"
 """In a message's ``additional_kwargs``: what documents were in messages that it stands for, as their metadata."""
+
+SAYING: Final = ("instructions", "system")
+"""Keywords of a call that are words to the model: OpenAI's and Anthropic's names for a system message."""
 
 _RAW_CALLS: Final = frozenset({"tool_calls", "function_call"})
 """Where integrations keep calls as their provider gave them."""
@@ -89,6 +92,20 @@ def guarded(
     cleared, found = _cleared(texts, label, destination, privacy, what="the conversation")
     replaced = iter(cleared)
     return [_with_texts(message, replaced) for message in messages], found
+
+
+def guarded_call(
+    messages: list[BaseMessage],
+    keywords: Mapping[str, Any],
+    label: Label,
+    destination: Destination,
+    privacy: Privacy,
+) -> tuple[list[BaseMessage], dict[str, Any], dict[str, int]]:
+    """`guarded`, with what the keywords of a call say to the model as well. Raises `DataRefused`."""
+    said = {name: SystemMessage(keywords[name]) for name in SAYING if isinstance(keywords.get(name), str)}
+    cleared, found = guarded([*messages, *said.values()], label, destination, privacy)
+    words = zip(said, cleared[len(messages) :], strict=True)
+    return cleared[: len(messages)], {**keywords, **{name: message.content for name, message in words}}, found
 
 
 def guarded_texts(

@@ -15,9 +15,8 @@ from agentbudget.langchain import background
 from agentbudget.langchain.chat import ChatModel
 from agentbudget.models.base import InputCount, Meter, Model, Price, Request
 from agentbudget.models.langchain.arrived import Arrived
-from agentbudget.models.langchain.known import Known
+from agentbudget.models.langchain.known import Known, stays_here
 from agentbudget.models.langchain.messages import request_of
-from agentbudget.models.remote import is_loopback
 from agentbudget.privacy import Destination
 
 BOUNDLESS: Final = 1 << 40
@@ -122,7 +121,7 @@ class Hosted:
     @property
     def destination(self) -> Destination:
         address = self._known.address
-        return Destination(self.name, address, here=address is not None and is_loopback(address))
+        return Destination(self.name, address, here=stays_here(self._known.chat, address))
 
     def most_output_tokens(self, asked: Mapping[str, Any]) -> int:
         found = _asked_for(asked) or self._known.most_output_tokens

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from agentbudget.errors import (
     AuthenticationFailed,
@@ -230,12 +231,21 @@ class Caller:
 
     def _refused(self, error: StatusError) -> ModelError:
         status, headers = error.status_code, error.response.headers
+        if 300 <= status < 400:
+            return self.failed(RequestRejected, self._elsewhere(status, headers.get("location", "nowhere")), Usage())
         if status < 400 or status in UNANSWERED:
             return self.unknown(f"the answer broke off ({status}: {self.clean(error.message)})")
         kind = _kind(status, error.message)
         usage = None if status >= 500 and status not in DECLINED else Usage()
         message = self._words(kind, status, error.message)
         return kind(message, model=self.model, usage=usage, status=status, retry_after_s=retry_after_s(headers))
+
+    def _elsewhere(self, status: int, location: str) -> str:
+        """Why a redirect is not followed: classes of data, prices and keys are those of the address that was given."""
+        return (
+            f"{self.address} answered {status}, a redirect to {location}, which is not followed: what may be sent to "
+            "one address may not be sent to another. Give the address itself as base_url"
+        )
 
     def _words(self, kind: type[ModelError], status: int, detail: str) -> str:
         if kind is AuthenticationFailed and status == 401:
@@ -299,6 +309,22 @@ def checked_address(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def connected_to(address: str) -> dict[str, Any]:
+    """How an HTTP client is made that sends what it is given to `address`, and nowhere else.
+
+    It follows no redirect; and on its way to a server on this machine nothing passes the proxy of the environment,
+    which would read it, for few think of ``NO_PROXY``.
+    """
+    here: dict[str, Any] = {"trust_env": False, "mounts": dict.fromkeys(("http://", "https://", "all://"))}
+    return {"follow_redirects": False} | (here if is_loopback(address) else {})
+
+
+def is_proxied(address: str) -> bool:
+    """Whether a client that heeds the environment, as most do, sends what goes to `address` to a proxy instead."""
+    parts, proxies = urlsplit(address), getproxies()
+    return not proxies.keys().isdisjoint((parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
 
 
 def is_loopback(address: str) -> bool:

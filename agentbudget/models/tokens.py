@@ -9,7 +9,7 @@ from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from agentbudget.errors import MissingDependency
+from agentbudget.errors import MissingDependency, Mistake
 from agentbudget.models.base import JsonSchema, Message, Tool
 
 if TYPE_CHECKING:
@@ -105,8 +105,17 @@ def bytes_bound(messages: Sequence[Message], schema: JsonSchema | None, *, tools
 
 
 def text_tokens(encoding: Encoding | None, text: str) -> int:
-    """Tokens of `text` by itself: counted in a vocabulary, or bounded by its bytes where none is known."""
-    return ceil(BYTES_FACTOR * len(text.encode())) if encoding is None else _count(_encoder(encoding), text)
+    """Tokens of `text` by itself: counted in a vocabulary, or bounded by its bytes where none is known.
+
+    Raises `Mistake` for half of a character, as JSON leaves one that was cut: no provider could be sent it.
+    """
+    try:
+        return ceil(BYTES_FACTOR * len(text.encode())) if encoding is None else _count(_encoder(encoding), text)
+    except UnicodeEncodeError as error:
+        raise Mistake(
+            f"a text has half of a character ({error.object[error.start]!a}), which cannot be sent: mend it, as by "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from error
 
 
 def schema_text(schema: JsonSchema) -> str:

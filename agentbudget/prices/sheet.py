@@ -61,7 +61,7 @@ class PriceSheet:
     def load(cls, path: Path) -> PriceSheet:
         """Read a sheet; raises `UnknownPrice` if the file is missing or says something else than prices."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # some editors mark a file as UTF-8
         except (OSError, UnicodeDecodeError) as error:
             raise UnknownPrice(f"the price sheet {path} cannot be read: {error}") from error
         entries = _parse(path, text)
@@ -96,16 +96,25 @@ def _parse(path: Path, text: str) -> Mapping[str, object]:
 
     try:
         if path.suffix == ".json":
-            data: object = json.loads(text, parse_float=Decimal)
+            data: object = json.loads(text, parse_float=Decimal, object_pairs_hook=_once)
         else:
             data = tomllib.loads(text, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnknownPrice(
             f"the price sheet {path} is not valid {path.suffix.lstrip('.') or 'TOML'}: {error}"
         ) from error
     if not isinstance(data, dict):
         raise UnknownPrice(f'the price sheet {path} must hold one table a model, as in ["openai:qwen3-32b"]')
     return cast("dict[str, object]", data)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of two values of one name, JSON would silently take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,8 @@ class _Row:
 def _listings(path: Path, name: str, entry: object) -> tuple[Listing, ...]:
     """The prices of one model: rows of the same tier and time are one price, by the length of the input."""
     where = f'the price sheet {path}, ["{name}"]'
+    if ":" not in name or name != name.strip():
+        raise UnknownPrice(f"{where}: no model is called so; write provider:model, as in openai:qwen3-32b")
     entries = cast("list[object]", entry) if isinstance(entry, list) else [entry]
     rows = [_row(where, one) for one in entries]
     groups: dict[tuple[str, datetime], list[_Row]] = {}
@@ -205,7 +216,10 @@ def _moment(where: str, name: str, values: Mapping[str, object]) -> datetime | N
         except ValueError:
             raise UnknownPrice(f"{where}: {name} must be a date such as 2026-12-01, not {value!r}") from None
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:
+            raise UnknownPrice(f"{where}: {name} is beyond all calendars: {value}") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if value is not None:

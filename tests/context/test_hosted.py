@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,15 @@ from langgraph.runtime import Runtime
 
 from agentbudget import Agent, Budget, Context, skill
 from agentbudget.context import OpenAIEmbedder, hosted, open_index, retrieve
-from agentbudget.errors import BudgetExceeded, ContextTooLong, Mistake, OutcomeUnknown, RateLimited, UnknownModel
+from agentbudget.errors import (
+    BudgetExceeded,
+    ContextTooLong,
+    InvalidOutput,
+    Mistake,
+    OutcomeUnknown,
+    RateLimited,
+    UnknownModel,
+)
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter, Price
 from agentbudget.money import Amount
@@ -68,6 +77,25 @@ async def test_an_api_that_does_not_say_is_presumed_spent() -> None:
     purse = Purse()
     await embedded([vectors(1, tokens=None)], ["one two"], purse)
     assert purse.ledger.holds()[0].presumed
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 0}, {"prompt_tokens": None}, {"total_tokens": 4}, {}])
+async def test_a_server_that_does_not_count_is_presumed_spent(usage: dict[str, int | None]) -> None:
+    purse = Purse()
+    told = json.loads(vectors(2).body) | {"usage": usage}
+    assert len(await embedded([Reply.json(told)], ["one two", "three"], purse)) == 2
+    (hold,) = purse.ledger.holds()
+    assert (hold.presumed, hold.settled) == (True, hold.amount)
+    assert purse.posted.usd_nano > 0
+
+
+async def test_vectors_of_another_length_are_no_answer_and_billed() -> None:
+    purse = Purse()
+    told = json.loads(vectors(1).body)
+    told["data"][0]["embedding"] = [1.0, 2.0]
+    with pytest.raises(InvalidOutput, match=r"vectors of 2 numbers, not of 4: pass dim=2"):
+        await embedded([Reply.json(told)], ["one"], purse)
+    assert purse.posted == Amount(5_000, 5, 1)
 
 
 async def test_texts_that_do_not_fit_the_budget_are_not_sent() -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,7 +30,7 @@ from agentbudget.langchain import BudgetedChatModel, ChatModel, budgeted
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Request
 from agentbudget.money import Amount, Budget
-from agentbudget.prices import TokenPrice
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.statement import Statement
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
@@ -275,6 +281,72 @@ def test_a_foreign_stream_is_cut_where_its_provider_is_known_to_stop(ledger: Led
     assert ledger.balance("user/42").posted.usd_nano <= 800_000
 
 
+THOUGHT: tuple[tuple[Any, dict[str, Any]], ...] = (
+    ([{"type": "thinking", "thinking": "let me see ", "index": 0}], {}),
+    ([{"type": "reasoning", "reasoning": "let me see ", "index": 0}], {}),
+    ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "let me see "}], "index": 0}], {}),
+    ("", {"reasoning_content": "let me see "}),
+)
+
+
+class Thinks(Foreign):
+    """Thinks a hundred times before it says anything; says at its end what it made, but not of what."""
+
+    content: Any
+    beside: dict[str, Any]
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for _ in range(100):
+            message = AIMessageChunk(content=self.content, additional_kwargs=self.beside)
+            yield ChatGenerationChunk(message=message)
+        usage: Any = {"input_tokens": 0, "output_tokens": 1500, "total_tokens": 1500}
+        told = {"stop_reason": "end_turn"}
+        yield ChatGenerationChunk(message=AIMessageChunk(content="four", usage_metadata=usage, response_metadata=told))
+
+
+def thinking(ledger: Ledger, content: Any, beside: dict[str, Any]) -> BudgetedChatModel:
+    chat = Thinks(steps=[], content=content, beside=beside, max_tokens=2000)
+    return budgeted(chat, ledger=ledger, price=PRICE, accounts={"user/42": Budget(usd="1")}, stream_lead_tokens=4)
+
+
+@pytest.mark.parametrize(("content", "beside"), THOUGHT)
+def test_what_a_model_thinks_counts_where_its_stream_is_left(
+    ledger: Ledger, content: Any, beside: dict[str, Any]
+) -> None:
+    stream = thinking(ledger, content, beside).stream("hi")
+    for _ in range(50):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    assert only(ledger).detail["usage"]["output_tokens"] >= 50 * 3  # "let me see" has three tokens
+
+
+def test_an_answer_whose_length_alone_is_told_is_presumed_at_no_less(ledger: Ledger) -> None:
+    list(thinking(ledger, [{"type": "thinking", "thinking": "hm", "index": 0}], {}).stream("hi"))
+    assert only(ledger).presumed
+    assert (only(ledger).settled or Amount()).usd_nano >= 1500 * 10_000
+
+
+@pytest.mark.parametrize("lead", [None, 4])
+def test_where_time_is_paid_for_a_foreign_call_is_booked_at_its_time(ledger: Ledger, lead: int | None) -> None:
+    price = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=1000, decode_tokens_per_s=100)
+    chat = Foreign(steps=[said(), said(), said()])
+    model = budgeted(chat, ledger=ledger, price=price, accounts={"user/42": Budget(usd="1")}, stream_lead_tokens=lead)
+    model.invoke("hi")
+    list(model.stream("hi"))
+    stream = model.stream("hi")
+    next(stream)
+    stream.close()  # type: ignore[attr-defined] # it is a generator
+    *whole, left = ledger.holds()
+    for hold in whole:
+        assert hold.settled is not None
+        assert hold.settled.usd_nano == price.cost(Usage.from_dict(hold.detail["usage"])) > 0
+    assert left.presumed
+    assert left.settled is not None
+    assert left.settled.usd_nano > 0
+
+
 def test_a_foreign_stream_of_unknown_manners_holds_the_worst_case(ledger: Ledger) -> None:
     list(foreign(ledger, said()).stream("hi"))
     assert only(ledger).amount.tokens == 83 + 100
@@ -498,6 +570,60 @@ def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
     twin = pickle.loads(pickle.dumps(model))
     twin.invoke("hi", max_tokens=5)
     assert Ledger.open(tmp_path / "ledger.db").balance("user/42").posted.calls == 1
+
+
+def test_one_of_our_models_can_be_sent_to_another_process_by_its_name(tmp_path: Path) -> None:
+    model = budgeted("llamacpp:smollm2-135m", ledger=tmp_path / "ledger.db", accounts={"user/42": Budget(usd="1")})
+    twin = pickle.loads(pickle.dumps(model))
+    assert twin.terms({}).price == model.terms({}).price
+    assert twin.inner.served is not model.inner.served  # type: ignore[attr-defined] # ours, which has one
+
+
+def test_a_copy_shares_the_model(ledger: Ledger) -> None:
+    model = ours(ledger)
+    twin = copy.deepcopy(model)
+    assert twin.inner.served is model.inner.served  # type: ignore[attr-defined] # as above
+    assert twin.invoke("hi", USER).text == WORDS
+
+
+LEAVES_OPEN = """
+import sys
+from agentbudget.langchain import ChatModel, budgeted
+from agentbudget.money import Budget
+from agentbudget.testing import ScriptedModel
+
+chat = ChatModel(model=ScriptedModel(lambda _: "one two three four"))
+pieces = budgeted(chat, ledger=sys.argv[1], accounts={"user/42": Budget(usd="1")}).stream("hi")
+print(next(pieces).text)
+"""
+
+
+def test_a_stream_that_is_open_when_its_process_ends_is_booked_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.db"
+    command = [sys.executable, "-c", LEAVES_OPEN, str(place)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "one"), ended.stderr
+    (hold,) = Ledger.open(place).holds()
+    assert (hold.state, hold.presumed, hold.detail["finish"]) == ("settled", False, "left")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_answers_too(tmp_path: Path) -> None:
+    accounts = {"user/42": Budget(usd="1")}
+    model = budgeted(ChatModel(model=ScriptedModel(by_heart)), ledger=tmp_path / "ledger.db", accounts=accounts)
+    assert model.invoke("hi").text == WORDS
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        signal.alarm(60)  # a child that waits for its parent's thread waits for ever
+        try:
+            os.write(writer, model.invoke("hi").text.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == WORDS
+    assert model.ledger.balance("user/42").posted.calls == 2
 
 
 def test_a_ledger_in_memory_stays_in_its_process(ledger: Ledger) -> None:

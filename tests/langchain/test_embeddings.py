@@ -10,7 +10,7 @@ from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import Field
 
-from agentbudget.errors import BudgetExceeded, Mistake, UnknownPrice
+from agentbudget.errors import BudgetExceeded, InvalidOutput, Mistake, UnknownPrice
 from agentbudget.langchain import BudgetedEmbeddings, budgeted_embeddings
 from agentbudget.langchain import embeddings as paying
 from agentbudget.ledger import HoldRecord, Ledger
@@ -87,6 +87,45 @@ def test_a_model_without_a_public_vocabulary_is_presumed_at_a_bound(ledger: Ledg
     model.embed_query("one two three")
     assert only(ledger).presumed
     assert only(ledger).settled == Amount(17_000, 17, 1)
+
+
+@pytest.mark.parametrize(("model", "variable"), [("bge-m3", ""), ("text-embedding-3-small", "http://127.0.0.1:9/v1")])
+def test_openais_integration_counts_exactly_only_openais_models(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, model: str, variable: str
+) -> None:
+    openai = pytest.importorskip("langchain_openai")
+    monkeypatch.setenv("OPENAI_BASE_URL", variable or "https://api.openai.com/v1")
+
+    class Played(openai.OpenAIEmbeddings):
+        def embed_documents(self, texts: list[str], chunk_size: int | None = None, **kwargs: Any) -> list[list[float]]:
+            return [[1.0] for _ in texts]
+
+    inner = Played(model=model, api_key="none", max_retries=0)
+    accounts, name = {"user/42": Budget(usd="1")}, f"openai:{model}"
+    paying = budgeted_embeddings(inner, ledger=ledger, accounts=accounts, price=PRICE, name=name)
+    assert paying.destination.address == (variable or None)
+    paying.embed_documents(["世界世界"])
+    assert only(ledger).presumed
+    assert only(ledger).settled == Amount(16_000, 16, 1)  # 1.3 tokens a byte
+
+
+def test_what_stands_elsewhere_has_no_price_of_openais(ledger: Ledger) -> None:
+    openai = pytest.importorskip("langchain_openai")
+    inner = openai.OpenAIEmbeddings(model="text-embedding-3-small", api_key="none", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(UnknownPrice):
+        budgeted_embeddings(inner, ledger=ledger, accounts=["user/42"])
+
+
+def test_too_few_vectors_are_no_answer_and_billed(ledger: Ledger) -> None:
+    class Forgetful(DeterministicFakeEmbedding):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return super().embed_documents(texts[1:])
+
+    accounts = {"user/42": Budget(usd="1")}
+    model = budgeted_embeddings(Forgetful(size=4), ledger=ledger, accounts=accounts, price=PRICE, name=OPENAI)
+    with pytest.raises(InvalidOutput, match="gave 1 vectors for 2 texts"):
+        model.embed_documents(["one two three", "four"])
+    assert only(ledger).settled == Amount(4_000, 4, 1)
 
 
 def test_a_model_on_this_machine_is_paid_for_by_the_second(ledger: Ledger) -> None:

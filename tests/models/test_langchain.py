@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -9,8 +12,10 @@ import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatResult
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
 
 from agentbudget import Agent, Amount, Budget, Context, skill
 from agentbudget.errors import Mistake, OutcomeUnknown, SchemaUnsupported, UnknownModel, UnknownPrice
@@ -18,9 +23,11 @@ from agentbudget.langchain import ChatModel, budgeted
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Image, Message, Meter, Model, Request, ToolCall
 from agentbudget.models.langchain import LangChainModel
+from agentbudget.models.langchain.known import Known
 from agentbudget.models.langchain.messages import from_langchain, to_langchain
 from agentbudget.models.langchain.usage import usage_of
-from agentbudget.prices import TokenPrice
+from agentbudget.models.tokens import text_tokens
+from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.testing import ScriptedModel
 from agentbudget.usage import Usage
 
@@ -28,9 +35,18 @@ PRICE = TokenPrice.custom(input_usd_per_mtok="1", output_usd_per_mtok="10")
 ASKED = Request((Message("user", "hi"),), max_output_tokens=10)
 
 
-def said(text: str = "hello", **usage: Any) -> AIMessage:
-    told = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9, **usage}
-    return AIMessage(text, usage_metadata=cast("UsageMetadata", told))
+def usage(read: int, wrote: int, **more: Any) -> UsageMetadata:
+    return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote, **more)
+
+
+def said(text: str = "hello", **told: Any) -> AIMessage:
+    return AIMessage(text, usage_metadata=cast("UsageMetadata", {**usage(7, 2), **told}))
+
+
+class Whole(GenericFakeChatModel):
+    """Gives its answers whole."""
+
+    disable_streaming: Any = True
 
 
 def fake(*messages: AIMessage, **options: Any) -> LangChainModel:
@@ -63,7 +79,7 @@ async def test_a_type_that_it_cannot_enforce_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("details", "usage"),
+    ("details", "counted"),
     [
         ({"cache_read": 3, "cache_creation": 2}, Usage(7, 2, 3, 2)),
         ({"flex_cache_read": 3}, Usage(7, 2, 3)),
@@ -71,8 +87,8 @@ async def test_a_type_that_it_cannot_enforce_is_refused() -> None:
         ({"cache_read": 30}, Usage(30, 2, 30)),
     ],
 )
-def test_the_cache_is_part_of_the_input_however_it_is_told(details: dict[str, int], usage: Usage) -> None:
-    assert usage_of(said(input_token_details=details)) == usage
+def test_the_cache_is_part_of_the_input_however_it_is_told(details: dict[str, int], counted: Usage) -> None:
+    assert usage_of(said(input_token_details=details)) == counted
 
 
 def test_reasoning_that_only_the_total_has_is_output() -> None:
@@ -81,6 +97,55 @@ def test_reasoning_that_only_the_total_has_is_output() -> None:
 
 def test_an_input_of_nothing_was_not_counted() -> None:
     assert usage_of(said(input_tokens=0, total_tokens=2)) is None
+
+
+def test_words_that_nobody_counted_are_no_usage() -> None:
+    assert usage_of(said(output_tokens=0, total_tokens=7)) is None
+    assert usage_of(said("", output_tokens=0, total_tokens=7)) == Usage(7, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(),
+        AIMessage("", tool_calls=[{"id": "1", "name": "look", "args": {"at": "it"}}], usage_metadata=usage(7, 2)),
+    ],
+)
+async def test_what_does_not_stream_comes_as_one_piece(answer: AIMessage) -> None:
+    model = LangChainModel(Whole(messages=iter([answer])), price=PRICE, context_window=1000)
+    meter = Meter()
+    *pieces, last = [delta async for delta in model.stream(ASKED, meter)]
+    assert last.completion is not None
+    assert "".join(piece.text for piece in pieces) == last.completion.text == answer.text
+    assert [(call.name, call.arguments) for call in last.completion.calls] == [
+        (call["name"], '{"at": "it"}') for call in answer.tool_calls
+    ]
+    assert meter.usage == Usage(7, 2)
+
+
+BY_THE_SECOND = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=1000, decode_tokens_per_s=100)
+
+
+async def test_where_time_is_paid_for_the_time_of_a_call_is_booked() -> None:
+    meter = Meter()
+    answer = await fake(said(), price=BY_THE_SECOND).complete(ASKED, meter)
+    assert meter.usage == answer.usage
+    assert BY_THE_SECOND.cost(answer.usage) > 0
+    streamed = LangChainModel(Whole(messages=iter([said()])), price=BY_THE_SECOND, context_window=1000)
+    *_, last = [delta async for delta in streamed.stream(ASKED, meter)]
+    assert last.completion is not None
+    assert BY_THE_SECOND.cost(last.completion.usage) > 0
+
+
+async def test_a_call_ends_with_the_time_that_was_paid_for() -> None:
+    class Endless(GenericFakeChatModel):
+        async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    model = LangChainModel(Endless(messages=iter(())), price=BY_THE_SECOND, context_window=1000)
+    with pytest.raises(OutcomeUnknown, match=r"within 0\.01 s"):
+        await model.complete(replace(ASKED, max_compute_s=0.01), Meter())
 
 
 def test_messages_come_back_as_they_went() -> None:
@@ -162,6 +227,73 @@ def test_an_answer_served_at_another_tier_is_charged_by_that() -> None:
     assert served is not None
     assert served.cost(Usage(7, 2)) == openais(service_tier="priority").price.cost(Usage(7, 2))
     assert known.price_served(said()) is None
+
+
+INSTRUCTIONS = "Be brief. " * 100
+
+
+class Wanted(BaseModel):
+    """What is wanted."""
+
+    size: int = Field(description=INSTRUCTIONS)
+
+
+@pytest.mark.parametrize("sent", [{"instructions": INSTRUCTIONS}, {"response_format": Wanted}], ids=str)
+def test_words_and_types_among_the_keywords_of_a_call_are_counted(sent: dict[str, Any]) -> None:
+    known = Known.of(openais().chat)
+    plain = known.count([HumanMessage("hi")], {}).tokens
+    assert known.count([HumanMessage("hi")], sent).tokens >= plain + text_tokens("o200k_base", INSTRUCTIONS)
+
+
+async def test_what_a_rung_says_each_time_is_counted() -> None:
+    plain, more = openais(), openais(model_kwargs={"instructions": INSTRUCTIONS})
+    assert (await more.count_input(ASKED)).tokens > (await plain.count_input(ASKED)).tokens + 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ({"previous_response_id": "resp_1"}, "stand at the provider"),
+        ({"conversation": "conv_1"}, "stand at the provider"),
+        ({"prompt": {"id": "pmpt_1"}}, "stand at the provider"),
+        ({"web_search_options": {}}, "run tools"),
+        ({"mcp_servers": [{"url": "https://mcp.example.com"}]}, "run tools"),
+        ({"modalities": ["text", "audio"]}, "in sound"),
+        ({"extra_body": {"max_tokens": 10_000}}, "max_tokens in extra_body"),
+    ],
+)
+def test_what_nobody_can_hold_the_price_of_is_refused(sent: dict[str, Any], why: str) -> None:
+    with pytest.raises(Mistake, match=why):
+        Known.of(openais().chat, asked=sent)
+    made = sent if "extra_body" in sent else {"model_kwargs": sent}
+    with pytest.raises(Mistake, match=why):
+        openais(**made)
+
+
+def test_what_a_body_adds_is_priced() -> None:
+    chat = openais().chat
+    priority = Known.of(chat, asked={"extra_body": {"service_tier": "priority", "n": 3}})
+    assert priority.price == TokenPrice.known("openai", "gpt-5.1", tier="priority")
+    assert priority.answers({"extra_body": {"n": 3}}) == 3
+    assert Known.of(chat, asked={"service_tier": "auto", "speed": "fast"}).tier == "fast"
+    with pytest.raises(Mistake, match=r"several answers \(n\)"):
+        openais(n=2)
+
+
+def test_a_server_on_this_machine_behind_a_proxy_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    there: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1"}
+    openai = pytest.importorskip("langchain_openai")
+
+    def rung(**options: Any) -> LangChainModel:
+        chat = openai.ChatOpenAI(model="mine", api_key="none", **there, **options)
+        return LangChainModel(chat, price=PRICE, context_window=1000)
+
+    assert rung().place == "local"
+    assert rung(openai_proxy="http://proxy.example:3128").place == "remote"
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    assert rung().place == "remote"
 
 
 def test_retries_that_cannot_be_switched_off_are_refused() -> None:

@@ -21,7 +21,7 @@ from agentbudget.errors import (
     RequestRejected,
 )
 from agentbudget.models.base import Completion, Meter, Model
-from agentbudget.models.remote import checked_address, is_loopback, key_from, retry_after_s
+from agentbudget.models.remote import checked_address, is_loopback, is_proxied, key_from, retry_after_s
 from agentbudget.usage import Usage
 from tests.models.provider_server import ProviderServer, Reply
 from tests.models.remote_fixtures import APIS, KEY, Api, ask
@@ -91,6 +91,42 @@ async def test_a_rejected_request_is_not_billed_and_repeats_the_reason(api: Api,
     assert isinstance(error, RequestRejected)
     assert "max_tokens: too large" in str(error)
     assert (error.status, error.sent, error.usage, meter.usage) == (status, True, Usage(), Usage())
+
+
+@every_api
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_for_the_prompt_may_not_go_elsewhere(api: Api, status: int) -> None:
+    async with ProviderServer(api.reply()) as elsewhere:
+        error, meter, _ = await failure_of(api, Reply(status=status, headers={"location": f"{elsewhere.url}/v1"}))
+        assert elsewhere.received == []
+        address = f"{elsewhere.url}/v1"
+    assert isinstance(error, RequestRejected)
+    assert f"answered {status}, a redirect to {address}, which is not followed" in str(error)
+    assert meter.usage == Usage()
+
+
+@every_api
+async def test_what_goes_to_this_machine_passes_no_proxy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ProviderServer(api.reply()) as proxy, ProviderServer(api.reply()) as server:
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(variable, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        model = api.model(server.url)
+        await model.complete(ask(), Meter())
+        await model.aclose()
+        assert (len(server.received), len(proxy.received)) == (1, 0)
+
+
+def test_a_client_that_heeds_the_environment_sends_to_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    assert not is_proxied("http://127.0.0.1:8080/v1")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    assert is_proxied("http://127.0.0.1:8080/v1")
+    assert not is_proxied("https://127.0.0.1:8080/v1")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert not is_proxied("http://127.0.0.1:8080/v1")
 
 
 @every_api

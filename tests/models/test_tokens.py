@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentbudget.errors import Mistake
 from agentbudget.models.base import Message
 from agentbudget.models.tokens import (
     BOUND_PER_MESSAGE,
@@ -103,3 +104,9 @@ def test_a_schema_counts_as_input() -> None:
     plain, framed = openai_bound("o200k_base", messages, None), openai_bound("o200k_base", messages, SCHEMA)
     assert framed - plain >= exactly("o200k_base", json.dumps(SCHEMA))
     assert bytes_bound(messages, SCHEMA) - bytes_bound(messages, None) >= len(schema_text(SCHEMA))
+
+
+@pytest.mark.parametrize("encoding", [None, "cl100k_base", "o200k_base"])
+def test_half_of_a_character_is_refused_with_how_to_mend_it(encoding: Encoding | None) -> None:
+    with pytest.raises(Mistake, match=r"half of a character \('\\ud83d'\).*surrogatepass"):
+        text_tokens(encoding, "a cat \ud83d")

@@ -109,6 +109,20 @@ def test_one_of_our_models_on_this_machine_may_hear_it(ledger: Ledger) -> None:
 
 
 @pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("keyword", ["instructions", "system"])
+def test_what_keywords_say_to_a_model_is_searched_like_a_message(ledger: Ledger, keyword: str) -> None:
+    said: dict[str, Any] = {keyword: f"use {TOKEN}"}
+    model, inner = cloud(ledger, secrets="redact")
+    model.invoke(f"also {TOKEN}", **said)
+    assert inner.heard[0][0].content == "also <github-pat 1>"
+    assert inner.seen[0][keyword] == "use <github-pat 1>"
+    refusing, inner = cloud(ledger, secrets="refuse")
+    with pytest.raises(DataRefused):
+        refusing.invoke("hi", **said)
+    assert inner.heard == []
+
+
+@pytest.mark.usefixtures("looking")
 def test_what_is_found_in_a_conversation_is_taken_out_or_stops_it(ledger: Ledger) -> None:
     said = [HumanMessage([{"type": "text", "text": f"use {TOKEN}"}]), HumanMessage("as ada@kettles.example")]
     model, inner = cloud(ledger, secrets="redact", personal="redact")

@@ -27,7 +27,15 @@ from agentbudget.models.anthropic.asked import Effort, Writer
 from agentbudget.models.anthropic.bound import counted_bound, input_bound
 from agentbudget.models.anthropic.families import family_of
 from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place, Price, Request
-from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
+from agentbudget.models.remote import (
+    Caller,
+    SdkErrors,
+    checked_address,
+    connected_to,
+    is_loopback,
+    key_from,
+    timeouts,
+)
 from agentbudget.models.structured import Structure, strict
 from agentbudget.models.tokens import text_tokens
 from agentbudget.prices import InForce, context_window_of
@@ -230,7 +238,10 @@ class AnthropicModel:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = sdk.AsyncAnthropic(api_key=key, base_url=self._base_url, max_retries=0, open_telemetry=False)
+            http = sdk.DefaultAsyncHttpxClient(**connected_to(self.address))
+            client = sdk.AsyncAnthropic(
+                api_key=key, base_url=self._base_url, max_retries=0, open_telemetry=False, http_client=http
+            )
             self._clients[loop] = client
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.AnthropicError)
         return client, Caller(self.name, KEY_VARIABLE, self.address, errors, key)

@@ -41,6 +41,8 @@ def download(url: str, part: Path, size_bytes: int, on_bytes: Callable[[int], No
         except GONE_WRONG as error:
             _check_final(url, error)
             reason = str(error)
+        except ValueError as error:  # no address, or headers that make no sense
+            raise NotServed(f"{url}: {error}") from error
         idle = 0 if _size(part, size_bytes) > before else idle + 1
         if idle == TRIES:
             raise NotServed(f"{url}: {reason}; tried {TRIES} times")

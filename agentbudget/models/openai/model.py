@@ -30,7 +30,15 @@ from agentbudget.models.openai.answers import Answer
 from agentbudget.models.openai.asked import Asked, cache_key, check, effort_for, reasons, structure_of
 from agentbudget.models.openai.progress import Clock, Progress
 from agentbudget.models.openai.streams import Hearing, Reader
-from agentbudget.models.remote import Caller, SdkErrors, checked_address, is_loopback, key_from, timeouts
+from agentbudget.models.remote import (
+    Caller,
+    SdkErrors,
+    checked_address,
+    connected_to,
+    is_loopback,
+    key_from,
+    timeouts,
+)
 from agentbudget.models.servers import COMPATIBLE, OPENAI, Effort, Profile
 from agentbudget.models.tokens import Encoding, bytes_bound, encoding_of, openai_bound, text_tokens
 from agentbudget.prices import InForce, context_window_of, price_of
@@ -416,7 +424,9 @@ class OpenAIModel:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0)
+            http = sdk.DefaultAsyncHttpxClient(**connected_to(self.address))
+            client = sdk.AsyncOpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http)
+            self._clients[loop] = client
         errors = SdkErrors(sdk.APIStatusError, sdk.APIConnectionError, sdk.OpenAIError)
         return client, Caller(self.name, KEY_VARIABLE, self.address, errors, key)
 
