@@ -77,6 +77,21 @@ def test_a_run_costs_all_its_steps_and_counts_when_it_is_over() -> None:
     assert (run.count, run.largest.usd_nano) == (1, 16)
 
 
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_steps_that_broke_off_and_runs_that_ended_so_tell_nothing(status: str) -> None:
+    ledger = Ledger.open("memory:")
+    meta = {"kind": "step", "skill": "say"}
+    for name, endings in (("a", ["ok"]), ("b", ["ok", status]), ("c", [status, "ok"])):
+        ledger.account(f"run/{name}")
+        for number, ending in enumerate(endings):
+            hold = ledger.reserve(f"{name}/{number}", Amount(9), accounts=[f"run/{name}"], meta=meta)
+            hold.settle(Amount(8 if ending == "ok" else 1), detail={"status": ending})
+    found = suggest(ledger)
+    assert (only(found, "step").count, only(found, "step").median.usd_nano) == (3, 8)
+    run = only(found, "run")
+    assert (run.count, run.largest.usd_nano) == (2, 9)  # one that went on after that cost what it cost
+
+
 def test_a_day_of_a_skill_is_the_sum_of_its_steps_and_counts_when_it_is_over() -> None:
     clock = ManualClock()
     ledger = Ledger.open("memory:", clock=clock)

@@ -87,17 +87,22 @@ def _amounts(ledger: Ledger, scope: Scope, settled: Sequence[HoldRecord]) -> Map
 
 
 def _runs(ledger: Ledger, settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
-    """What runs cost that are over, in the order in which they began: those on whose account nothing is held."""
+    """What runs cost that are over, in the order in which they began: those on whose account nothing is held, and whose
+    last step did not break off."""
     accounts = {account.name: account for account in ledger.accounts(prefix="run/")}
-    order = dict.fromkeys(name for hold in settled for name in hold.accounts if name in accounts)
-    over = [accounts[name].posted_units for name in order if accounts[name].held_units == NOTHING]
+    last = {name: hold for hold in settled for name in hold.accounts if name in accounts}
+    over = [
+        accounts[name].posted_units
+        for name, hold in last.items()
+        if accounts[name].held_units == NOTHING and not _broke_off(hold)
+    ]
     return {"": over} if over else {}
 
 
 def _steps(settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
     found: dict[str, list[Units]] = {}
     for hold in settled:
-        if _kind(hold) == "step" and hold.settled_units is not None:
+        if _kind(hold) == "step" and hold.settled_units is not None and not _broke_off(hold):
             found.setdefault(str(hold.meta["skill"]), []).append(hold.settled_units)
     return found
 
@@ -113,6 +118,11 @@ def _days(settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
             before = days.get(day, NOTHING)
             days[day] = plus(before, hold.settled_units)
     return {name: [days[day] for day in sorted(days)] for name, days in sums.items()}
+
+
+def _broke_off(hold: HoldRecord) -> bool:
+    """Whether a step was refused, failed or cancelled: what it came to says too little of what a whole one needs."""
+    return hold.detail.get("status") in ("failed", "cancelled")
 
 
 def _kind(hold: HoldRecord) -> Any:
