@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -22,11 +22,9 @@ from agentbudget.models.base import Completion, Finish, Meter, Price
 from agentbudget.models.langchain.arrived import Arrived, finish_of
 from agentbudget.models.langchain.failures import failure
 from agentbudget.models.langchain.usage import timed, usage_of
-from agentbudget.money import ZERO
+from agentbudget.money import NANO, ZERO
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
 from agentbudget.usage import Usage
-
-NS_PER_S: Final = 10**9
 
 
 class Attempt:
@@ -92,7 +90,7 @@ class Attempt:
 
     @property
     def _seconds(self) -> float:
-        return (time.perf_counter_ns() - self._started_ns) / NS_PER_S
+        return (time.perf_counter_ns() - self._started_ns) / NANO
 
     def failed(self, error: BaseException) -> None:
         """Book a call that raised, as far as `error` tells what it used."""

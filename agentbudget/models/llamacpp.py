@@ -85,7 +85,7 @@ class LlamaCppModel:
         self._fingerprint = fingerprint
         self._n_ctx = n_ctx
         self._parallel = _setting("AGENTBUDGET_PARALLEL", parallel, least=1)
-        self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers, least=0)
+        self._gpu_layers = _setting("AGENTBUDGET_GPU_LAYERS", gpu_layers, least=-1)
         self._states = states
         self._template = template
         self._grammars: dict[str, str] = {}
@@ -435,10 +435,14 @@ def _setting(name: str, given: int | None, *, least: int) -> int | None:
     written = os.environ.get(name)
     if given is not None or not written:
         return given
-    if not written.isdecimal() or int(written) < least:
+    try:
+        number = int(written)
+    except ValueError:
+        number = least - 1
+    if number < least:
         message = f"{name} must be a whole number of at least {least}, not {written!r}"
         raise InvalidArgument(message, argument=name, value=written)
-    return int(written)
+    return number
 
 
 async def _events(told: asyncio.Queue[tuple[str, Usage] | object]) -> AsyncGenerator[tuple[str, Usage], None]:

@@ -147,7 +147,7 @@ def begin(step: Step, models: Sequence[str]) -> int:
         place = step.engine.starts.first(step.skill.name, models)
         if not step.engine.outages.attempts(models[place]):
             place = 0
-        step.began, step.began_lowest = models[place], place == 0
+        step.began = models[place]
     return models.index(step.began) if step.began in models else 0
 
 

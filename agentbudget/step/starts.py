@@ -44,11 +44,12 @@ class _Known:
     """What steps of a skill cost that began with a model, and what its calls of a model cost, in nano-dollars.
 
     An answer that was paid for before counts at what it cost then.
-    ``elsewhere`` counts the steps since the last that began on the lowest rung.
+    ``elsewhere`` counts the steps since the last that began with ``lowest``, the weakest model that may be asked.
     """
 
     steps: defaultdict[str, deque[int]] = field(default_factory=_costs)
     calls: defaultdict[str, deque[int]] = field(default_factory=_costs)
+    lowest: str = ""
     elsewhere: int = 0
 
     def cost(self, model: str) -> float | None:
@@ -70,7 +71,8 @@ class Starts:
     def first(self, skill: str, models: Sequence[str]) -> int:
         """The place among `models`, weakest first, of the one that a step of `skill` should begin with."""
         known = self._known_of(skill, models)
-        lowest = known.steps[models[0]]
+        known.lowest = models[0]
+        lowest = known.steps[known.lowest]
         if len(lowest) < ENOUGH or known.elsewhere >= LOOK_AGAIN:
             return 0
         least, found = fmean(lowest), 0
@@ -85,12 +87,12 @@ class Starts:
         if skill in self._known:
             self._known[skill].calls[model].append(usd_nano)
 
-    def ended(self, skill: str, began: str, *, lowest: bool, usd_nano: int) -> None:
-        """A step has an answer: it began with a model, which was the `lowest` that it could."""
+    def ended(self, skill: str, began: str, usd_nano: int) -> None:
+        """A step that began with a model has an answer, which cost so much."""
         known = self._known.get(skill)
         if known is not None:
             known.steps[began].append(usd_nano)
-            known.elsewhere = 0 if lowest else known.elsewhere + 1
+            known.elsewhere = 0 if began == known.lowest else known.elsewhere + 1
 
     def _known_of(self, skill: str, models: Sequence[str]) -> _Known:
         known = self._known.get(skill)

@@ -56,9 +56,7 @@ class Step:
         self.escalated = False
         self.accepted = True
         self.began: str | None = None
-        """The model that it began with, where its skill leaves that to us; ``began_lowest`` says that none was passed
-        over."""
-        self.began_lowest = True
+        """The model that it began with, where its skill leaves that to us."""
         self.saved_usd_nano = 0
         self.rejected: list[dict[str, str]] = []
         self.refused: set[str] = set()
@@ -221,7 +219,7 @@ class Step:
             usd_nano = self.hold.refresh().spent.usd_nano + self.saved_usd_nano
             detail[BEGAN] = {"model": self.began, "usd_nano": usd_nano}
             if status in ANSWERED:
-                self.engine.starts.ended(self.skill.name, self.began, lowest=self.began_lowest, usd_nano=usd_nano)
+                self.engine.starts.ended(self.skill.name, self.began, usd_nano)
         record = settled(self.hold, ZERO, detail, span=span)
         if span.is_heard:
             elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9

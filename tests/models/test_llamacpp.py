@@ -28,9 +28,9 @@ from agentbudget.errors import (
 )
 from agentbudget.models import catalog
 from agentbudget.models.base import Completion, Image, JsonSchema, Message, Meter, Model, Request, Tool
-from agentbudget.models.llama.engine import Engine
+from agentbudget.models.llama.engine import Engine, Options, layout
 from agentbudget.models.llama.job import Job
-from agentbudget.models.llama.library import library
+from agentbudget.models.llama.library import ALL_LAYERS, library
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Prompt, Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
@@ -895,8 +895,8 @@ def test_a_forked_process_opens_the_model_for_itself(smollm2: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("variable", "least"), [("AGENTBUDGET_PARALLEL", 1), ("AGENTBUDGET_GPU_LAYERS", 0)])
-@pytest.mark.parametrize("written", ["many", "-1", "1.5"])
+@pytest.mark.parametrize(("variable", "least"), [("AGENTBUDGET_PARALLEL", 1), ("AGENTBUDGET_GPU_LAYERS", -1)])
+@pytest.mark.parametrize("written", ["many", "-2", "1.5"])
 def test_a_variable_that_is_no_such_number_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, least: int, written: str
 ) -> None:
@@ -905,3 +905,10 @@ def test_a_variable_that_is_no_such_number_is_named(
         InvalidArgument, match=f"{variable} must be a whole number of at least {least}, not '{written}'"
     ):
         model_of(Path("never-read.gguf"))
+
+
+@pytest.mark.parametrize(("asked", "layers"), [(0, 0), (7, 7), (-1, ALL_LAYERS)])
+def test_layers_are_as_many_as_was_said_and_all_of_them_below_zero(smollm2: Path, asked: int, layers: int) -> None:
+    vocabulary = Vocabulary(smollm2)
+    assert layout(vocabulary, Options(n_ctx=64, parallel=1, gpu_layers=asked)).gpu_layers == layers
+    vocabulary.close()

@@ -98,9 +98,8 @@ class Arrived:
         """The most that the stream has used: what the provider said, or a bound of what arrived and is under way."""
         told = None if self.message is None else self.message.usage_metadata
         said = None if self.message is None else usage_of(self.message)
-        stated = (
-            said.output_tokens if said else told["output_tokens"] if told else 0
-        )  # without its input it is no usage
+        # Usage without its input is none yet; what it states of the output is true all the same.
+        stated = said.output_tokens if said else told["output_tokens"] if told else 0
         output = max(self._output + (self._lead or 0), stated)
         return self._timed(Usage(max(self._input, said.input_tokens if said else 0), min(self._cap, output)))
 

@@ -75,6 +75,8 @@ def layout(vocabulary: Vocabulary, options: Options) -> Layout:
     layers = options.gpu_layers
     if layers is None:
         layers = ALL_LAYERS if any(device.free_bytes >= needed for device in devices()) else 0
+    elif layers < 0:  # as llama.cpp's own options say it
+        layers = ALL_LAYERS
     if layers == 0 and needed > (available := available_bytes()):
         raise WeightsTooLarge(
             f"{vocabulary.path.name} needs about {needed / 1e9:.1f} GB of memory ({weights / 1e9:.1f} of weights, "
