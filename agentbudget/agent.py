@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import sqlite3
@@ -15,9 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
-from agentbudget.cache import Answers, Limits
 from agentbudget.cache.semantic import SemanticAnswers
 from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
+from agentbudget.home import open_answers, open_folder_index, require_documents
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.memory import open_memories
@@ -423,39 +422,6 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *, instead: str) ->
     except RuntimeError:
         return asyncio.run(work())
     raise Mistake(f"an event loop is running here, as in a notebook or an async function: write `{instead}` instead")
-
-
-def require_documents(folder: str) -> None:
-    """Raise `DocumentsError` if a folder has nothing to read, before a run is opened for it."""
-    from agentbudget.context import scan
-
-    scan(folder)
-
-
-def open_answers(settings: Settings) -> Answers:
-    """The home's cache, within the bound that the settings give."""
-    megabytes = settings.cache_mb
-    return Answers(settings.cache_path, limits=None if megabytes is None else Limits(bytes=megabytes * 10**6))
-
-
-def open_folder_index(
-    settings: Settings,
-    folder: Path,
-    *,
-    embedder: str | Embedder | None = None,
-    privacy: Privacy | None = None,
-    tenant: str = DEFAULT_TENANT,
-) -> Index:
-    """The index of a documents folder: embedded under the home, or a collection of the Qdrant server in use."""
-    from agentbudget.context import open_index
-
-    whole = folder.resolve()
-    name = f"{whole.name}-{hashlib.blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
-    if settings.qdrant_url is not None:
-        return open_index(
-            settings.qdrant_url, collection=f"agentbudget-{name}", embedder=embedder, privacy=privacy, tenant=tenant
-        )
-    return open_index(settings.indexes_dir / name, embedder=embedder, privacy=privacy, tenant=tenant)
 
 
 def _carried(ledger: Ledger, record: RunRecord) -> Label:

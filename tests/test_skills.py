@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from agentbudget import Context, skill
 from agentbudget.errors import SkillError
-from agentbudget.skills import DEFAULT_OUTPUT_TOKENS, RESERVED, Output, Skill
+from agentbudget.output import Output
+from agentbudget.skills import DEFAULT_OUTPUT_TOKENS, RESERVED, Skill
 
 
 class Fact(BaseModel):

@@ -81,7 +81,7 @@ def _rebuild(rebuild: bool, recut: bool) -> Rebuild:
 
 
 async def _plan(settings: Settings, folder: Path, embedder: str | None, how: Mapping[str, Any]) -> IndexPlan:
-    from agentbudget.agent import open_folder_index
+    from agentbudget.home import open_folder_index
     from agentbudget.models import machine_price
 
     async with open_folder_index(settings, folder, embedder=embedder) as opened:
@@ -99,8 +99,8 @@ async def _update(
     quiet: bool,
 ) -> tuple[str, IndexReport]:
     """Update the index on an account of its own, whose limit is the budget."""
-    from agentbudget.agent import open_folder_index
     from agentbudget.console import RunView
+    from agentbudget.home import open_folder_index
     from agentbudget.indexing import update_within
     from agentbudget.ledger import Ledger
     from agentbudget.models import machine_price

@@ -17,8 +17,8 @@ from agentbudget.history import InputParts, breakdown, input_parts
 from agentbudget.ledger import HoldRecord
 from agentbudget.models.base import Completion, Meter, Model, Request
 from agentbudget.money import ZERO, Amount
+from agentbudget.output import Output
 from agentbudget.settling import amount_of, answered, settle_failure, settle_left, settled
-from agentbudget.skills import Output
 from agentbudget.step.guarding import Way
 from agentbudget.step.kept import asked_of, book_free, keep, learn, paid_once
 from agentbudget.step.outages import ATTEMPTS

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 from agentbudget.errors import InvalidOutput, ModelError
 from agentbudget.holding import Fixed
 from agentbudget.models.base import Completion, Message, Model, Request
+from agentbudget.output import Output
 from agentbudget.route import Move, Progress, next_move
 from agentbudget.settling import amount_of
-from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Output, Skill, positive
+from agentbudget.skills import MAX_OUTPUT_TOKENS, AnyCheck, Skill, positive
 from agentbudget.step.calls import Purpose, ask
 from agentbudget.step.guarding import ways
 from agentbudget.step.outages import absence

@@ -10,9 +10,10 @@ from agentbudget.errors import Mistake, SkillError
 from agentbudget.history import Policy
 from agentbudget.models.base import Image, Message, Tool, ToolChoice
 from agentbudget.money import Budget
+from agentbudget.output import Output
 from agentbudget.privacy import DataClass, Label, Mark
 from agentbudget.privacy.classes import checked
-from agentbudget.skills import Accept, Output, Skill
+from agentbudget.skills import Accept, Skill
 from agentbudget.step.climb import climb, request_of
 from agentbudget.step.engine import Engine, Event, Scope, nobody
 from agentbudget.step.fitting import Fitted, fitted

@@ -10,7 +10,7 @@ from agentbudget.errors import Mistake
 from agentbudget.history import Compacted, Policy, Worth, approximate, candidates, too_long, worth_of_summary
 from agentbudget.history.summary import LINES_AT_ONCE, MAX_TOKENS, asked, summed_up
 from agentbudget.models.base import Message, Model, Request, Tool
-from agentbudget.skills import Output
+from agentbudget.output import Output
 from agentbudget.step.calls import ask
 from agentbudget.step.guarding import Way, ways
 from agentbudget.usage import Usage

@@ -13,9 +13,9 @@ from agentbudget.cache.flight import Once
 from agentbudget.errors import StoreError
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import ZERO
+from agentbudget.output import Output
 from agentbudget.privacy.classes import narrow, outlives_its_run
 from agentbudget.settling import answered, settled
-from agentbudget.skills import Output
 
 if TYPE_CHECKING:
     from agentbudget.step.transaction import Step

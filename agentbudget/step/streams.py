@@ -19,7 +19,7 @@ from agentbudget.holding import Fixed
 from agentbudget.ledger import Hold, limits, require_room, units
 from agentbudget.models.base import Completion, Model, Request
 from agentbudget.money import Amount
-from agentbudget.skills import Output
+from agentbudget.output import Output
 from agentbudget.step.calls import Attempt, Purpose, call_meta, parts_of, pause
 from agentbudget.step.guarding import Way, ways
 from agentbudget.step.kept import asked_of, book_free, learn, paid_once
