@@ -43,29 +43,24 @@ for command in (entries, export, reprice, verify):
     ledger.add_command(command)
 
 
-class Moment(click.ParamType[datetime]):
-    """A moment with a time zone, in ISO 8601."""
+def moment(written: str) -> datetime:
+    """A moment with a time zone, from ISO 8601. Raises `click.BadParameter`."""
+    from agentbudget.ledger.fold import LAST_YEAR
 
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The moment that `value` writes."""
-        from agentbudget.ledger.fold import LAST_YEAR
-
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no moment: write it as in 2026-11-01T00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no time zone: write it as in 2026-11-01T00:00Z or …+01:00", param, ctx)
-        if not _FIRST_YEAR <= moment.year <= LAST_YEAR:
-            self.fail(f"{value!r} is not between the years {_FIRST_YEAR} and {LAST_YEAR}", param, ctx)
-        return moment
+    try:
+        found = datetime.fromisoformat(written)
+    except ValueError:
+        raise click.BadParameter(f"{written!r} is no moment: write it as in 2026-11-01T00:00Z") from None
+    if found.tzinfo is None:
+        raise click.BadParameter(f"{written!r} has no time zone: write it as in 2026-11-01T00:00Z or …+01:00")
+    if not _FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise click.BadParameter(f"{written!r} is not between the years {_FIRST_YEAR} and {LAST_YEAR}")
+    return found
 
 
 @ledger.command("accounts")
 @click.argument("prefix", default="")
-@click.option("--at", type=Moment(), metavar="MOMENT", help="As they stood then, such as 2026-11-01T00:00Z.")
+@click.option("--at", type=moment, metavar="MOMENT", help="As they stood then, such as 2026-11-01T00:00Z.")
 @click.option("--tree", is_flag=True, help="Each below its parent.")
 @with_options(common)
 def ledger_accounts(

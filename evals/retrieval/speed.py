@@ -110,7 +110,7 @@ def _build(store: EdgeStore, corpus: Corpus, embedder: KeptEmbedder, words: Word
                 points.append(_point(chunks[origin], vectors[origin], sparse[origin]))
                 continue
             copy = _exchanged(texts[origin], texts[dice.randrange(len(texts))], number, dice, chunks[origin].tokens)
-            moved = vectors[origin] + noise.normal(0, _NOISE, embedder.dim)
+            moved: NDArray[np.float64] = vectors[origin] + noise.normal(0, _NOISE, embedder.dim)
             points.append(_point(copy, moved / np.linalg.norm(moved), words.document(copy.embedded)))
         store.add(points)
     store.tidy(CHUNKS)
