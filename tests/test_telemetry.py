@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +35,7 @@ from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.telemetry import Capture, GenAI, Ours
-from agentbudget.telemetry.backend import Backend, Calls, divert
+from agentbudget.telemetry.backend import Backend, Calls, Instruments, divert
 from agentbudget.testing import ManualClock, ScriptedModel
 from agentbudget.usage import Usage
 from agentbudget.verify import cites
@@ -358,7 +358,7 @@ def test_calls_that_nobody_collects_for_long_are_all_counted(captured: Capture) 
 
 def test_a_point_of_a_calls_duration_leads_to_its_span() -> None:
     reader = InMemoryMetricReader()
-    before = divert(Backend.of(TracerProvider(), MeterProvider([reader])))
+    before = divert(Backend.of(TracerProvider(), Instruments.of(MeterProvider([reader]))))
     try:
         with telemetry.step("answer", run_id="r", step_id="r/1"), telemetry.model_call("openai", "small"):
             within = trace.get_current_span().get_span_context()
@@ -528,6 +528,37 @@ def test_a_provider_that_the_program_installed_is_used() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("step answer", "")
+
+
+@pytest.mark.parametrize("order", [("tracers", "meters"), ("meters", "tracers")])
+def test_calls_before_and_after_a_provider_is_installed_late_are_all_counted(order: Sequence[str]) -> None:
+    program = """
+        import sys
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from agentbudget import telemetry
+        from agentbudget.telemetry.capture import Capture
+
+        reader = InMemoryMetricReader()
+        for installed in sys.argv[1:]:
+            if installed == "tracers":
+                trace.set_tracer_provider(TracerProvider())
+            else:
+                metrics.set_meter_provider(MeterProvider([reader]))
+            with telemetry.model_call("llamacpp", "small") as call:
+                call.cost(1_000_000_000)
+        print(Capture(None, reader).metric("agentbudget.cost"))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *order],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("2.0", "")
 
 
 # --- what the step module reports
