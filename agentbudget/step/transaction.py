@@ -222,8 +222,7 @@ class Step:
                 self.engine.starts.ended(self.skill.name, self.began, usd_nano)
         record = settled(self.hold, ZERO, detail, span=span)
         if span.is_heard:
-            elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
-            span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+            span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=self.scope.age_s)
         self.tell("settled" if status in ANSWERED else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:
