@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -29,7 +29,7 @@ from agentbudget.errors import BudgetExceeded, OutcomeUnknown
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter
 from agentbudget.models.ladder import Ladder
-from agentbudget.money import Amount, Budget
+from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.paying import paid
 from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
@@ -562,6 +562,35 @@ def test_calls_before_and_after_a_provider_is_installed_late_are_all_counted(ord
 
 
 # --- what the step module reports
+
+
+class Broken(SpanProcessor):
+    """A processor that cannot cope with what it is given."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("no room for spans")
+
+
+async def test_a_processor_of_spans_that_fails_leaves_nothing_held() -> None:
+    price = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=100, decode_tokens_per_s=10)
+
+    @skill(max_output_tokens=20)
+    async def answer(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(Broken())
+    before = divert(Backend.of(tracers, Instruments.of(MeterProvider())))
+    try:
+        with Ledger.open("memory:") as ledger:
+            ledger.account("run/r", limit=Budget(usd=1))
+            ctx = Context(Engine(ledger, Ladder((ScriptedModel(["yes"]),)), Answers(), price), Scope("r"))
+            with pytest.raises(RuntimeError, match="no room for spans"):
+                await answer(ctx, question=SECRET)
+            assert ledger.balance("run/r").held == ZERO
+    finally:
+        divert(before)
 
 
 async def test_a_real_step_reports_each_phase(captured: Capture) -> None:
