@@ -297,7 +297,7 @@ class Agent:
         record.status, record.error, record.ended_ns = "running", None, None
         self.runs.save(record)
         mark = Mark(_carried(engine.ledger, record))
-        scope = Scope(record.run_id, record.user, record.feature, tenant=self.tenant, mark=mark)
+        scope = Scope(record.run_id, record.user, record.feature, self.tenant, age_from_ns=record.started_ns, mark=mark)
         engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
         engine.open_accounts(scope.accounts())
         beat = asyncio.create_task(_heartbeat(engine.ledger))

@@ -31,10 +31,11 @@ class Quantile:
     start_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.level is not None and not 0.5 <= self.level < 1:
+        if self.level is not None and not (isinstance(self.level, float) and 0.5 <= self.level < 1):
             raise SkillError(f"the level of a quantile must be from 0.5 to below 1, not {self.level!r}")
-        if self.start_tokens is not None and self.start_tokens < 1:
-            raise SkillError(f"start_tokens must be at least 1, not {self.start_tokens!r}")
+        tokens = self.start_tokens
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+            raise SkillError(f"start_tokens must be a whole number of at least 1, not {tokens!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Fixed:
     """Hold at most `budget` for each call, and never more: a call is capped, and a stream cut, where that is used."""
 
     budget: Budget
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.budget, Budget):
+            raise SkillError(f"a fixed hold is a Budget, as in Fixed(Budget(usd='0.05')), not {self.budget!r}")
 
 
 Holding = WorstCase | Quantile | Fixed

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import pytest
 from langgraph.graph import END, START, StateGraph
@@ -496,6 +496,20 @@ async def test_a_run_over_budget_goes_on_with_a_larger_one(docs: Path) -> None:
         run = await agent.resume("poor", budget=Budget(tokens=100_000))
         assert run.output == ANSWER
         assert agent.ledger.balance("run/poor").limit.tokens == 100_000
+
+
+async def test_a_run_that_goes_on_burns_over_all_of_its_age(docs: Path) -> None:
+    async with research_agent(docs) as agent:
+        with pytest.raises(BudgetExceeded):
+            await agent.run("refunds?", budget=Budget(tokens=10), run_id="old")
+        record = agent.runs.load("old")
+        record.started_ns -= 3600 * 10**9
+        agent.runs.save(record)
+        with capture_spans() as captured:
+            await agent.resume("old", budget=Budget(tokens=100_000))
+        spent = float(agent.ledger.balance("run/old").posted.usd)
+    rates = [span.attributes["agentbudget.burn_rate.usd_per_minute"] for span in captured.spans if "step" in span.name]
+    assert max(cast("list[float]", rates)) <= spent / 60
 
 
 async def test_a_run_id_is_used_once(docs: Path) -> None:

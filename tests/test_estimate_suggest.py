@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from agentbudget.cache import Answers
 from agentbudget.cli import cli
 from agentbudget.errors import InvalidArgument
-from agentbudget.estimate.suggest import Scope, Suggestion, suggest
-from agentbudget.ledger import Ledger
-from agentbudget.money import Amount
-from agentbudget.testing import ManualClock
+from agentbudget.estimate.suggest import Scope as Of
+from agentbudget.estimate.suggest import Suggestion, suggest
+from agentbudget.ledger import Hold, Ledger
+from agentbudget.models.ladder import Ladder
+from agentbudget.money import Amount, Budget
+from agentbudget.prices import ComputePrice
+from agentbudget.skills import Skill, skill
+from agentbudget.step import Context, Engine, Scope
+from agentbudget.testing import ManualClock, ScriptedModel
 
 DAY_S = 86_400
 
@@ -29,7 +36,7 @@ def with_steps(ledger: Ledger, amounts: list[Amount], *, skill: str = "say", run
         hold.settle(amount)
 
 
-def only(found: list[Suggestion], scope: Scope) -> Suggestion:
+def only(found: list[Suggestion], scope: Of) -> Suggestion:
     (suggestion,) = (each for each in found if each.scope == scope)
     return suggestion
 
@@ -90,6 +97,55 @@ def test_steps_that_broke_off_and_runs_that_ended_so_tell_nothing(status: str) -
     assert (only(found, "step").count, only(found, "step").median.usd_nano) == (3, 8)
     run = only(found, "run")
     assert (run.count, run.largest.usd_nano) == (2, 9)  # one that went on after that cost what it cost
+
+
+def test_a_run_needs_room_for_what_is_settled_and_held_at_once() -> None:
+    ledger = Ledger.open("memory:")
+    ledger.account("run/r")
+
+    def reserve(name: str, usd_nano: int) -> Hold:
+        meta = {"kind": "step", "skill": "say"}
+        return ledger.reserve(f"r/{name}", Amount(usd_nano), accounts=["run/r"], meta=meta)
+
+    reserve("a", 50).settle(Amount(10))
+    b, c = reserve("b", 40), reserve("c", 20)
+    b.settle(Amount(5))
+    c.settle(Amount(5))
+    reserve("d", 30).settle(Amount(1))
+    run = only(suggest(ledger), "run")
+    assert (run.largest.usd_nano, run.proposed.usd_nano) == (21, 88)  # 10, 40 and 20 at once, and a quarter
+
+
+def reply_within(budget: Budget | None) -> Skill[[int], str]:
+    @skill(max_output_tokens=20, escalate="frontier", accept=lambda text: "sure" in text, cache="off", budget=budget)
+    async def reply(ctx: Context, number: int) -> str:
+        """Say something about a number."""
+        ...
+
+    return reply
+
+
+async def test_runs_and_steps_have_room_in_the_budgets_proposed_for_them() -> None:
+    ledger = Ledger.open("memory:")
+    small = ScriptedModel(lambda request: "well" if "7" in request.messages[-1].text else "sure", name="scripted:small")
+    engine = Engine(
+        ledger,
+        Ladder((small, ScriptedModel(lambda _: "sure", name="scripted:large"))),
+        Answers(),
+        ComputePrice(Decimal("0.10"), 100, 10),
+    )
+
+    async def run(name: str, first: int, *, run: Budget | None = None, step: Budget | None = None) -> None:
+        ledger.account(f"run/{name}", limit=run or Budget())
+        reply = reply_within(step)
+        for number in range(first, first + 3):
+            assert await reply(Context(engine, Scope(name)), number) == "sure"
+
+    for number in range(40):
+        await run(f"before{number}", number)
+    proposed = {each.scope: each.proposed for each in suggest(ledger)}
+    budgets = {scope: Budget(usd=most.usd, tokens=most.tokens, calls=most.calls) for scope, most in proposed.items()}
+    await run("within", 5, run=budgets["run"], step=budgets["step"])
 
 
 def test_a_day_of_a_skill_is_the_sum_of_its_steps_and_counts_when_it_is_over() -> None:

@@ -408,6 +408,17 @@ def test_burn_rate_is_over_wall_time() -> None:
     assert statement.totals.tokens_per_minute == 1_000
 
 
+def test_a_clock_that_is_put_back_makes_no_time_negative() -> None:
+    run = Run()
+    step = run.step("answer", usd(900_000, 900))
+    run.answer(run.call(step, usd(900_000, 900)), usd(300_000, 500), seconds=-60)
+    run.end(step, seconds=0.5)
+    statement = run.statement()
+    assert statement.seconds == 60
+    assert [point.at_ns for point in statement.curve] == [0, 0]
+    assert statement.totals.tokens_per_minute == 500
+
+
 def test_what_remains_is_the_account_s(full: Statement) -> None:
     assert full.remaining == Budget(usd=Decimal("0.046594288"), tokens=13_818)
 

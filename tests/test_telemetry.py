@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from agentbudget import telemetry
 from agentbudget.cache import Answers
@@ -29,13 +29,13 @@ from agentbudget.errors import BudgetExceeded, OutcomeUnknown
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.models.base import Meter
 from agentbudget.models.ladder import Ladder
-from agentbudget.money import Amount, Budget
+from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.paying import paid
 from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Scope
 from agentbudget.telemetry import Capture, GenAI, Ours
-from agentbudget.telemetry.backend import Backend, Calls, divert
+from agentbudget.telemetry.backend import Backend, Calls, Instruments, divert
 from agentbudget.testing import ManualClock, ScriptedModel
 from agentbudget.usage import Usage
 from agentbudget.verify import cites
@@ -358,7 +358,7 @@ def test_calls_that_nobody_collects_for_long_are_all_counted(captured: Capture) 
 
 def test_a_point_of_a_calls_duration_leads_to_its_span() -> None:
     reader = InMemoryMetricReader()
-    before = divert(Backend.of(TracerProvider(), MeterProvider([reader])))
+    before = divert(Backend.of(TracerProvider(), Instruments.of(MeterProvider([reader]))))
     try:
         with telemetry.step("answer", run_id="r", step_id="r/1"), telemetry.model_call("openai", "small"):
             within = trace.get_current_span().get_span_context()
@@ -530,7 +530,67 @@ def test_a_provider_that_the_program_installed_is_used() -> None:
     assert (done.stdout.strip(), done.stderr) == ("step answer", "")
 
 
+@pytest.mark.parametrize("order", [("tracers", "meters"), ("meters", "tracers")])
+def test_calls_before_and_after_a_provider_is_installed_late_are_all_counted(order: Sequence[str]) -> None:
+    program = """
+        import sys
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from agentbudget import telemetry
+        from agentbudget.telemetry.capture import Capture
+
+        reader = InMemoryMetricReader()
+        for installed in sys.argv[1:]:
+            if installed == "tracers":
+                trace.set_tracer_provider(TracerProvider())
+            else:
+                metrics.set_meter_provider(MeterProvider([reader]))
+            with telemetry.model_call("llamacpp", "small") as call:
+                call.cost(1_000_000_000)
+        print(Capture(None, reader).metric("agentbudget.cost"))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *order],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("2.0", "")
+
+
 # --- what the step module reports
+
+
+class Broken(SpanProcessor):
+    """A processor that cannot cope with what it is given."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("no room for spans")
+
+
+async def test_a_processor_of_spans_that_fails_leaves_nothing_held() -> None:
+    price = ComputePrice(Decimal("0.10"), prefill_tokens_per_s=100, decode_tokens_per_s=10)
+
+    @skill(max_output_tokens=20)
+    async def answer(ctx: Context, question: str) -> str:
+        """Answer."""
+        ...
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(Broken())
+    before = divert(Backend.of(tracers, Instruments.of(MeterProvider())))
+    try:
+        with Ledger.open("memory:") as ledger:
+            ledger.account("run/r", limit=Budget(usd=1))
+            ctx = Context(Engine(ledger, Ladder((ScriptedModel(["yes"]),)), Answers(), price), Scope("r"))
+            with pytest.raises(RuntimeError, match="no room for spans"):
+                await answer(ctx, question=SECRET)
+            assert ledger.balance("run/r").held == ZERO
+    finally:
+        divert(before)
 
 
 async def test_a_real_step_reports_each_phase(captured: Capture) -> None:

@@ -42,7 +42,10 @@ def budget() -> None:
 def budget_suggest(
     level: float, scopes: tuple[Scope, ...], where: str | None, home: Path | None, as_json: bool
 ) -> None:
-    """Propose budgets for a run, for a step of each skill, and for a day of each skill."""
+    """Propose budgets for a run, for a step of each skill, and for a day of each skill.
+
+    They have room for what is held while it goes on, which is more than it costs in the end.
+    """
     from agentbudget.estimate.suggest import SCOPES, suggest
 
     with look_into(home, where) as opened:
@@ -52,7 +55,7 @@ def budget_suggest(
     elif found:
         console().print(_table(found, level))
         if any(suggestion.few for suggestion in found):
-            click.echo("* too few for this level: the largest of them, and a quarter", err=True)
+            click.echo("* too few for this level: room for the largest of them, and a quarter", err=True)
     else:
         click.echo("the ledger has no settled steps yet: run something first", err=True)
 
@@ -80,7 +83,7 @@ def _table(found: list[Suggestion], level: float) -> Table:
 
     from agentbudget.cli.tables import NONE, told
 
-    table = Table("Budget of", "Seen", "Median", "Largest", f"Proposed for {level:.4g}", "Kept in hindsight")
+    table = Table("Budget of", "Seen", "Median cost", "Largest cost", f"Proposed for {level:.4g}", "Kept in hindsight")
     for column in (table.columns[1], table.columns[5]):
         column.justify = "right"
     for each in found:

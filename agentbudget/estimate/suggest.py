@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Final, Literal, assert_never
+from operator import itemgetter
+from typing import Any, Final, Literal, NamedTuple, assert_never
 
 from agentbudget.errors import InvalidArgument
 from agentbudget.estimate.conformal import conformal_upper, rank_of
 from agentbudget.ledger import HoldRecord, Ledger
-from agentbudget.ledger.records import NOTHING, Units, plus
+from agentbudget.ledger.records import NOTHING, Units, minus, plus
 from agentbudget.money import Amount
 
 Scope = Literal["run", "step", "day"]
@@ -36,10 +37,11 @@ LOOK_BACK: Final = 1_000
 class Suggestion:
     """A budget for one run, one step of a skill, or one day of a skill.
 
-    ``name`` is the skill, empty for runs. ``count`` is how many were looked at; ``proposed`` covers the level of them
-    that was asked for in all its units at once, or is the largest and a quarter if they are ``few`` for that.
-    ``covered`` is the share of later ones that stayed within what had been proposed from those before them: None if
-    none was left to tell by.
+    ``name`` is the skill, empty for runs. ``count`` is how many were looked at; ``median`` and ``largest`` are of what
+    they cost. ``proposed`` has room for the level of them that was asked for in all its units at once, or for the one
+    that needed most and a quarter if they are ``few`` for that: what is to begin is held first, so that each needed
+    what it had settled and held at most at once. ``covered`` is the share of later ones that had room in what had been
+    proposed from those before them: None if none was left to tell by.
     """
 
     scope: Scope
@@ -65,59 +67,104 @@ def suggest(ledger: Ledger, *, level: float = 0.95, scopes: Iterable[Scope] = SC
     if not 0 < level < 1:
         message = f"a level is a share between 0 and 1, such as 0.95, not {level!r}"
         raise InvalidArgument(message, argument="level", value=level)
-    settled = [hold for hold in ledger.holds(state="settled") if not hold.presumed and hold.settled_units is not None]
+    holds = ledger.holds(state="settled")
     found: list[Suggestion] = []
     for scope in dict.fromkeys(scopes):
-        for name, amounts in sorted(_amounts(ledger, scope, settled).items()):
-            found.append(_suggestion(scope, name, amounts[-LOOK_BACK:], level))
+        for name, seen in sorted(_seen(ledger, scope, holds).items()):
+            found.append(_suggestion(scope, name, seen[-LOOK_BACK:], level))
     return found
 
 
-def _amounts(ledger: Ledger, scope: Scope, settled: Sequence[HoldRecord]) -> Mapping[str, list[Units]]:
-    """What each came to, by name, the oldest first."""
+class _Seen(NamedTuple):
+    """What a run, a step or a day cost, and what it needed room for."""
+
+    cost: Units
+    need: Units
+
+
+def _seen(ledger: Ledger, scope: Scope, holds: Sequence[HoldRecord]) -> Mapping[str, list[_Seen]]:
+    """What is known of each, by name, the oldest first."""
+    settled = [hold for hold in holds if not hold.presumed and hold.settled_units is not None]
     match scope:
         case "run":
-            return _runs(ledger, settled)
+            return _runs(ledger, holds, settled)
         case "step":
-            return _steps(settled)
+            return _steps(holds, settled)
         case "day":
             return _days(settled)
         case _:
             assert_never(scope)
 
 
-def _runs(ledger: Ledger, settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
+def _runs(ledger: Ledger, holds: Sequence[HoldRecord], settled: Sequence[HoldRecord]) -> dict[str, list[_Seen]]:
     """What runs cost that are over, in the order in which they began: those on whose account nothing is held, and whose
     last step did not break off."""
     accounts = {account.name: account for account in ledger.accounts(prefix="run/")}
     last = {name: hold for hold in settled for name in hold.accounts if name in accounts}
+    weighs: dict[str, list[HoldRecord]] = {}
+    for hold in holds:
+        for name in hold.accounts:
+            weighs.setdefault(name, []).append(hold)
     over = [
-        accounts[name].posted_units
+        _Seen(posted := accounts[name].posted_units, _needed(weighs[name], posted))
         for name, hold in last.items()
         if accounts[name].held_units == NOTHING and not _broke_off(hold)
     ]
     return {"": over} if over else {}
 
 
-def _steps(settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
-    found: dict[str, list[Units]] = {}
+def _steps(holds: Sequence[HoldRecord], settled: Sequence[HoldRecord]) -> dict[str, list[_Seen]]:
+    """What steps cost, and needed for what was held within them."""
+    within: dict[str, list[HoldRecord]] = {}
+    for hold in holds:
+        if hold.parent is not None:
+            within.setdefault(hold.parent, []).append(hold)
+    found: dict[str, list[_Seen]] = {}
     for hold in settled:
-        if _kind(hold) == "step" and hold.settled_units is not None and not _broke_off(hold):
-            found.setdefault(str(hold.meta["skill"]), []).append(hold.settled_units)
+        if _kind(hold) == "step" and not _broke_off(hold):
+            cost = hold.settled_units or NOTHING
+            seen = _Seen(cost, _needed(within.get(hold.id, ()), cost))
+            found.setdefault(str(hold.meta["skill"]), []).append(seen)
     return found
 
 
-def _days(settled: Sequence[HoldRecord]) -> dict[str, list[Units]]:
+def _days(settled: Sequence[HoldRecord]) -> dict[str, list[_Seen]]:
     """What the steps of each skill cost on each day (UTC) that had any; the last day may go on, and is left out."""
-    sums: dict[str, dict[int, Units]] = {}
+    steps: dict[str, dict[int, list[HoldRecord]]] = {}
     last = max((hold.created_ns // NS_PER_DAY for hold in settled), default=0)
     for hold in settled:
         day = hold.created_ns // NS_PER_DAY
-        if _kind(hold) == "step" and hold.parent is None and hold.settled_units is not None and day < last:
-            days = sums.setdefault(str(hold.meta["skill"]), {})
-            before = days.get(day, NOTHING)
-            days[day] = plus(before, hold.settled_units)
-    return {name: [days[day] for day in sorted(days)] for name, days in sums.items()}
+        if _kind(hold) == "step" and hold.parent is None and day < last:
+            steps.setdefault(str(hold.meta["skill"]), {}).setdefault(day, []).append(hold)
+    return {name: [_day(days[day]) for day in sorted(days)] for name, days in steps.items()}
+
+
+def _day(steps: Sequence[HoldRecord]) -> _Seen:
+    cost = NOTHING
+    for step in steps:
+        cost = plus(cost, step.settled_units or NOTHING)
+    return _Seen(cost, _needed(steps, cost))
+
+
+def _needed(holds: Iterable[HoldRecord], cost: Units) -> Units:
+    """What `holds` had settled and held at most at once, unit by unit, and at least what they cost.
+
+    With less room one of them would have been refused. In the order of the journal: clocks may be put back.
+    """
+    opened = [(hold.number, hold.amount_units) for hold in holds]
+    closed = [
+        (hold.closed or hold.number, plus(hold.settled_units or NOTHING, minus(hold.amount_units))) for hold in holds
+    ]
+    taken = needed = NOTHING
+    for _, change in sorted(opened + closed, key=itemgetter(0)):
+        taken = plus(taken, change)
+        needed = _larger(needed, taken)
+    return _larger(needed, cost)
+
+
+def _larger(a: Units, b: Units) -> Units:
+    """The larger in each unit."""
+    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2])
 
 
 def _broke_off(hold: HoldRecord) -> bool:
@@ -129,17 +176,18 @@ def _kind(hold: HoldRecord) -> Any:
     return hold.meta.get("kind") if "skill" in hold.meta else None
 
 
-def _suggestion(scope: Scope, name: str, amounts: Sequence[Units], level: float) -> Suggestion:
-    middle = (len(amounts) - 1) // 2
+def _suggestion(scope: Scope, name: str, seen: Sequence[_Seen], level: float) -> Suggestion:
+    costs, needs = [one.cost for one in seen], [one.need for one in seen]
+    middle = (len(seen) - 1) // 2
     return Suggestion(
         scope=scope,
         name=name,
-        count=len(amounts),
-        median=Amount(*_mapped(lambda unit: sorted(amount[unit] for amount in amounts)[middle])),
-        largest=Amount(*_mapped(lambda unit: max(amount[unit] for amount in amounts))),
-        proposed=Amount(*_covering(amounts, level)),
-        few=rank_of(level, len(amounts)) > len(amounts),
-        covered=_in_hindsight(amounts, level),
+        count=len(seen),
+        median=Amount(*_mapped(lambda unit: sorted(cost[unit] for cost in costs)[middle])),
+        largest=Amount(*_mapped(lambda unit: max(cost[unit] for cost in costs))),
+        proposed=Amount(*_covering(needs, level)),
+        few=rank_of(level, len(seen)) > len(seen),
+        covered=_in_hindsight(needs, level),
     )
 
 

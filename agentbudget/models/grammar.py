@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, cast
 
 from agentbudget.errors import SchemaUnsupported
@@ -28,7 +29,8 @@ _PRIMITIVES: Final[Mapping[str, str]] = {
     "object": '"{" (string ": " value (", " string ": " value)*)? "}"',
     "array": '"[" (value (", " value)*)? "]"',
     "string": '"\\"" char* "\\""',
-    "char": r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex{4})',
+    "char": r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" code)',
+    "code": '[0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2} | [89abAB] hex{2} "\\\\u" [dD] [cdefCDEF] hex{2})',
     "hex": "[0-9a-fA-F]",
     "integer": f'"0" | "-"? [1-9] [0-9]{{0,{_DIGITS - 1}}}',
     "number": f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}}) fraction?',
@@ -176,10 +178,21 @@ class _Grammar:
         """Required and optional pairs with a comma between those that are written."""
         first_required = next((n for n, (_, required) in enumerate(pairs) if required), None)
         if first_required is None:
-            starts = (_sequence(pair, pairs[n + 1 :]) for n, (pair, _) in enumerate(pairs))
-            return f"({' | '.join(starts)})?"
+            return f"({' | '.join(self._starts([pair for pair, _ in pairs]))})?"
         before = " ".join(f'({pair} ", ")?' for pair, _ in pairs[:first_required])
         return f"{before} {_sequence(pairs[first_required][0], pairs[first_required + 1 :])}".strip()
+
+    def _starts(self, optional: Sequence[str]) -> list[str]:
+        """What may be written, by the pair that it begins with.
+
+        What may follow a pair has a rule of its own, which ends with the next one's: written out behind each, fifty
+        pairs would be more than llama.cpp takes.
+        """
+        starts, rest = [optional[-1]], ""
+        for after, pair in pairwise(reversed(optional)):
+            rest = self._named(f'(", " {after})? {rest}'.rstrip())
+            starts.append(f"{pair} {rest}")
+        return starts[::-1]
 
     def _array(self, keywords: JsonSchema, place: str) -> str:
         first = [
@@ -200,8 +213,9 @@ class _Grammar:
     def _inner(self, schema: object, place: str) -> str:
         """A rule of its own for what is not a single word, so that it can be repeated."""
         rule = self._rule(schema, place)
-        if re.fullmatch(r"[a-z0-9]+", rule):
-            return rule
+        return rule if re.fullmatch(r"[a-z0-9]+", rule) else self._named(rule)
+
+    def _named(self, rule: str) -> str:
         for name, known in self.rules.items():
             if known == rule:
                 return name

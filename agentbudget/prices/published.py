@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 from agentbudget.errors import UnknownPrice
@@ -58,17 +58,17 @@ def rates(
     embeds: bool = False,
 ) -> Published:
     """What genai-prices states for a model at a service tier. Raises `UnknownPrice`, which says how to give it one."""
-    found = _find(provider, model, api_url)
+    found, refused = _find(provider, model, api_url), partial(how_to_price, provider, model, tier=tier)
     if found is None:
-        raise UnknownPrice(how_to_price(provider, model, f"has no price in {_source()}"))
+        raise UnknownPrice(refused(f"has no price in {_source()}"))
     seller, info = found
     moment = datetime.now(UTC) if at is None else at
     price = info.get_prices(moment, _context(provider, model, seller, info, tier, moment))
     if price.input_mtok is None or (price.output_mtok is None and not embeds):
-        raise UnknownPrice(how_to_price(provider, model, f"has no price per token in and out in {_source()}"))
+        raise UnknownPrice(refused(f"has no price per token in and out in {_source()}"))
     for unit in PER_CALL_UNITS:
         if getattr(price, unit) is not None:
-            raise UnknownPrice(how_to_price(provider, model, f"is also charged by {unit}, which cannot be bounded"))
+            raise UnknownPrice(refused(f"is also charged by {unit}, which cannot be bounded"))
     return Published(_tiers(info, price), _source(info.id, model))
 
 

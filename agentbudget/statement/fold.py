@@ -255,7 +255,7 @@ class Holds:
 
     def totals(self, lines: Sequence[Line]) -> Totals:
         """The sums over the run's own lines; a line within another is in that one's sums already."""
-        top = [line for line in lines if line.depth == 0]
+        top, moments = [line for line in lines if line.depth == 0], self._moments
         return Totals(
             steps=sum(line.kind == "step" for line in lines),
             calls=sum(line.calls for line in top),
@@ -274,24 +274,21 @@ class Holds:
             escalated=sum(line.escalated for line in lines),
             presumed=total(line.presumed for line in top),
             overrun=total(line.overrun for line in top),
-            wall_ns=self._end_ns - self._start_ns,
+            wall_ns=moments[-1] - moments[0] if moments else 0,
         )
 
     @property
-    def _start_ns(self) -> int:
-        return min((record.created_ns for record in self.records), default=0)
-
-    @property
-    def _end_ns(self) -> int:
-        return max((record.closed_ns or record.created_ns for record in self.records), default=0)
+    def _moments(self) -> list[int]:
+        """When holds began and ended, in order: where a clock was put back meanwhile, one ends before it began."""
+        return sorted(at for record in self.records for at in (record.created_ns, record.closed_ns) if at is not None)
 
     def curve(self) -> tuple[Point, ...]:
         """What was booked by when, from the start of the run."""
-        points, sofar = [Point(0, ZERO)], ZERO
+        points, sofar, moments = [Point(0, ZERO)], ZERO, self._moments
         for record in sorted(self.records, key=lambda record: record.closed_ns or 0):
             if record.closed_ns is not None and booked(record):
                 sofar += booked(record)
-                points.append(Point(record.closed_ns - self._start_ns, sofar))
+                points.append(Point(record.closed_ns - moments[0], sofar))
         return tuple(points)
 
     def ladder(self, names: Sequence[str]) -> tuple[TierModel, ...]:

@@ -14,7 +14,7 @@ from agentbudget.history import SystemCounts
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.base import Price
 from agentbudget.models.ladder import Ladder
-from agentbudget.money import ZERO, Amount
+from agentbudget.money import NANO, ZERO, Amount
 from agentbudget.privacy import Mark, Privacy
 from agentbudget.step.identity import unused_id
 from agentbudget.step.outages import Outages
@@ -51,6 +51,7 @@ def nobody(_event: Event) -> None:
 class Scope:
     """Who pays: the run's account, and those of the tenant, its user and its feature. ``tenant`` keeps caches apart.
 
+    ``started_ns`` is when the run began or was resumed; ``age_from_ns`` when it began, if that was before.
     ``mark`` is the class of the narrowest text that the run has seen, ``reading`` what it has read of its documents.
     """
 
@@ -59,8 +60,14 @@ class Scope:
     feature: str | None = None
     tenant: str = DEFAULT_TENANT
     started_ns: int = field(default_factory=time.time_ns)
+    age_from_ns: int | None = None
     reading: Reading = field(default_factory=Reading, repr=False, compare=False)
     mark: Mark = field(default_factory=Mark, compare=False)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the run began, the time in which it lay still included."""
+        return (time.time_ns() - (self.age_from_ns or self.started_ns)) / NANO
 
     def accounts(self, skill: str | None = None) -> tuple[str, ...]:
         """The accounts that a step of `skill` weighs on, all together."""

@@ -116,11 +116,11 @@ class Step:
             began = time.perf_counter()
             self._funds = Funds(self.engine.ledger, self._reserve(expected, bound), self.skill, above)
             started = time.perf_counter()
-            span.reserved(self._funds.id, estimated=expected, accounts=self._weighs_on, took_s=started - began)
-            self.context.saw(self.context.carries)
-            self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
             status, error = "failed", None
-            try:
+            try:  # from here on whatever fails, be it a processor of spans: what is held is settled
+                span.reserved(self._funds.id, estimated=expected, accounts=self._weighs_on, took_s=started - began)
+                self.context.saw(self.context.carries)
+                self.tell("started", model=ladder.at(self.skill.tier).name)  # a listener that fails is only logged
                 value = await self._carry_out()
                 status = "ok" if self.accepted else "unaccepted"
                 return value
@@ -222,8 +222,7 @@ class Step:
                 self.engine.starts.ended(self.skill.name, self.began, usd_nano)
         record = settled(self.hold, ZERO, detail, span=span)
         if span.is_heard:
-            elapsed_s = (time.time_ns() - self.scope.started_ns) / 1e9
-            span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=elapsed_s)
+            span.balance(self.engine.ledger.glance(f"run/{self.scope.run_id}"), elapsed_s=self.scope.age_s)
         self.tell("settled" if status in ANSWERED else "failed", settled=record.settled or ZERO)
 
     def tell(self, phase: Phase, *, model: str = "", settled: Amount = ZERO) -> None:

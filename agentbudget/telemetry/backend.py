@@ -197,10 +197,10 @@ class Backend:
     _clients: dict[tuple[str, ...], ClientLabels] = field(default_factory=dict[tuple[str, ...], ClientLabels])
 
     @classmethod
-    def of(cls, tracers: TracerProvider, meters: MeterProvider) -> Self:
-        """What these providers offer."""
+    def of(cls, tracers: TracerProvider, instruments: Instruments) -> Self:
+        """What this provider offers, and where calls and holds are counted."""
         tracer = tracers.get_tracer(SCOPE, _version(), schema_url=SCHEMA_URL)
-        return cls(_Api.load(), tracer, Instruments.of(meters))
+        return cls(_Api.load(), tracer, instruments)
 
     def calls(self, model: str, operation: str) -> CallSeries:
         """The counters' series of calls of `model` in the step around: never a user, a run or a hold."""
@@ -303,9 +303,27 @@ def _of_providers(tracers: TracerProvider, meters: MeterProvider) -> Backend | N
     """None for those that the API puts in where nobody has installed any."""
     from opentelemetry.trace import ProxyTracerProvider
 
-    if isinstance(tracers, ProxyTracerProvider) and type(meters).__name__ == "_ProxyMeterProvider":
+    if isinstance(tracers, ProxyTracerProvider) and _stands_in(meters):
         return None
-    return Backend.of(tracers, meters)
+    return Backend.of(tracers, _instruments(meters))
+
+
+_made: Final[dict[MeterProvider | None, Instruments]] = {}
+"""The instruments of each provider; under None what the API's stand-in made, which any that is installed takes over."""
+_making: Final = threading.Lock()
+
+
+def _instruments(meters: MeterProvider) -> Instruments:
+    """Those of `meters`, however late it, or a provider of tracers, came: the SDK reads no second one of a name."""
+    with _making:
+        key = None if None in _made or _stands_in(meters) else meters
+        if key not in _made:
+            _made[key] = Instruments.of(meters)
+        return _made[key]
+
+
+def _stands_in(meters: MeterProvider) -> bool:
+    return type(meters).__name__ == "_ProxyMeterProvider"
 
 
 @cache

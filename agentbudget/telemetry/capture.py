@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentbudget.telemetry.backend import Backend, divert
+from agentbudget.telemetry.backend import Backend, Instruments, divert
 from agentbudget.telemetry.names import GenAI
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def capture() -> Generator[Capture]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
-    before = divert(Backend.of(tracers, MeterProvider([reader], shutdown_on_exit=False)))
+    before = divert(Backend.of(tracers, Instruments.of(MeterProvider([reader], shutdown_on_exit=False))))
     try:
         yield Capture(exporter, reader)
     finally:

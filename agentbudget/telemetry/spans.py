@@ -176,7 +176,7 @@ class StepSpan(Span):
             self._later[Ours.REMAINING_USD] = max(0, usd - posted[0] - held[0])
         if tokens is not None:
             self._later[Ours.REMAINING_TOKENS] = max(0, tokens - posted[1] - held[1])
-        if elapsed_s:
+        if elapsed_s is not None and elapsed_s > 0:  # a clock may be put back
             self._later[Ours.BURN_RATE] = posted[0] / NANO * 60 / elapsed_s
 
     def finished(self, *, status: str, escalated: bool = False) -> None:

@@ -55,6 +55,7 @@ SCHEMAS: Sequence[Any] = [
     {"type": "string", "format": "date-time"},
     {"type": "string", "format": "uuid"},
     {"properties": {"a": {}, "b": {"type": "null"}}},
+    {"properties": {f"field {number}": {"type": "integer"} for number in range(60)}},
 ]
 
 

@@ -239,7 +239,7 @@ class Scratch:
 
 
 def _chain(request: Request) -> Any:
-    """llama.cpp's own defaults for sampling by chance."""
+    """llama.cpp's own defaults for sampling by chance, but for its default seed: with that it draws one of its own."""
     api = library()
     chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
     for sampler in (
@@ -247,7 +247,7 @@ def _chain(request: Request) -> Any:
         api.llama_sampler_init_top_p(_TOP_P, 1),
         api.llama_sampler_init_min_p(_MIN_P, 1),
         api.llama_sampler_init_temp(request.temperature),
-        api.llama_sampler_init_dist(request.seed & 0xFFFFFFFF),
+        api.llama_sampler_init_dist(request.seed % api.LLAMA_DEFAULT_SEED),
     ):
         api.llama_sampler_chain_add(chain, sampler)
     return chain

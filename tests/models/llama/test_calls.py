@@ -23,13 +23,20 @@ def test_calls_are_read_with_what_is_said_before_them() -> None:
     assert found == (ToolCall("call_0", "weather", '{"city": "Köln"}'), ToolCall("call_1", "clock", "{}"))
 
 
+def test_an_argument_may_hold_the_words_that_end_a_call() -> None:
+    text = '<tool_call>\n{"name": "say", "arguments": {"text": "</tool_call> or <tool_call>"}}\n</tool_call>'
+    assert calls.parse(text, []) == ("", (ToolCall("call_0", "say", '{"text": "</tool_call> or <tool_call>"}'),))
+
+
 def test_calls_of_a_conversation_have_different_ids() -> None:
     before = [Message("assistant", "", calls=(ToolCall("call_0", "clock", "{}"),))]
     _, found = calls.parse(TEXT, before)
     assert [call.id for call in found] == ["call_1", "call_2"]
 
 
-@pytest.mark.parametrize("block", ["not JSON", '{"arguments": {}}', '["clock"]', '{"name": 3}'])
+@pytest.mark.parametrize(
+    "block", ["not JSON", "[" * 100_000, '{"name": "clock"} ?', '{"arguments": {}}', '["clock"]', '{"name": 3}']
+)
 def test_what_is_no_call_stays_text(block: str) -> None:
     text = f"<tool_call>{block}</tool_call>"
     assert calls.parse(text, []) == (text, ())

@@ -68,6 +68,31 @@ def test_a_character_that_the_last_token_began_is_gone_on_with(vocabulary: Vocab
     assert b"".join(map(vocabulary.piece, [*told, *found.tokens])).decode() == '"😀b"'
 
 
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        (r'"\u00e9"', True),
+        (r'"\ud83D\uDE00"', True),
+        (r'"\ud83d"', False),
+        (r'"\ude00"', False),
+        (r'"\ud83d\u0041"', False),
+    ],
+)
+def test_an_escape_stands_for_a_whole_character(vocabulary: Vocabulary, text: str, allowed: bool) -> None:
+    import numpy as np
+
+    sampler = Sampler(vocabulary, REQUEST, to_gbnf({"type": "string"}))
+    alone = {vocabulary.piece(token): token for token in vocabulary.bytes}
+    wanted = [alone[bytes([byte])] for byte in text.encode()]
+    chosen: list[int] = []
+    for token in wanted:
+        logits = np.zeros(vocabulary.size, dtype=np.float32)
+        logits[token] = 50.0
+        chosen.append(sampler.sample(logits))
+    sampler.close()
+    assert (chosen == wanted) == allowed
+
+
 def test_a_key_is_known_and_its_value_is_not(vocabulary: Vocabulary) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     assert forced(vocabulary, schema)[0] == '{"name": "'
