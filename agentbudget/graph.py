@@ -20,6 +20,7 @@ from agentbudget.cache import Exact
 from agentbudget.errors import SkillError
 from agentbudget.skills import Skill
 from agentbudget.step import Context
+from agentbudget.step.identity import digest
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -43,7 +44,8 @@ class TaskState(TypedDict, total=False):
 def position() -> str:
     """Where in the graph the caller stands: node, superstep and path, the same again when a run resumes.
 
-    Task ids are left out: after a crash LangGraph gives new ones.
+    In a graph within the graph also which task it is of the graph around it: a branch, a turn of a loop. The node's own
+    task id is left out: after a crash LangGraph may give a new one.
     """
     try:
         metadata = get_config().get("metadata", {})
@@ -54,8 +56,15 @@ def position() -> str:
     path = ".".join(
         str(part) for part in metadata.get("langgraph_path", ()) if isinstance(part, int) and not isinstance(part, bool)
     )
-    names = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
+    *around, node = str(metadata.get("langgraph_checkpoint_ns", "")).split("|")
+    names = [*map(_within, around), node.partition(":")[0]]
     return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
+
+
+def _within(task: str) -> str:
+    """A task of a graph around, by its name and what tells it from others of that name."""
+    name, _, task_id = task.partition(":")
+    return f"{name}.{digest(task_id)}" if task_id else name
 
 
 @asynccontextmanager
