@@ -82,8 +82,8 @@ class Agent:
     ``index`` is a folder of documents (indexed before the run, only what changed) or an open `Index`; ``embedder`` is
     what a folder is embedded with, if not the model of this machine: ``"openai:text-embedding-3-small"``.
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
-    ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
-    checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
+    ``output``, without a pause (``interrupt``); without it the strongest model plans calls of ``skills``. ``home`` is
+    where ledger, cache, checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
     ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents of
     others in the same home are not there for it.
 

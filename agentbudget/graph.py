@@ -13,11 +13,12 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Interrupt
 from pydantic import Field, ValidationError, create_model
 
 from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
-from agentbudget.errors import SkillError
+from agentbudget.errors import Mistake, SkillError
 from agentbudget.skills import Skill
 from agentbudget.step import Context
 from agentbudget.step.identity import digest
@@ -90,13 +91,22 @@ async def execute(
     task: str,
     max_concurrency: int | None,
 ) -> dict[str, Any]:
-    """Run `graph` on `task`, or go on from its last checkpoint. Each step is on disk before the next begins."""
+    """Run `graph` on `task`, or go on from its last checkpoint. Each step is on disk before the next begins.
+
+    Raises `Mistake` where the graph pauses to ask somebody: it has not ended, and nobody can answer it.
+    """
     compiled: CompiledStateGraph[Any, Any, Any, Any] = graph.compile(checkpointer=saver)
     config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
     if max_concurrency is not None:
         config["max_concurrency"] = max_concurrency
     begun = (await saver.aget_tuple(config)) is not None
     state = await compiled.ainvoke(None if begun else {"task": task}, config, context=ctx, durability="sync")
+    if paused := cast(Sequence[Interrupt], state.get("__interrupt__", ())):
+        asked = ", ".join(repr(each.value) for each in paused)
+        raise Mistake(
+            f"the graph paused at interrupt({asked}), and nobody can answer it in a run of an agent: let it end there, "
+            "with the question as its output, and give the answer with the next task"
+        )
     return cast(dict[str, Any], state)
 
 

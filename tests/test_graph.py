@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Send
+from langgraph.types import Send, interrupt
 
-from agentbudget import Agent, Budget, Context, skill
+from agentbudget import Agent, Budget, Context, Mistake, skill
 from agentbudget.models.base import Request
 from agentbudget.testing import ScriptedModel
 
@@ -122,3 +122,22 @@ async def test_a_graph_within_a_graph_that_is_resumed_finds_what_it_paid_for() -
         run = await agent.resume("broken")
     assert run.output == "so"
     assert len(asked) == 1
+
+
+async def test_a_graph_that_pauses_is_refused_and_not_taken_for_done() -> None:
+    async def ask(state: State, runtime: Runtime[Context]) -> State:
+        said = await guess(runtime.context, message="is it?")
+        return {"output": f"{said} {interrupt('may I?')}"}
+
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    model = ScriptedModel(["so"])
+    async with Agent(graph=graph, models=[model]) as agent:
+        with pytest.raises(Mistake, match=r"paused at interrupt\('may I\?'\)"):
+            await agent.run("what next?", budget=Budget(usd="0.01"), run_id="pauses")
+        assert agent.runs.load("pauses").status == "failed"
+        with pytest.raises(Mistake, match="paused"):
+            await agent.resume("pauses")
+        assert agent.ledger.balance("run/pauses").held.usd_nano == 0
+    assert len(model.requests) == 1
