@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
 from agentbudget.cache.semantic import SemanticAnswers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
+from agentbudget.errors import BudgetExceeded, Mistake, StoreError
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.memory import open_memories
@@ -83,9 +82,9 @@ class Agent:
     what a folder is embedded with, if not the model of this machine: ``"openai:text-embedding-3-small"``.
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
     ``output``, without a pause (``interrupt``); without it the strongest model plans calls of ``skills``. ``home`` is
-    where ledger, cache, checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
-    ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents of
-    others in the same home are not there for it.
+    where ledger, cache, checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their
+    own. ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents
+    of others in the same home are not there for it.
 
     An agent holds models and files open: use it as ``async with``, or call `aclose`.
     """
@@ -345,14 +344,8 @@ class Agent:
 
         ctx.engine.position = graph.position
         chosen = self._graph or graph.planner_executor(self.skills)
-        path = self.settings.checkpoints_path
-        try:
-            async with graph.checkpoints(path) as saver:
-                return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(
-                f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
-            ) from error
+        async with graph.checkpoints(self.settings.checkpoints_path) as saver:
+            return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
 
     # --- documents
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
 
@@ -18,13 +18,14 @@ from pydantic import Field, ValidationError, create_model
 
 from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
-from agentbudget.errors import Mistake, SkillError
+from agentbudget.errors import Mistake, SkillError, StoreUnavailable
 from agentbudget.skills import Skill
 from agentbudget.step import Context
 from agentbudget.step.identity import digest
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
     from langgraph.graph.state import CompiledStateGraph
 
 PLAN_LIMIT: Final = 5
@@ -68,11 +69,53 @@ def _within(task: str) -> str:
     return f"{name}.{digest(task_id)}" if task_id else name
 
 
+class _Saver(AsyncSqliteSaver):
+    """LangGraph's saver, which tells what went wrong with its file from what a node did with SQLite by itself."""
+
+    path: Path
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        with _used(self.path):
+            return await super().aget_tuple(config)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        with _used(self.path):
+            return await super().aput(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        with _used(self.path):
+            await super().aput_writes(config, writes, task_id, task_path)
+
+
+@contextmanager
+def _used(path: Path) -> Generator[None]:
+    """Around a use of the file of checkpoints. Raises `StoreUnavailable`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(
+            f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
+        ) from error
+
+
 @asynccontextmanager
 async def checkpoints(path: Path) -> AsyncGenerator[AsyncSqliteSaver]:
-    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once."""
-    await asyncio.to_thread(_made, path)
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once.
+
+    Raises `StoreUnavailable`, also when they are used.
+    """
+    with _used(path):
+        await asyncio.to_thread(_made, path)
+    async with _Saver.from_conn_string(str(path)) as saver:
+        cast(_Saver, saver).path = path
         yield saver
 
 

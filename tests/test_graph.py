@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import sqlite3
+from contextlib import closing
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -12,6 +14,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send, interrupt
 
 from agentbudget import Agent, Budget, Context, Mistake, skill
+from agentbudget.errors import StoreUnavailable
 from agentbudget.models.base import Request
 from agentbudget.testing import ScriptedModel
 
@@ -141,3 +144,38 @@ async def test_a_graph_that_pauses_is_refused_and_not_taken_for_done() -> None:
             await agent.resume("pauses")
         assert agent.ledger.balance("run/pauses").held.usd_nano == 0
     assert len(model.requests) == 1
+
+
+def asks_sqlite(node: Any) -> StateGraph[State, Context, State, State]:
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    return graph
+
+
+async def test_an_error_of_a_nodes_own_database_is_not_one_of_the_checkpoints() -> None:
+    async def look_up(state: State) -> State:
+        with closing(sqlite3.connect(":memory:")) as orders:
+            orders.execute("SELECT * FROM orders")
+        return {}
+
+    async with Agent(graph=asks_sqlite(look_up), models=[ScriptedModel([])]) as agent:
+        with pytest.raises(sqlite3.OperationalError, match="no such table: orders"):
+            await agent.run("what next?", budget=Budget(usd="0.01"))
+
+
+@pytest.mark.parametrize("when", ["before", "amid"])
+async def test_checkpoints_that_cannot_be_used_are_named(when: str) -> None:
+    async def spoil(state: State) -> State:
+        if when == "amid":
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("DROP TABLE checkpoints")
+        return {"output": "so"}
+
+    async with Agent(graph=asks_sqlite(spoil), models=[ScriptedModel([])]) as agent:
+        path = agent.settings.checkpoints_path
+        if when == "before":
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"another program's" * 100)
+        with pytest.raises(StoreUnavailable, match=rf"{path} cannot be used: .*; move the file away"):
+            await agent.run("what next?", budget=Budget(usd="0.01"))
