@@ -6,12 +6,14 @@ import asyncio
 import operator
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send, interrupt
+from pydantic import BaseModel
 
 from agentbudget import Agent, Budget, Context, Mistake, skill
 from agentbudget.errors import StoreUnavailable
@@ -179,3 +181,33 @@ async def test_checkpoints_that_cannot_be_used_are_named(when: str) -> None:
             path.write_bytes(b"another program's" * 100)
         with pytest.raises(StoreUnavailable, match=rf"{path} cannot be used: .*; move the file away"):
             await agent.run("what next?", budget=Budget(usd="0.01"))
+
+
+class Modelled(BaseModel):
+    task: str
+    message: str = "from the model"
+    output: str = ""
+
+
+@dataclass(slots=True)
+class Record:
+    task: str
+    message: str = "from the record"
+    output: str = ""
+
+
+@pytest.mark.parametrize(("kind", "message"), [(Modelled, "from the model"), (Record, "from the record")])
+async def test_a_skill_is_a_node_of_a_graph_whose_state_is_an_object(kind: Any, message: str) -> None:
+    @skill(max_output_tokens=8)
+    async def say(ctx: Context, message: str = "by default") -> str:
+        """Say it."""
+        ...
+
+    graph: StateGraph[Any, Context, Any, Any] = StateGraph(kind, Context)
+    graph.add_node("say", say.node(output="output"))  # pyright: ignore[reportArgumentType] # a node of any state
+    graph.add_edge(START, "say")
+    model = ScriptedModel(["so"])
+    async with Agent(graph=graph, models=[model]) as agent:
+        run = await agent.run("what next?", budget=Budget(usd="0.01"))
+    assert run.output == "so"
+    assert message in model.requests[0].messages[-1].text
