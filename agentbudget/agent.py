@@ -481,10 +481,15 @@ def _jsonable(value: Any) -> Any:
 
 
 def _close_open_steps(ledger: Ledger, run_id: str) -> None:
-    """Free what was set aside and not used, and resolve what was left open."""
+    """Free what was set aside and not used, and resolve what was left open.
+
+    What others hold is theirs: another host may work on a run that it gave the same id in the same ledger.
+    """
     for record in ledger.holds(prefix=f"{run_id}/", state="open"):
         current = ledger.hold(record.id)
-        if current is not None and current.state == "open" and current.parent is None:
+        if current is None or current.owner != ledger.owner:
+            continue
+        if current.state == "open" and current.parent is None:
             if current.sent or current.spent or current.reserved:
                 ledger.settle(current.id, detail={"status": "cancelled"})
             else:
