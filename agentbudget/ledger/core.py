@@ -94,6 +94,7 @@ _OPERATIONS: Final = (
     "presume",
     "void",
     "heartbeat",
+    "_has_abandoned",
     "_sweep_some",
     "resolve",
     "entries",
@@ -138,7 +139,8 @@ class Ledger:
         check_seconds("lease_s", lease_s)  # before there is a store to close
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
-            ledger.sweep()
+            if ledger._has_abandoned():  # else who may only read could not open it while others hold something
+                ledger.sweep()
         except BaseException:
             ledger.close()
             raise
@@ -606,6 +608,10 @@ class Ledger:
         while found := self._sweep_some():
             swept += found
         return swept
+
+    def _has_abandoned(self) -> bool:
+        with self._store.read() as tx:
+            return lives.abandoned(tx, at_ns=self._now(tx))
 
     def _sweep_some(self) -> list[HoldRecord]:
         with self._store.write() as tx:
