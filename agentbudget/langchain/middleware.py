@@ -18,7 +18,7 @@ from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.budgeted import BudgetedChatModel, budgeted
 from agentbudget.ledger import Hold, Ledger
-from agentbudget.money import Amount, Money, usd_to_nano
+from agentbudget.money import ZERO, Amount, Money, usd_to_nano
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -80,7 +80,10 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
-        """Call the tool on a hold of its own: a tool that raises has been called, and costs what it costs."""
+        """Call the tool on a hold of its own: a tool that raises has been called, and costs what it costs.
+
+        One that pauses the graph to ask somebody (``interrupt``) costs nothing yet: it is called again with the answer.
+        """
         try:
             hold = self._hold(request)
         except BudgetExceeded as refusal:
@@ -88,9 +91,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with hold:
             hold.mark_sent()
             try:
-                return handler(request)
-            finally:
-                self._settle(hold)
+                answer = handler(request)
+            except BaseException as error:
+                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
+                raise
+            self._settle(hold, hold.amount)
+            return answer
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -103,9 +109,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with hold:
             hold.mark_sent()
             try:
-                return await handler(request)
-            finally:
-                self._settle(hold)
+                answer = await handler(request)
+            except BaseException as error:
+                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
+                raise
+            self._settle(hold, hold.amount)
+            return answer
 
     def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
         """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""
@@ -140,8 +149,13 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with telemetry.reservation(hold_id, kind="tool"):
             return ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
 
-    def _settle(self, hold: Hold) -> None:
-        telemetry.settlement(hold.settle(hold.amount))
+    def _settle(self, hold: Hold, cost: Amount) -> None:
+        telemetry.settlement(hold.settle(cost))
+
+
+def _is_pause(error: BaseException) -> bool:
+    """Whether it is LangGraph's, raised where a graph pauses to ask somebody."""
+    return any(base.__name__ == "GraphInterrupt" for base in type(error).__mro__)
 
 
 def _unused(ledger: Ledger, base: str) -> str:
