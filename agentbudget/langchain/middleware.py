@@ -11,6 +11,7 @@ from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
 
 from agentbudget import telemetry
 from agentbudget.errors import BudgetExceeded, Mistake
@@ -140,11 +141,14 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return ToolMessage(f"not called: {refusal}", tool_call_id=call["id"], name=call["name"], status="error")
 
     def _hold(self, request: ToolCallRequest) -> Hold:
-        """Reserve for a tool call. Its id is the model's own for it: a graph that goes on after a crash pays anew."""
+        """Reserve for a tool call, which is a new one each time: a graph that goes on after a crash pays anew.
+
+        The model's own id for it names it to people, no more: many models number the calls of every conversation alike.
+        """
         ledger, call = self.books.ledger, request.tool_call
         accounts = opened(ledger, self._accounts, ensure_config())
         amount = Amount(self._prices.get(call["name"], 0), 0, 1)
-        hold_id = _unused(ledger, f"{run_of(accounts)}/tool.{call['name']}.{call['id']}")
+        hold_id = f"{run_of(accounts)}/tool.{call['name']}.{call['id']}.{uuid7()}"
         meta = {"kind": "tool", "tool": call["name"]}
         with telemetry.reservation(hold_id, kind="tool"):
             return ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
@@ -156,12 +160,3 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 def _is_pause(error: BaseException) -> bool:
     """Whether it is LangGraph's, raised where a graph pauses to ask somebody."""
     return any(base.__name__ == "GraphInterrupt" for base in type(error).__mro__)
-
-
-def _unused(ledger: Ledger, base: str) -> str:
-    """`base`, or the next of ``base~2``, ``base~3`` … : the same call made again is another that costs."""
-    number, hold_id = 1, base
-    while ledger.hold(hold_id) is not None:
-        number += 1
-        hold_id = f"{base}~{number}"
-    return hold_id

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +147,22 @@ def test_a_tool_that_pauses_for_an_approval_is_paid_for_once(ledger: Ledger, way
     assert [message.text for message in found["messages"][-2:]] == ["paid rent: yes", "Done."]
     paid = [hold.settled for hold in ledger.holds() if hold.meta["kind"] == "tool"]
     assert paid == [Amount(), Amount.of(usd="0.01", calls=1)]
+
+
+def test_tool_calls_of_one_id_in_many_conversations_at_once_are_each_paid_for(tmp_path: Path) -> None:
+    """A local model calls the first tool of every conversation alike."""
+    from agentbudget.langchain import BudgetMiddleware
+
+    def converse(number: int) -> str:
+        with Ledger.open(tmp_path / "ledger.db") as ledger:
+            budget = BudgetMiddleware(ledger=ledger, accounts={"user/42": Budget(usd="1")}, tools={"weather": "0.01"})
+            chat = ChatModel(model=ScriptedModel(reply), max_tokens=20)
+            made = agents.create_agent(chat, [weather], middleware=[budget])
+            return [made.invoke(ASKED)["messages"][-1].text for _ in range(5)][-1]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(converse, range(6))) == {"It is sunny in Oslo."}
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        paid = [hold.settled for hold in ledger.holds() if hold.meta["kind"] == "tool"]
+        assert paid == [Amount.of(usd="0.01", calls=1)] * 30
+        assert ledger.verify().ok
