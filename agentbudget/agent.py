@@ -314,9 +314,11 @@ class Agent:
             record.citations = _jsonable(list(state.get("citations") or []))
         finally:
             beat.cancel()
-            _close_open_steps(engine.ledger, record.run_id)
-            record.ended_ns = time.time_ns()
-            self.runs.save(record)
+            try:
+                _close_open_steps(engine.ledger, record.run_id)
+            finally:  # a ledger that is gone keeps nobody from hearing how the run ended
+                record.ended_ns = time.time_ns()
+                self.runs.save(record)
         return Run(
             run_id=record.run_id,
             task=record.task,

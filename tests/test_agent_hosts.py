@@ -1,4 +1,4 @@
-"""Agents of several hosts: a home each, and one ledger."""
+"""Agents of several hosts: a home each, and one ledger, which may go away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget import Agent, Budget, Context, skill
-from agentbudget.errors import HoldConflict
+from agentbudget.errors import HoldConflict, StoreUnavailable
 from agentbudget.models.base import Completion, Meter, Request
 from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel
@@ -56,3 +56,20 @@ async def test_a_run_of_the_same_id_on_another_host_ends_none_of_its_steps(tmp_p
         assert run.output == "so so"
         assert {line.status for line in run.statement.lines} == {"ok"}
         assert ours.ledger.verify().ok
+
+
+async def test_a_run_whose_ledger_went_away_is_not_left_as_running(tmp_path: Path) -> None:
+    waits = Waits(lambda _: "so")
+    waits.go = asyncio.Event()
+    async with host(tmp_path / "a", waits) as agent:
+        going = asyncio.create_task(agent.run("ours", budget=Budget(usd="0.01"), run_id="one"))
+        while not waits.requests:
+            await asyncio.sleep(0.01)
+        agent.ledger.close()
+        waits.go.set()
+        with pytest.raises(StoreUnavailable):
+            await going
+        record = agent.runs.load("one")
+        assert (record.status, record.ended_ns is None) == ("failed", False)
+        assert record.error is not None
+        assert record.error.startswith("StoreUnavailable")
