@@ -601,9 +601,8 @@ class Ledger:
         An owner on this host is gone if its process no longer runs; of another host's, if its lease ran out. A hold
         in which somebody who lives still holds something waits for them.
         """
-        with self._store.read() as tx:
-            if not tx.holds(state="open"):
-                return []
+        if not self.holds(state="open"):
+            return []
         swept: list[HoldRecord] = []
         while found := self._sweep_some():
             swept += found
