@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache.semantic import SemanticAnswers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
+from agentbudget.errors import BudgetExceeded, Mistake, StoreError
 from agentbudget.home import open_answers, open_folder_index, require_documents
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
@@ -81,10 +80,10 @@ class Agent:
     ``index`` is a folder of documents (indexed before the run, only what changed) or an open `Index`; ``embedder`` is
     what a folder is embedded with, if not the model of this machine: ``"openai:text-embedding-3-small"``.
     ``graph`` is a LangGraph ``StateGraph`` with ``context_schema=Context`` that takes ``task`` and gives
-    ``output``; without it the strongest model plans calls of ``skills``. ``home`` is where ledger, cache,
-    checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their own.
-    ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents of
-    others in the same home are not there for it.
+    ``output``, without a pause (``interrupt``); without it the strongest model plans calls of ``skills``. ``home`` is
+    where ledger, cache, checkpoints and indexes live; ``share_answers=False`` lets runs reuse only answers of their
+    own. ``privacy`` are the rules of what may go where. An agent works for one ``tenant``: runs, answers and documents
+    of others in the same home are not there for it.
 
     An agent holds models and files open: use it as ``async with``, or call `aclose`.
     """
@@ -314,9 +313,11 @@ class Agent:
             record.citations = _jsonable(list(state.get("citations") or []))
         finally:
             beat.cancel()
-            _close_open_steps(engine.ledger, record.run_id)
-            record.ended_ns = time.time_ns()
-            self.runs.save(record)
+            try:
+                _close_open_steps(engine.ledger, record.run_id)
+            finally:  # a ledger that is gone keeps nobody from hearing how the run ended
+                record.ended_ns = time.time_ns()
+                self.runs.save(record)
         return Run(
             run_id=record.run_id,
             task=record.task,
@@ -344,14 +345,8 @@ class Agent:
 
         ctx.engine.position = graph.position
         chosen = self._graph or graph.planner_executor(self.skills)
-        path = self.settings.checkpoints_path
-        try:
-            async with graph.checkpoints(path) as saver:
-                return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(
-                f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
-            ) from error
+        async with graph.checkpoints(self.settings.checkpoints_path) as saver:
+            return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
 
     # --- documents
 
@@ -454,10 +449,15 @@ def _jsonable(value: Any) -> Any:
 
 
 def _close_open_steps(ledger: Ledger, run_id: str) -> None:
-    """Free what was set aside and not used, and resolve what was left open."""
+    """Free what was set aside and not used, and resolve what was left open.
+
+    What others hold is theirs: another host may work on a run that it gave the same id in the same ledger.
+    """
     for record in ledger.holds(prefix=f"{run_id}/", state="open"):
         current = ledger.hold(record.id)
-        if current is not None and current.state == "open" and current.parent is None:
+        if current is None or current.owner != ledger.owner:
+            continue
+        if current.state == "open" and current.parent is None:
             if current.sent or current.spent or current.reserved:
                 ledger.settle(current.id, detail={"status": "cancelled"})
             else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
 
@@ -13,16 +13,19 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Interrupt
 from pydantic import Field, ValidationError, create_model
 
 from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
-from agentbudget.errors import SkillError
+from agentbudget.errors import Mistake, SkillError, StoreUnavailable
 from agentbudget.skills import Skill
 from agentbudget.step import Context
+from agentbudget.step.identity import digest
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
     from langgraph.graph.state import CompiledStateGraph
 
 PLAN_LIMIT: Final = 5
@@ -43,7 +46,8 @@ class TaskState(TypedDict, total=False):
 def position() -> str:
     """Where in the graph the caller stands: node, superstep and path, the same again when a run resumes.
 
-    Task ids are left out: after a crash LangGraph gives new ones.
+    In a graph within the graph also which task it is of the graph around it: a branch, a turn of a loop. The node's own
+    task id is left out: after a crash LangGraph may give a new one.
     """
     try:
         metadata = get_config().get("metadata", {})
@@ -54,15 +58,64 @@ def position() -> str:
     path = ".".join(
         str(part) for part in metadata.get("langgraph_path", ()) if isinstance(part, int) and not isinstance(part, bool)
     )
-    names = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
+    *around, node = str(metadata.get("langgraph_checkpoint_ns", "")).split("|")
+    names = [*map(_within, around), node.partition(":")[0]]
     return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
+
+
+def _within(task: str) -> str:
+    """A task of a graph around, by its name and what tells it from others of that name."""
+    name, _, task_id = task.partition(":")
+    return f"{name}.{digest(task_id)}" if task_id else name
+
+
+class _Saver(AsyncSqliteSaver):
+    """LangGraph's saver, which tells what went wrong with its file from what a node did with SQLite by itself."""
+
+    path: Path
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        with _used(self.path):
+            return await super().aget_tuple(config)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        with _used(self.path):
+            return await super().aput(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        with _used(self.path):
+            await super().aput_writes(config, writes, task_id, task_path)
+
+
+@contextmanager
+def _used(path: Path) -> Generator[None]:
+    """Around a use of the file of checkpoints. Raises `StoreUnavailable`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(
+            f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
+        ) from error
 
 
 @asynccontextmanager
 async def checkpoints(path: Path) -> AsyncGenerator[AsyncSqliteSaver]:
-    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once."""
-    await asyncio.to_thread(_made, path)
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once.
+
+    Raises `StoreUnavailable`, also when they are used.
+    """
+    with _used(path):
+        await asyncio.to_thread(_made, path)
+    async with _Saver.from_conn_string(str(path)) as saver:
+        cast(_Saver, saver).path = path
         yield saver
 
 
@@ -81,13 +134,22 @@ async def execute(
     task: str,
     max_concurrency: int | None,
 ) -> dict[str, Any]:
-    """Run `graph` on `task`, or go on from its last checkpoint. Each step is on disk before the next begins."""
+    """Run `graph` on `task`, or go on from its last checkpoint. Each step is on disk before the next begins.
+
+    Raises `Mistake` where the graph pauses to ask somebody: it has not ended, and nobody can answer it.
+    """
     compiled: CompiledStateGraph[Any, Any, Any, Any] = graph.compile(checkpointer=saver)
     config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
     if max_concurrency is not None:
         config["max_concurrency"] = max_concurrency
     begun = (await saver.aget_tuple(config)) is not None
     state = await compiled.ainvoke(None if begun else {"task": task}, config, context=ctx, durability="sync")
+    if paused := cast(Sequence[Interrupt], state.get("__interrupt__", ())):
+        asked = ", ".join(repr(each.value) for each in paused)
+        raise Mistake(
+            f"the graph paused at interrupt({asked}), and nobody can answer it in a run of an agent: let it end there, "
+            "with the question as its output, and give the answer with the next task"
+        )
     return cast(dict[str, Any], state)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,11 @@ from agentbudget.money import nano_to_usd, usd_to_nano
 
 DEFAULT_USD_PER_HOUR: Final = "0.10"
 """An hour of this machine: about what a cloud charges for two shared cores (list prices, 2026)."""
+
+ADDRESS: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:|\s*(?:host|hostaddr|port|dbname|user|password|service|sslmode)\s*="
+)
+"""How an address begins, which is no path: a URL's, SQLite's, libpq's in words (``host=db dbname=agents``)."""
 
 
 def home() -> Path:
@@ -96,7 +102,7 @@ class Settings:
         """Where the ledger is: what `Ledger.open` takes."""
         if self.ledger is None:
             return self.home / "ledger.db"
-        is_path = not self.ledger.startswith(("memory:", ":memory:", "file:")) and "://" not in self.ledger
+        is_path = not self.ledger.startswith("memory:") and ADDRESS.match(self.ledger) is None
         return Path(self.ledger).expanduser().absolute() if is_path else self.ledger
 
     @property

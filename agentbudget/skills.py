@@ -8,6 +8,7 @@ import inspect
 import json
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import (
     TYPE_CHECKING,
@@ -224,19 +225,18 @@ class Skill(Generic[P, R]):
         parts = [self.name, self.prompt, json.dumps(schema, sort_keys=True), str(self.temperature)]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
-    def node(
-        self, *, output: str | None = None
-    ) -> Callable[[Mapping[str, Any], NodeRuntime], Awaitable[dict[str, Any]]]:
+    def node(self, *, output: str | None = None) -> Callable[[object, NodeRuntime], Awaitable[dict[str, Any]]]:
         """A node for a LangGraph whose ``context_schema`` is `Context`.
 
-        It takes the skill's arguments from the state by name, and writes what the skill returns, as JSON-ready
-        data, under `output` (by default the skill's name).
+        It takes the skill's arguments by name from the state (a dict, a model or a dataclass), and writes what the
+        skill returns, as JSON-ready data, under `output` (by default the skill's name).
         """
         names = tuple(self.signature.parameters)
 
-        async def run(state: Mapping[str, Any], runtime: NodeRuntime) -> dict[str, Any]:
+        async def run(state: object, runtime: NodeRuntime) -> dict[str, Any]:
             ctx = self._within(runtime.context)
-            given = {name: state[name] for name in names if name in state}
+            parts = _by_name(state)
+            given = {name: parts[name] for name in names if name in parts}
             value = await ctx.call(self, self.bind((), given))
             return {output or self.name: self.output.dump(value)}
 
@@ -383,6 +383,14 @@ def _unfit(parameter: inspect.Parameter) -> str | None:
     if parameter.name.startswith("_") or parameter.name in RESERVED:
         return f"{parameter.name!r} cannot be the name of a parameter (pydantic keeps it); choose another"
     return None
+
+
+def _by_name(state: object) -> Mapping[str, Any]:
+    if isinstance(state, Mapping):
+        return cast(Mapping[str, Any], state)
+    if is_dataclass(state):
+        return {each.name: getattr(state, each.name) for each in fields(state)}
+    return vars(state)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

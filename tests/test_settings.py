@@ -17,7 +17,8 @@ def test_the_ledger_is_in_the_home_unless_it_is_named(tmp_path: Path, monkeypatc
     named = Settings.from_env()
     assert named.ledger_location == "postgresql://me@host/db"
     assert named.at(tmp_path).ledger_location == "postgresql://me@host/db"
-    assert named.with_ledger("memory:").ledger_location == "memory:"
+    for other in ("memory:", "host=db dbname=agents"):  # the ledger says of each whether it can be one
+        assert named.with_ledger(other).ledger_location == other
 
 
 def test_the_path_of_a_ledger_means_the_same_wherever_it_is_used(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from agentbudget import telemetry
 from agentbudget.errors import HoldConflict, Mistake
@@ -14,6 +14,9 @@ from agentbudget.estimate import Estimator
 from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import Amount
 from agentbudget.settings import Settings
+
+_SECRETS: Final = ("password", "sslpassword")
+"""Options of an address that are not told."""
 
 
 class Books:
@@ -45,9 +48,13 @@ class Books:
         if isinstance(self._given, Ledger):
             return self._given.location
         parts = urlsplit(str(self._given))
-        if parts.password is None:
+        options = parts.query.split("&") if parts.query else []
+        told = [option for option in options if option.partition("=")[0] not in _SECRETS]
+        if parts.password is None and told == options:
             return str(self._given)
-        return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}"))
+        who, at, where = parts.netloc.rpartition("@")
+        query = "?" if told else ""
+        return f"{parts.scheme}://{who.partition(':')[0]}{at}{where}{parts.path}{query}{'&'.join(told)}"
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -11,6 +11,7 @@ from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
 
 from agentbudget import telemetry
 from agentbudget.errors import BudgetExceeded, Mistake
@@ -18,7 +19,7 @@ from agentbudget.langchain.accounts import Accounts, checked, opened, run_of
 from agentbudget.langchain.books import Books
 from agentbudget.langchain.budgeted import BudgetedChatModel, budgeted
 from agentbudget.ledger import Hold, Ledger
-from agentbudget.money import Amount, Money, usd_to_nano
+from agentbudget.money import ZERO, Amount, Money, usd_to_nano
 
 if TYPE_CHECKING:
     from langgraph.types import Command
@@ -80,7 +81,10 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
-        """Call the tool on a hold of its own: a tool that raises has been called, and costs what it costs."""
+        """Call the tool on a hold of its own: a tool that raises has been called, and costs what it costs.
+
+        One that pauses the graph to ask somebody (``interrupt``) costs nothing yet: it is called again with the answer.
+        """
         try:
             hold = self._hold(request)
         except BudgetExceeded as refusal:
@@ -88,9 +92,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with hold:
             hold.mark_sent()
             try:
-                return handler(request)
-            finally:
-                self._settle(hold)
+                answer = handler(request)
+            except BaseException as error:
+                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
+                raise
+            self._settle(hold, hold.amount)
+            return answer
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -103,9 +110,12 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with hold:
             hold.mark_sent()
             try:
-                return await handler(request)
-            finally:
-                self._settle(hold)
+                answer = await handler(request)
+            except BaseException as error:
+                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
+                raise
+            self._settle(hold, hold.amount)
+            return answer
 
     def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
         """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""
@@ -131,23 +141,22 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return ToolMessage(f"not called: {refusal}", tool_call_id=call["id"], name=call["name"], status="error")
 
     def _hold(self, request: ToolCallRequest) -> Hold:
-        """Reserve for a tool call. Its id is the model's own for it: a graph that goes on after a crash pays anew."""
+        """Reserve for a tool call, which is a new one each time: a graph that goes on after a crash pays anew.
+
+        The model's own id for it names it to people, no more: many models number the calls of every conversation alike.
+        """
         ledger, call = self.books.ledger, request.tool_call
         accounts = opened(ledger, self._accounts, ensure_config())
         amount = Amount(self._prices.get(call["name"], 0), 0, 1)
-        hold_id = _unused(ledger, f"{run_of(accounts)}/tool.{call['name']}.{call['id']}")
+        hold_id = f"{run_of(accounts)}/tool.{call['name']}.{call['id']}.{uuid7()}"
         meta = {"kind": "tool", "tool": call["name"]}
         with telemetry.reservation(hold_id, kind="tool"):
             return ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
 
-    def _settle(self, hold: Hold) -> None:
-        telemetry.settlement(hold.settle(hold.amount))
+    def _settle(self, hold: Hold, cost: Amount) -> None:
+        telemetry.settlement(hold.settle(cost))
 
 
-def _unused(ledger: Ledger, base: str) -> str:
-    """`base`, or the next of ``base~2``, ``base~3`` … : the same call made again is another that costs."""
-    number, hold_id = 1, base
-    while ledger.hold(hold_id) is not None:
-        number += 1
-        hold_id = f"{base}~{number}"
-    return hold_id
+def _is_pause(error: BaseException) -> bool:
+    """Whether it is LangGraph's, raised where a graph pauses to ask somebody."""
+    return any(base.__name__ == "GraphInterrupt" for base in type(error).__mro__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -11,6 +10,7 @@ from agentbudget.errors import InvalidArgument
 from agentbudget.ledger.records import units
 from agentbudget.ledger.store import check_text
 from agentbudget.money import MAX, Amount
+from agentbudget.settings import ADDRESS
 
 _LONGEST_LOCATION: Final = 1 << 15
 _CENTURY_S: Final = 100 * 366 * 86_400
@@ -24,7 +24,6 @@ _NESTED: Final = (dict, list, tuple)
 _TEXT: Final = frozenset({str})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 """What holds nothing within it."""
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+|file:|:memory:")
 
 
 def check_account_name(value: object) -> None:
@@ -110,7 +109,7 @@ def check_location(value: object) -> None:
     file of this host, whose budget no other host would share."""
     if not isinstance(value, Path):
         check_text("location", value, most=_LONGEST_LOCATION)
-    found = _ADDRESS.match(str(value))
+    found = ADDRESS.match(str(value))
     if found is not None and not str(value).startswith(POSTGRES):
         raise InvalidArgument(
             f"{found[0]!r} begins no place of a ledger: write a path, postgresql://user@host:5432/name, or memory:",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from agentbudget.errors import (
     BudgetExceeded,
     HoldClosed,
     InvalidArgument,
+    StoreError,
     StoreInterrupted,
     UnknownAccount,
 )
@@ -34,6 +36,7 @@ from agentbudget.ledger.arguments import (
 from agentbudget.ledger.charge import AmountOf, Charge, CostOf, NamesOf, TextOf
 from agentbudget.ledger.hold import Hold
 from agentbudget.ledger.memory import MemoryStore
+from agentbudget.ledger.owed import Owed
 from agentbudget.ledger.owners import Owner
 from agentbudget.ledger.records import (
     EMPTY,
@@ -94,6 +97,7 @@ _OPERATIONS: Final = (
     "presume",
     "void",
     "heartbeat",
+    "_has_abandoned",
     "_sweep_some",
     "resolve",
     "entries",
@@ -101,6 +105,9 @@ _OPERATIONS: Final = (
 )
 """The methods that are one transaction each, beside those that are called most: `reserve` and `settle` see to it
 themselves that they are asked again."""
+
+_ENDS: Final = ("presume", "void")
+"""The methods that end a hold, beside `settle`, which sees to it itself."""
 
 
 class Ledger:
@@ -125,9 +132,12 @@ class Ledger:
         self._lease_ns = int(lease_s * 1e9)
         self._lineages: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._owner = Owner(owner)
+        self._owed = Owed()
         if store.interruptible:  # bound here: as decorators they would slow down the stores that need them not
             for name in _OPERATIONS:
                 setattr(self, name, repeated(getattr(self, name)))
+            for name in _ENDS:
+                setattr(self, name, self._owed.noting(getattr(self, name)))
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
@@ -138,7 +148,8 @@ class Ledger:
         check_seconds("lease_s", lease_s)  # before there is a store to close
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
-            ledger.sweep()
+            if ledger._has_abandoned():  # else who may only read could not open it while others hold something
+                ledger.sweep()
         except BaseException:
             ledger.close()
             raise
@@ -151,6 +162,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the store. Open holds stay, until their owner is known to be gone or their lease runs out."""
+        with suppress(StoreError):
+            self._owed.pay()
         self._owner.retire()
         self._store.close()
 
@@ -344,6 +357,8 @@ class Ledger:
             )
         check_text("hold_id", hold_id)
         more = units(amount)
+        if self._owed:
+            self._owed.pay()
         if tag:
             check_text("tag", tag)
         if meta is not None:
@@ -519,12 +534,16 @@ class Ledger:
         Holds still open within it are resolved first: nothing sent → void, sent → presumed spent. The truth
         is booked in full, an overrun too. A hold that was presumed spent is corrected by this, once; a better
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
-        `HoldClosed`.
+        `HoldClosed`. One that a store failed to take (`StoreError`) is booked before this ledger's next reservation.
         """
         try:
-            return self._settle(hold_id, cost, presumed, detail)
-        except StoreInterrupted:
-            return again(self._settle, hold_id, cost, presumed, detail)
+            try:
+                return self._settle(hold_id, cost, presumed, detail)
+            except StoreInterrupted:
+                return again(self._settle, hold_id, cost, presumed, detail)
+        except StoreError:
+            self._owed.note(lambda: again(self._settle, hold_id, cost, presumed, detail))
+            raise
 
     def _settle(self, hold_id: str, cost: Amount, presumed: bool, detail: Detail | None) -> HoldRecord:
         own = units(cost)
@@ -592,6 +611,7 @@ class Ledger:
             now = self._now(tx)
             tx.put_lease(self.owner, now + self._lease_ns)
         self._owner.lease_due = now + self._lease_ns // 2
+        self._owed.pay()
 
     def sweep(self) -> list[HoldRecord]:
         """Resolve the open holds whose owner is gone, and return them.
@@ -599,13 +619,16 @@ class Ledger:
         An owner on this host is gone if its process no longer runs; of another host's, if its lease ran out. A hold
         in which somebody who lives still holds something waits for them.
         """
-        with self._store.read() as tx:
-            if not tx.holds(state="open"):
-                return []
+        if not self.holds(state="open"):
+            return []
         swept: list[HoldRecord] = []
         while found := self._sweep_some():
             swept += found
         return swept
+
+    def _has_abandoned(self) -> bool:
+        with self._store.read() as tx:
+            return lives.abandoned(tx, at_ns=self._now(tx))
 
     def _sweep_some(self) -> list[HoldRecord]:
         with self._store.write() as tx:

@@ -221,6 +221,11 @@ def sweep(tx: Transaction, *, at_ns: int, most: int) -> list[HoldRecord]:
     return list(swept.values())
 
 
+def abandoned(tx: Transaction, *, at_ns: int) -> bool:
+    """Whether there is an open hold whose owner is gone."""
+    return any(_is_gone(tx, owner, at_ns) for owner in {record.owner for record in tx.holds(state="open")})
+
+
 def _is_gone(tx: Transaction, owner: str, now_ns: int) -> bool:
     seen = life(owner)
     return seen == "dead" or (seen == "unknown" and (tx.lease(owner) or 0) < now_ns)

@@ -549,6 +549,14 @@ class _Server:
             location=self.location,
         )
 
+    def forbidden(self) -> StoreUnavailable:
+        """The error for a role that the schema is closed to."""
+        return StoreUnavailable(
+            f"the role of {self.location} may not use the schema {self._schema!r}: GRANT USAGE on it, and SELECT, "
+            "INSERT, UPDATE and DELETE on its tables (SELECT alone for who only reads); nothing was admitted",
+            location=self.location,
+        )
+
     def changed(self, said: str) -> SchemaMismatch:
         """The error for tables that are not as they were made."""
         return SchemaMismatch(
@@ -574,10 +582,17 @@ class _Tables:
         self._server = server
 
     def version(self) -> int | None:
-        found = self._db.execute(
-            b"SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (self._server.schema,)
+        # Of the catalog: information_schema hides what a role has no right to, as if no ledger were there.
+        found = dict[str, bool](
+            self._db.execute(
+                b"SELECT tablename, has_schema_privilege(schemaname, 'USAGE') FROM pg_catalog.pg_tables "
+                b"WHERE schemaname = %s",
+                (self._server.schema,),
+            )
         )
-        names = {name for (name,) in found}
+        if not all(found.values()):
+            raise self._server.forbidden()
+        names = set(found)
         if "head" in names:
             row = self._db.execute(_HEAD).fetchone()
             if row is not None and row[0] != VERSION:
@@ -608,7 +623,7 @@ class _Tables:
 
     def _make_schema(self) -> None:
         there = self._db.execute(
-            b"SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (self._server.schema,)
+            b"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (self._server.schema,)
         ).fetchone()
         if there is None:
             self._db.execute(compose.SQL("CREATE SCHEMA {}").format(compose.Identifier(self._server.schema)))

@@ -108,7 +108,8 @@ class Context:
     async def set_aside(self, skill: Skill[Any, Any], *, input_tokens: int) -> str:
         """Hold now what one step of `skill` will cost later (landing fuel). Returns a ticket for `landing`.
 
-        A node that is carried out again gets the same ticket, as long as nothing was spent on it.
+        A node that is carried out again gets the same ticket, as long as nothing was spent on it; so does one that asks
+        twice for the same skill: a node sets aside one step of a skill.
         """
         amount = worst_case(self.engine, skill, input_tokens)
         base = f"{self.engine.place(self.run_id)}/{skill.name}.landing"

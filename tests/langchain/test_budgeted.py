@@ -645,10 +645,18 @@ def test_langchain_saves_and_loads_it(tmp_path: Path) -> None:
     assert twin.model_name == "smollm2-135m"
 
 
-def test_the_password_of_a_ledger_is_not_saved() -> None:
-    address = "postgresql://app:hunter2@127.0.0.1:5/agents"
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://app:hunter2@127.0.0.1:5/agents", "postgresql://app@127.0.0.1:5/agents"),
+        ("postgresql:///agents?host=/run&password=hunter2&user=app", "postgresql:///agents?host=/run&user=app"),
+        ("postgresql://app:hunter2@db/agents?sslpassword=hunter2", "postgresql://app@db/agents"),
+    ],
+)
+def test_the_password_of_a_ledger_is_not_saved(address: str, told: str) -> None:
     model = budgeted(FakeListChatModel(responses=["a"]), ledger=address, price=PRICE, accounts=["user/42"])
     assert "hunter2" not in dumps(model) + repr(model)
+    assert model.books.location == told
 
 
 def test_a_model_without_a_price_is_refused_when_it_is_made(ledger: Ledger) -> None:

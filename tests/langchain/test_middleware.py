@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
 
 from agentbudget.errors import BudgetExceeded, Mistake
 from agentbudget.langchain import ChatModel
@@ -113,3 +117,52 @@ def test_a_tool_that_raises_has_been_called(ledger: Ledger) -> None:
         made.invoke(ASKED)
     assert ledger.balance("user/42").posted.usd_nano >= 10_000_000
     assert ledger.balance("user/42").held == Amount()
+
+
+@tool
+def pay(what: str) -> str:
+    """Pay for something that somebody approves of."""
+    return f"paid {what}: {interrupt(f'pay {what}?')}"
+
+
+async def carry_on_async(made: Any) -> Any:
+    await made.ainvoke(ASKED, THREAD)
+    return await made.ainvoke(Command(resume="yes"), THREAD)
+
+
+def carry_on(made: Any) -> Any:
+    made.invoke(ASKED, THREAD)
+    return made.invoke(Command(resume="yes"), THREAD)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_tool_that_pauses_for_an_approval_is_paid_for_once(ledger: Ledger, way: str) -> None:
+    from agentbudget.langchain import BudgetMiddleware
+
+    budget = BudgetMiddleware(ledger=ledger, accounts={"run/{thread_id}": Budget(usd="1")}, tools={"pay": "0.01"})
+    asks = ScriptedReply("", finish="tools", calls=(ToolCall("call-1", "pay", '{"what": "rent"}'),))
+    chat = ChatModel(model=ScriptedModel([asks, "Done."]), max_tokens=20)
+    made = agents.create_agent(chat, [pay], middleware=[budget], checkpointer=InMemorySaver())
+    found = carry_on(made) if way == "sync" else asyncio.run(carry_on_async(made))
+    assert [message.text for message in found["messages"][-2:]] == ["paid rent: yes", "Done."]
+    paid = [hold.settled for hold in ledger.holds() if hold.meta["kind"] == "tool"]
+    assert paid == [Amount(), Amount.of(usd="0.01", calls=1)]
+
+
+def test_tool_calls_of_one_id_in_many_conversations_at_once_are_each_paid_for(tmp_path: Path) -> None:
+    """A local model calls the first tool of every conversation alike."""
+    from agentbudget.langchain import BudgetMiddleware
+
+    def converse(number: int) -> str:
+        with Ledger.open(tmp_path / "ledger.db") as ledger:
+            budget = BudgetMiddleware(ledger=ledger, accounts={"user/42": Budget(usd="1")}, tools={"weather": "0.01"})
+            chat = ChatModel(model=ScriptedModel(reply), max_tokens=20)
+            made = agents.create_agent(chat, [weather], middleware=[budget])
+            return [made.invoke(ASKED)["messages"][-1].text for _ in range(5)][-1]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(converse, range(6))) == {"It is sunny in Oslo."}
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        paid = [hold.settled for hold in ledger.holds() if hold.meta["kind"] == "tool"]
+        assert paid == [Amount.of(usd="0.01", calls=1)] * 30
+        assert ledger.verify().ok

@@ -518,6 +518,8 @@ def test_what_is_no_path_is_named(path: Any) -> None:
         "PostgreSQL://u:secret@db/agents",
         "sqlite:///ledger.db",
         "redis://localhost",
+        "host=db dbname=agents user=u password=secret",
+        "password = 'secret' dbname=agents",
         "file:ledger.db?mode=memory",
         ":memory:",
         Path("postgresql://u:secret@db/agents"),

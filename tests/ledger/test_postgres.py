@@ -288,6 +288,9 @@ def test_a_connection_that_breaks_in_a_transaction_is_asked_again(wire: Wire, da
         assert not ledger.reserve("a", Amount(5), accounts=["run/1"]).replayed
         assert wire.cuts == 1
         assert ledger.balance("run/1").held == Amount(5)
+        wire.cut_at(b"h.state = 'open'")
+        assert ledger.sweep() == []
+        assert wire.cuts == 2
 
 
 def test_a_transaction_that_the_database_gives_up_is_run_again(database: str) -> None:

@@ -1,0 +1,84 @@
+"""Ends of holds that the store did not take are booked once it is there again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import pytest
+
+from agentbudget.errors import StoreUnavailable
+from agentbudget.ledger import Ledger
+from agentbudget.money import Amount, Budget
+from tests.ledger.server import Server
+
+
+@pytest.fixture
+def own_server(server: Server) -> Generator[Server]:
+    """The server, for a test that stops it: started again at the end, whatever happened."""
+    yield server
+    server.ensure_started()
+
+
+def fails(end: Callable[[], object]) -> None:
+    with pytest.raises(StoreUnavailable):
+        end()
+
+
+def test_what_could_not_be_booked_is_booked_with_the_next_reservation(own_server: Server, database: str) -> None:
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1", limit=Budget(usd="1", calls=5))
+        step = ledger.reserve("step", Amount(90, 0, 2), accounts=["run/1"])
+        call = ledger.reserve("call", Amount(50, 0, 1), within="step")
+        lost = ledger.reserve("lost", Amount(20, 0, 1), accounts=["run/1"])
+        unsent = ledger.reserve("unsent", Amount(10, 0, 1), accounts=["run/1"])
+        for hold in (call, lost):
+            hold.mark_sent()
+        own_server.stop()
+        fails(lambda: call.settle(Amount(30, 0, 1), detail={"seconds": 1}))
+        fails(lambda: call.presume())  # as whoever was told that the first failed does: the first word is the truth
+        fails(step.settle)
+        fails(lost.presume)
+        fails(unsent.void)
+        fails(lambda: ledger.reserve("next", Amount(1), accounts=["run/1"]))
+        own_server.start()
+        ledger.reserve("next", Amount(1), accounts=["run/1"])
+        assert ledger.balance("run/1").posted == Amount(50, 0, 2)
+        assert ledger.balance("run/1").held == Amount(1)
+        assert [(hold.state, hold.presumed) for hold in ledger.holds()][:4] == [
+            ("settled", False),
+            ("settled", False),
+            ("settled", True),
+            ("voided", False),
+        ]
+        assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("how", ["heartbeat", "close"])
+def test_what_could_not_be_booked_is_booked_at_the_next_sign_of_life(
+    own_server: Server, database: str, how: str
+) -> None:
+    ledger = Ledger.open(database)
+    ledger.account("run/1")
+    hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
+    hold.mark_sent()
+    own_server.stop()
+    fails(lambda: hold.settle(Amount(30)))
+    own_server.start()
+    ledger.heartbeat() if how == "heartbeat" else ledger.close()
+    with Ledger.open(database) as other:
+        assert other.balance("run/1").posted == Amount(30)
+        assert other.verify().ok
+    ledger.close()
+
+
+def test_a_hold_that_was_ended_otherwise_in_the_meantime_stays_as_it_is(own_server: Server, database: str) -> None:
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1")
+        hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
+        own_server.stop()
+        fails(lambda: hold.settle(Amount(30)))
+        own_server.start()
+        with Ledger.open(database) as other:
+            other.settle("a", Amount(40))
+        ledger.reserve("next", Amount(1), accounts=["run/1"])
+        assert ledger.balance("run/1").posted == Amount(40)
