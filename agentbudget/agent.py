@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from agentbudget import telemetry
 from agentbudget.cache import Answers, Limits
 from agentbudget.cache.semantic import SemanticAnswers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError, StoreUnavailable
+from agentbudget.errors import BudgetExceeded, Mistake, StoreError
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
 from agentbudget.memory import open_memories
@@ -281,9 +281,12 @@ class Agent:
         """What a run cost until now."""
         record = self.runs.load(run_id)
         require_ledger(record, self._ledger_apart)
+        return self._statement(record)
+
+    def _statement(self, record: RunRecord) -> Statement:
         return Statement.of(
             self.ledger,
-            run_id,
+            record.run_id,
             task=record.task,
             user=record.user,
             ladder=tuple(record.ladder),
@@ -315,17 +318,24 @@ class Agent:
             record.citations = _jsonable(list(state.get("citations") or []))
         finally:
             beat.cancel()
-            _close_open_steps(engine.ledger, record.run_id)
             record.ended_ns = time.time_ns()
-            self.runs.save(record)
+            self._leave(record)
         return Run(
             run_id=record.run_id,
             task=record.task,
             output=record.output,
             citations=tuple(record.citations),
-            statement=self.statement(record.run_id),
+            statement=self._statement(record),
             index_report=self._updated,
         )
+
+    def _leave(self, record: RunRecord) -> None:
+        """Free what a run had set aside, and note how it ended. Where that fails, its answer is not lost with it."""
+        for act in (partial(_close_open_steps, self.ledger, record.run_id), partial(self.runs.save, record)):
+            try:
+                act()
+            except StoreError as error:
+                _log.warning("not all is noted of how run %s ended (%s): %s", record.run_id, record.status, error)
 
     async def _traced(self, record: RunRecord, ctx: Context, on_index: OnProgress | None) -> dict[str, Any]:
         with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget) as span:
@@ -345,14 +355,8 @@ class Agent:
 
         ctx.engine.position = graph.position
         chosen = self._graph or graph.planner_executor(self.skills)
-        path = self.settings.checkpoints_path
-        try:
-            async with graph.checkpoints(path) as saver:
-                return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(
-                f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
-            ) from error
+        async with graph.checkpoints(self.settings.checkpoints_path) as saver:
+            return await graph.execute(chosen, ctx, saver, task=task, max_concurrency=self._max_concurrency)
 
     # --- documents
 

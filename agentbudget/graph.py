@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
 
@@ -17,13 +18,16 @@ from pydantic import Field, ValidationError, create_model
 
 from agentbudget.busy import use_wal
 from agentbudget.cache import Exact
-from agentbudget.errors import SkillError
+from agentbudget.errors import SkillError, StoreUnavailable
 from agentbudget.skills import Skill
 from agentbudget.step import Context
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
     from langgraph.graph.state import CompiledStateGraph
+
+_log = logging.getLogger(__name__)
 
 PLAN_LIMIT: Final = 5
 """Skill calls in a plan, at most."""
@@ -58,12 +62,77 @@ def position() -> str:
     return f"{'|'.join(names)}@{metadata['langgraph_step']}" + (f".{path}" if path else "")
 
 
+class Checkpoints(AsyncSqliteSaver):
+    """LangGraph's checkpoints in the file at ``path``.
+
+    One that cannot be written costs a run that is resumed the way back to it, not what was paid for: the run goes on.
+    Only the first has to be there, before which nothing was paid for. Raises `StoreUnavailable`.
+    """
+
+    path = ""
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The run's last checkpoint."""
+        try:
+            return await super().aget_tuple(config)
+        except (sqlite3.Error, ValueError) as error:
+            raise _unusable(self.path, error) from error
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Keep a checkpoint."""
+        try:
+            return await super().aput(config, checkpoint, metadata, new_versions)
+        except sqlite3.Error as error:
+            place = config.get("configurable", {})
+            if place.get("checkpoint_id") is None and not place["checkpoint_ns"]:
+                raise _unusable(self.path, error) from error
+            await self._left_out(error)
+            return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Keep what a node gave before the next checkpoint."""
+        try:
+            await super().aput_writes(config, writes, task_id, task_path)
+        except sqlite3.Error as error:
+            await self._left_out(error)
+
+    async def _left_out(self, error: sqlite3.Error) -> None:
+        async with self.lock:
+            with suppress(sqlite3.Error):  # a full disk has already rolled back
+                await self.conn.rollback()
+        _log.warning(
+            "a checkpoint cannot be kept in %s: %s; the run goes on, and would resume from an earlier one",
+            self.path,
+            error,
+        )
+
+
 @asynccontextmanager
-async def checkpoints(path: Path) -> AsyncGenerator[AsyncSqliteSaver]:
-    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once."""
-    await asyncio.to_thread(_made, path)
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+async def checkpoints(path: Path) -> AsyncGenerator[Checkpoints]:
+    """The file of checkpoints, which any number of runs may make and use at once. Raises `StoreUnavailable`."""
+    try:
+        await asyncio.to_thread(_made, path)
+    except (OSError, sqlite3.Error) as error:
+        raise _unusable(path, error) from error
+    async with Checkpoints.from_conn_string(str(path)) as saver:
+        assert isinstance(saver, Checkpoints)
+        saver.path = str(path)
         yield saver
+
+
+def _unusable(path: str | Path, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the checkpoints {path} cannot be used: {error}; make room on their disk, or move a damaged file away",
+        location=str(path),
+    )
 
 
 def _made(path: Path) -> None:
@@ -76,7 +145,7 @@ def _made(path: Path) -> None:
 async def execute(
     graph: StateGraph[Any, Any, Any, Any],
     ctx: Context,
-    saver: AsyncSqliteSaver,
+    saver: Checkpoints,
     *,
     task: str,
     max_concurrency: int | None,
