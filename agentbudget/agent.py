@@ -297,6 +297,7 @@ class Agent:
         """Go on with a run that nobody else works on."""
         engine = self.engine
         engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
+        _close_open_steps(engine.ledger, record.run_id)  # or where its ledger could not be written
         finished = record.status == "done"
         record.status, record.error, record.ended_ns = "running", None, None
         self.runs.save(record)

@@ -83,6 +83,19 @@ async def test_a_run_that_cannot_be_kept_is_not_begun(home: Path, small_disk: Di
     assert model.requests == []
 
 
+@pytest.mark.usefixtures("home")
+async def test_a_run_whose_ledger_could_not_be_written_resumes_with_all_that_it_had(small_disk: Disk) -> None:
+    first = iter([small_disk.fill])
+    agent, model = asking(lambda: next(first, lambda: None)())
+    async with agent:
+        with pytest.raises(StoreUnavailable, match="cannot write the ledger"):
+            await agent.run("hello", budget=Budget(usd="0.003"), run_id="r")
+        small_disk.make_room()
+        run = await agent.resume("r")
+    assert run.output == "an answer"
+    assert len(model.requests) == 1
+
+
 async def test_a_database_of_a_skills_own_is_not_taken_for_the_checkpoints() -> None:
     def fail() -> None:
         sqlite3.connect(":memory:").execute("SELECT * FROM orders")
