@@ -20,6 +20,9 @@ BUSY_TIMEOUT_S: Final = 2.0
 PAGE_BYTES: Final = 2048
 """Of a new file, half of what SQLite takes by itself: every commit writes whole pages, and an answer is small."""
 
+FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises of a file. What it says of a damaged one may quote bytes that are no text: then Python raises."""
+
 CHECKPOINT_PAGES: Final = 8_000
 """Pages after which SQLite copies its log into the file. Whoever writes then waits for the disk, and to keep an answer
 writes seven of them: at SQLite's own 1,000 pages one answer in 140 would wait."""
@@ -73,11 +76,11 @@ class Database:
                 db.close()
                 raise
             return db
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *FAULTS) as error:
             if is_busy(error):
                 raise self._busy(error) from error
             raise StoreUnavailable(
-                f"cannot open the {self._schema.name} {self.location}: {error}; "
+                f"cannot open the {self._schema.name} {self.location}: {_words(error)}; if its disk has room, "
                 "move the file away, and a new one is made",
                 location=self.location,
             ) from error
@@ -129,7 +132,7 @@ class Database:
         with self._lock:
             try:
                 return self._usable().execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 raise self._fault(error) from error
 
     def _writing(self) -> _Block:
@@ -143,13 +146,13 @@ class Database:
             self._db = self._connect()
         return self._db
 
-    def _fault(self, error: sqlite3.Error) -> StoreUnavailable | StoreBusy:
+    def _fault(self, error: Exception) -> StoreUnavailable | StoreBusy:
         name, where = self._schema.name, self.location
         if self._closed:
             return StoreUnavailable(f"the {name} {where} is closed; open it again", location=where)
         if is_busy(error):
             return self._busy(error)
-        return StoreUnavailable(f"the {name} {where} failed: {error}", location=where)
+        return StoreUnavailable(f"the {name} {where} failed: {_words(error)}", location=where)
 
     def _busy(self, error: Exception) -> StoreBusy:
         where = self.location
@@ -181,6 +184,11 @@ class Database:
         self._lock = threading.Lock()
         if self.path is not None and not self._closed:
             self._inherited = self._db
+
+
+def _words(error: Exception) -> str:
+    """What was said of the file; of a damaged one perhaps nothing that can be read."""
+    return f"it is damaged ({error})" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 class _Transaction:
@@ -215,7 +223,7 @@ class _Block:
         self,
         lock: threading.Lock,
         usable: Callable[[], sqlite3.Connection],
-        fault: Callable[[sqlite3.Error], Exception],
+        fault: Callable[[Exception], Exception],
         *,
         writes: bool,
     ) -> None:
@@ -233,7 +241,7 @@ class _Block:
                 self._transaction = _Transaction(db)
                 self._transaction.__enter__()
             return db
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._lock.release()
             raise self._fault(error) from error
         except BaseException:
@@ -246,9 +254,9 @@ class _Block:
         try:
             if self._transaction is not None:
                 self._transaction.__exit__(kind, error, trace)
-        except sqlite3.Error as failed:
+        except FAULTS as failed:
             raise self._fault(failed) from failed
         finally:
             self._lock.release()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, FAULTS):
             raise self._fault(error) from error
