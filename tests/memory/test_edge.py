@@ -16,6 +16,7 @@ from agentbudget.errors import IndexBusy, IndexFault
 from agentbudget.memory import Memories, open_memories
 from agentbudget.memory import edge as engine
 from agentbudget.memory.edge import EdgeStores
+from tests.conftest import Disk
 from tests.context.conftest import WordEmbedder
 from tests.memory.conftest import MIA, said
 
@@ -192,3 +193,10 @@ async def test_memories_that_were_closed_open_again(tmp_path: Path) -> None:
     await memories.aclose()
     await memories.aclose()
     assert len(await memories.all_of(MIA)) == 1
+
+
+async def test_where_the_disk_has_no_room_nothing_is_remembered_and_the_process_lives(small_disk: Disk) -> None:
+    memories = opened(small_disk.path / "memories")
+    with pytest.raises(IndexFault, match=r"the memories of 'mia' cannot be written: .* are free .*; make room"):
+        await memories.remember(MIA, SECRET, source=said())
+    assert await memories.all_of(MIA) == ()
