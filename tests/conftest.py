@@ -56,6 +56,10 @@ class Disk:
         """Take away what `fill` wrote."""
         (self.path / "ballast").unlink()
 
+    def forbid_writing(self) -> None:
+        """Let it only be read from now on."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.path)], check=True)
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Disk]:
