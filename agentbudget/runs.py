@@ -127,7 +127,10 @@ class Runs:
         except FileNotFoundError:
             raise self._unknown(run_id) from None
         except (OSError, ValidationError) as error:
-            raise UnknownRun(f"the file of run {run_id!r} cannot be read: {error}") from None
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror or str(error)
+            raise UnknownRun(
+                f"the file of run {run_id!r} cannot be read ({why}): remove {path}; what the run cost is in the ledger"
+            ) from None
         if record.run_id != run_id:
             raise UnknownRun(f"the file of run {run_id!r} is that of run {record.run_id!r}: rename it")
         if self._tenant is not None and record.tenant != self._tenant:

@@ -11,6 +11,7 @@ import pytest
 
 from agentbudget import Agent, Budget, Context, skill
 from agentbudget.errors import StoreUnavailable
+from agentbudget.ledger import Ledger
 from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel
 from tests.conftest import Disk
@@ -94,6 +95,18 @@ async def test_a_run_whose_ledger_could_not_be_written_resumes_with_all_that_it_
         run = await agent.resume("r")
     assert run.output == "an answer"
     assert len(model.requests) == 1
+
+
+@pytest.mark.usefixtures("home")
+async def test_a_disk_that_is_full_to_the_brim_is_named(small_disk: Disk) -> None:
+    agent, _ = asking(lambda: None)
+    async with agent:
+        await agent.run("hello", budget=TENTH)
+    small_disk.fill()
+    with pytest.raises(StoreUnavailable, match="no room on its disk"):
+        Ledger.open(small_disk.path / "home" / "ledger.db")
+    with pytest.raises(StoreUnavailable, match="no room on its disk"):
+        await agent.run("hello", budget=TENTH)
 
 
 async def test_a_database_of_a_skills_own_is_not_taken_for_the_checkpoints() -> None:

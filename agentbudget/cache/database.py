@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from agentbudget.busy import is_busy, use_wal
+from agentbudget.busy import FAULTS, is_busy, told, use_wal
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.forks import watch
 
@@ -19,9 +19,6 @@ BUSY_TIMEOUT_S: Final = 2.0
 
 PAGE_BYTES: Final = 2048
 """Of a new file, half of what SQLite takes by itself: every commit writes whole pages, and an answer is small."""
-
-FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite raises of a file. What it says of a damaged one may quote bytes that are no text: then Python raises."""
 
 CHECKPOINT_PAGES: Final = 8_000
 """Pages after which SQLite copies its log into the file. Whoever writes then waits for the disk, and to keep an answer
@@ -80,7 +77,7 @@ class Database:
             if is_busy(error):
                 raise self._busy(error) from error
             raise StoreUnavailable(
-                f"cannot open the {self._schema.name} {self.location}: {_words(error)}; if its disk has room, "
+                f"cannot open the {self._schema.name} {self.location}: {told(error)}; if its disk has room, "
                 "move the file away, and a new one is made",
                 location=self.location,
             ) from error
@@ -152,7 +149,7 @@ class Database:
             return StoreUnavailable(f"the {name} {where} is closed; open it again", location=where)
         if is_busy(error):
             return self._busy(error)
-        return StoreUnavailable(f"the {name} {where} failed: {_words(error)}", location=where)
+        return StoreUnavailable(f"the {name} {where} failed: {told(error)}", location=where)
 
     def _busy(self, error: Exception) -> StoreBusy:
         where = self.location
@@ -184,11 +181,6 @@ class Database:
         self._lock = threading.Lock()
         if self.path is not None and not self._closed:
             self._inherited = self._db
-
-
-def _words(error: Exception) -> str:
-    """What was said of the file; of a damaged one perhaps nothing that can be read."""
-    return f"it is damaged ({error})" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 class _Transaction:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from agentbudget.busy import is_busy, patiently, use_wal
+from agentbudget.busy import FAULTS, is_busy, patiently, told, use_wal
 from agentbudget.errors import (
     AgentBudgetError,
     InvalidArgument,
@@ -54,9 +54,6 @@ IMMUTABLE: Final = (
 VERSION: Final = 3
 """Schema 3 is the shared tables and what `tail.EXTRA` adds."""
 UNREADABLE: Final = (Mistake, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
-FAULTS: Final = (OSError, sqlite3.Error, UnicodeDecodeError)
-"""What a file may be refused with. What SQLite says of a damaged one may quote bytes that are no text."""
-
 BUSY_TIMEOUT_S: Final = 10.0
 PAUSE_S: Final = 2e-4
 """How long a writer waits for a lock that no turn keeps: SQLite's, in the hands of another program."""
@@ -93,7 +90,7 @@ class SqliteStore:
             if not self._writer.is_current():
                 migrate(self.location, self._writer.exclusively, to=VERSION)
             self._reader.connect()
-        except FAULTS as error:
+        except (OSError, *FAULTS) as error:
             self.close()
             raise fault(path, error, "open") from error
         except BaseException:
@@ -285,7 +282,7 @@ class _Reader(_Connection):
         except BaseException as error:
             if owned(self._lock):
                 self.__exit__(type(error), None, None)
-            if isinstance(error, FAULTS):
+            if isinstance(error, (OSError, *FAULTS)):
                 raise fault(self._path, error, "lock") from error
             raise
         return self._tx
@@ -374,7 +371,7 @@ class _Writer(_Connection):
         except BaseException as error:
             if owned(self._lock):
                 self.__exit__(type(error), None, None)
-            if isinstance(error, FAULTS):
+            if isinstance(error, (OSError, *FAULTS)):
                 raise fault(self._path, error, "lock") from error
             raise
         return tx
@@ -740,7 +737,7 @@ def version_of(db: sqlite3.Connection, path: Path) -> int | None:
 
 def fault(path: Path, error: Exception, verb: str) -> StoreUnavailable | StoreBusy | SchemaMismatch:
     """What SQLite or the file system said, as an error of the tree."""
-    text = f"it is damaged ({error})" if isinstance(error, UnicodeDecodeError) else str(error)
+    text = told(error)
     if isinstance(error, sqlite3.OperationalError) and ("locked" in text or "busy" in text):
         return StoreBusy(
             f"another process kept the ledger {path} locked; nothing was admitted, try again when it is done",
