@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -279,9 +280,12 @@ class Agent:
         """What a run cost until now."""
         record = self.runs.load(run_id)
         require_ledger(record, self._ledger_apart)
+        return self._statement(record)
+
+    def _statement(self, record: RunRecord) -> Statement:
         return Statement.of(
             self.ledger,
-            run_id,
+            record.run_id,
             task=record.task,
             user=record.user,
             ladder=tuple(record.ladder),
@@ -292,6 +296,7 @@ class Agent:
         """Go on with a run that nobody else works on."""
         engine = self.engine
         engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
+        _close_open_steps(engine.ledger, record.run_id)  # or where its ledger could not be written
         finished = record.status == "done"
         record.status, record.error, record.ended_ns = "running", None, None
         self.runs.save(record)
@@ -313,19 +318,24 @@ class Agent:
             record.citations = _jsonable(list(state.get("citations") or []))
         finally:
             beat.cancel()
-            try:
-                _close_open_steps(engine.ledger, record.run_id)
-            finally:  # a ledger that is gone keeps nobody from hearing how the run ended
-                record.ended_ns = time.time_ns()
-                self.runs.save(record)
+            record.ended_ns = time.time_ns()
+            self._leave(record)
         return Run(
             run_id=record.run_id,
             task=record.task,
             output=record.output,
             citations=tuple(record.citations),
-            statement=self.statement(record.run_id),
+            statement=self._statement(record),
             index_report=self._updated,
         )
+
+    def _leave(self, record: RunRecord) -> None:
+        """Free what a run had set aside, and note how it ended. Where that fails, its answer is not lost with it."""
+        for act in (partial(_close_open_steps, self.ledger, record.run_id), partial(self.runs.save, record)):
+            try:
+                act()
+            except StoreError as error:
+                _log.warning("not all is noted of how run %s ended (%s): %s", record.run_id, record.status, error)
 
     async def _traced(self, record: RunRecord, ctx: Context, on_index: OnProgress | None) -> dict[str, Any]:
         with telemetry.run(record.run_id, agent=self.name, user=record.user, budget=record.budget) as span:

@@ -1,4 +1,4 @@
-"""Waiting where SQLite does not: for a file that others are opening or closing at the same moment."""
+"""What SQLite leaves to us: waiting for a file that others are opening or closing, and saying what is wrong with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from typing import Final, TypeVar
 LOOK_S: Final = 0.002
 """How often one asks again."""
 
+FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What is raised of a file. What SQLite says of a damaged one may quote bytes that are no text: then Python raises."""
+
 T = TypeVar("T")
+
+
+def told(error: Exception) -> str:
+    """What is wrong with a file, where SQLite does not say it: its words of a damaged one may be no text, and a disk
+    without room for the index of its log is an I/O error to it."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is damaged ({error})"
+    full = getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE"
+    return f"there is no room on its disk ({error})" if full else str(error)
 
 
 def is_busy(error: BaseException) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
     from langgraph.graph.state import CompiledStateGraph
+
+_log = logging.getLogger(__name__)
 
 PLAN_LIMIT: Final = 5
 """Skill calls in a plan, at most."""
@@ -69,14 +72,21 @@ def _within(task: str) -> str:
     return f"{name}.{digest(task_id)}" if task_id else name
 
 
-class _Saver(AsyncSqliteSaver):
-    """LangGraph's saver, which tells what went wrong with its file from what a node did with SQLite by itself."""
+class Checkpoints(AsyncSqliteSaver):
+    """LangGraph's checkpoints in the file at ``path``.
 
-    path: Path
+    One that cannot be written costs a run that is resumed the way back to it, not what was paid for: the run goes on.
+    Only the first has to be there, before which nothing was paid for. Raises `StoreUnavailable`.
+    """
+
+    path = ""
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        with _used(self.path):
+        """The run's last checkpoint."""
+        try:
             return await super().aget_tuple(config)
+        except (sqlite3.Error, ValueError) as error:
+            raise _unusable(self.path, error) from error
 
     async def aput(
         self,
@@ -85,38 +95,54 @@ class _Saver(AsyncSqliteSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        with _used(self.path):
+        """Keep a checkpoint."""
+        try:
             return await super().aput(config, checkpoint, metadata, new_versions)
+        except sqlite3.Error as error:
+            place = config.get("configurable", {})
+            if place.get("checkpoint_id") is None and not place["checkpoint_ns"]:
+                raise _unusable(self.path, error) from error
+            await self._left_out(error)
+            return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        with _used(self.path):
+        """Keep what a node gave before the next checkpoint."""
+        try:
             await super().aput_writes(config, writes, task_id, task_path)
+        except sqlite3.Error as error:
+            await self._left_out(error)
 
-
-@contextmanager
-def _used(path: Path) -> Generator[None]:
-    """Around a use of the file of checkpoints. Raises `StoreUnavailable`."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreUnavailable(
-            f"the checkpoints {path} cannot be used: {error}; move the file away", location=str(path)
-        ) from error
+    async def _left_out(self, error: sqlite3.Error) -> None:
+        async with self.lock:
+            with suppress(sqlite3.Error):  # a full disk has already rolled back
+                await self.conn.rollback()
+        _log.warning(
+            "a checkpoint cannot be kept in %s: %s; the run goes on, and would resume from an earlier one",
+            self.path,
+            error,
+        )
 
 
 @asynccontextmanager
-async def checkpoints(path: Path) -> AsyncGenerator[AsyncSqliteSaver]:
-    """LangGraph's checkpoints in an SQLite file, which any number of runs may make and use at once.
-
-    Raises `StoreUnavailable`, also when they are used.
-    """
-    with _used(path):
+async def checkpoints(path: Path) -> AsyncGenerator[Checkpoints]:
+    """The file of checkpoints, which any number of runs may make and use at once. Raises `StoreUnavailable`."""
+    try:
         await asyncio.to_thread(_made, path)
-    async with _Saver.from_conn_string(str(path)) as saver:
-        cast(_Saver, saver).path = path
+    except (OSError, sqlite3.Error) as error:
+        raise _unusable(path, error) from error
+    async with Checkpoints.from_conn_string(str(path)) as saver:
+        assert isinstance(saver, Checkpoints)
+        saver.path = str(path)
         yield saver
+
+
+def _unusable(path: str | Path, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the checkpoints {path} cannot be used: {error}; make room on their disk, or move a damaged file away",
+        location=str(path),
+    )
 
 
 def _made(path: Path) -> None:
@@ -129,7 +155,7 @@ def _made(path: Path) -> None:
 async def execute(
     graph: StateGraph[Any, Any, Any, Any],
     ctx: Context,
-    saver: AsyncSqliteSaver,
+    saver: Checkpoints,
     *,
     task: str,
     max_concurrency: int | None,

@@ -8,14 +8,14 @@ import re
 import secrets
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from agentbudget.errors import Mistake, UnknownRun
+from agentbudget.errors import Mistake, StoreUnavailable, UnknownRun
 from agentbudget.forks import Owned
 from agentbudget.money import Budget
 from agentbudget.tenants import DEFAULT_TENANT
@@ -107,12 +107,17 @@ class Runs:
         self._tenant = tenant
 
     def save(self, record: RunRecord) -> None:
-        """Write a run's file, whole or not at all."""
+        """Write a run's file, whole or not at all. Raises `StoreUnavailable`."""
         path = self._path(record.run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        draft.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise self._unwritable(record.run_id, error) from error
 
     def load(self, run_id: str) -> RunRecord:
         """The run of this id. Raises `UnknownRun`."""
@@ -122,7 +127,10 @@ class Runs:
         except FileNotFoundError:
             raise self._unknown(run_id) from None
         except (OSError, ValidationError) as error:
-            raise UnknownRun(f"the file of run {run_id!r} cannot be read: {error}") from None
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror or str(error)
+            raise UnknownRun(
+                f"the file of run {run_id!r} cannot be read ({why}): remove {path}; what the run cost is in the ledger"
+            ) from None
         if record.run_id != run_id:
             raise UnknownRun(f"the file of run {run_id!r} is that of run {record.run_id!r}: rename it")
         if self._tenant is not None and record.tenant != self._tenant:
@@ -171,14 +179,25 @@ class Runs:
 
     @contextmanager
     def _alone(self, run_id: str) -> Generator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self._path(run_id).with_suffix(".lock").open("w") as lock:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            opened = self._path(run_id).with_suffix(".lock").open("w")
+        except OSError as error:
+            raise self._unwritable(run_id, error) from error
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Mistake(f"another process is working on run {run_id!r}; wait until it is done") from None
             with Owned(lock):
                 yield
+
+    def _unwritable(self, run_id: str, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"what is kept of run {run_id!r} cannot be written to {self._folder} ({error.strerror or error}): "
+            "make room there, or name another home (AGENTBUDGET_HOME)",
+            location=str(self._folder),
+        )
 
     def _path(self, run_id: str) -> Path:
         if not _ID.fullmatch(run_id):

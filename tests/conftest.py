@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,41 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright:
 
 
 _WEIGHTS = weights_dir()
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk of a few megabytes, at ``path``."""
+
+    path: Path
+
+    def fill(self) -> None:
+        """Leave room for nothing."""
+        with (self.path / "ballast").open("ab", buffering=0) as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(b"x" * 512)
+
+    def make_room(self) -> None:
+        """Take away what `fill` wrote."""
+        (self.path / "ballast").unlink()
+
+    def forbid_writing(self) -> None:
+        """Let it only be read from now on."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.path)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
+    """See `Disk`."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)]
+    try:
+        subprocess.run(mount, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user cannot mount a small disk")
+    yield Disk(path)
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 Forked = Callable[[Callable[[], object]], int]

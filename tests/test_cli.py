@@ -398,6 +398,20 @@ def test_the_statement_of_a_run_that_only_the_ledger_knows_is_shown(docs: Path) 
     assert (told["run_id"], told["output"], told["totals"]["calls"]) == (run_id, None, 0)
 
 
+@pytest.mark.parametrize("left", [b"", b'{"run_id": "r"', b'{"run_id": 5}'])
+def test_the_statement_of_a_run_whose_file_is_damaged_is_shown(left: bytes, tmp_path: Path) -> None:
+    home = Path(os.environ["AGENTBUDGET_HOME"])
+    subprocess.run([sys.executable, "-c", LEFT], check=True)
+    (file,) = (home / "runs").glob("*.json")
+    file.write_bytes(left)
+    done = agentbudget("statement")
+    assert (done.returncode, "tell" in done.stdout) == (0, True), done.stderr
+    assert f"remove {file}; what the run cost is in the ledger" in done.stderr
+    resumed = agentbudget("resume", file.stem)
+    assert resumed.returncode == 1
+    assert len(resumed.stderr.splitlines()) == 1
+
+
 def test_help_names_every_command() -> None:
     done = agentbudget("--help")
     for command in ("run", "demo", "resume", "statement", "index", "models", "ledger", "eval"):

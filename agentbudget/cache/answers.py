@@ -116,7 +116,7 @@ class Answers:
         for row in self.store.find(keys):
             try:
                 completion = decode_completion(row.value)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 _log.warning(
                     "an answer in the cache %s cannot be read, and is bought anew: %s", self.store.location, error
                 )

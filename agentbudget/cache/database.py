@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from agentbudget.busy import is_busy, use_wal
+from agentbudget.busy import FAULTS, is_busy, told, use_wal
 from agentbudget.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from agentbudget.forks import watch
 
@@ -73,11 +73,11 @@ class Database:
                 db.close()
                 raise
             return db
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *FAULTS) as error:
             if is_busy(error):
                 raise self._busy(error) from error
             raise StoreUnavailable(
-                f"cannot open the {self._schema.name} {self.location}: {error}; "
+                f"cannot open the {self._schema.name} {self.location}: {told(error)}; if its disk has room, "
                 "move the file away, and a new one is made",
                 location=self.location,
             ) from error
@@ -129,7 +129,7 @@ class Database:
         with self._lock:
             try:
                 return self._usable().execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 raise self._fault(error) from error
 
     def _writing(self) -> _Block:
@@ -143,13 +143,13 @@ class Database:
             self._db = self._connect()
         return self._db
 
-    def _fault(self, error: sqlite3.Error) -> StoreUnavailable | StoreBusy:
+    def _fault(self, error: Exception) -> StoreUnavailable | StoreBusy:
         name, where = self._schema.name, self.location
         if self._closed:
             return StoreUnavailable(f"the {name} {where} is closed; open it again", location=where)
         if is_busy(error):
             return self._busy(error)
-        return StoreUnavailable(f"the {name} {where} failed: {error}", location=where)
+        return StoreUnavailable(f"the {name} {where} failed: {told(error)}", location=where)
 
     def _busy(self, error: Exception) -> StoreBusy:
         where = self.location
@@ -215,7 +215,7 @@ class _Block:
         self,
         lock: threading.Lock,
         usable: Callable[[], sqlite3.Connection],
-        fault: Callable[[sqlite3.Error], Exception],
+        fault: Callable[[Exception], Exception],
         *,
         writes: bool,
     ) -> None:
@@ -233,7 +233,7 @@ class _Block:
                 self._transaction = _Transaction(db)
                 self._transaction.__enter__()
             return db
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._lock.release()
             raise self._fault(error) from error
         except BaseException:
@@ -246,9 +246,9 @@ class _Block:
         try:
             if self._transaction is not None:
                 self._transaction.__exit__(kind, error, trace)
-        except sqlite3.Error as failed:
+        except FAULTS as failed:
             raise self._fault(failed) from failed
         finally:
             self._lock.release()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, FAULTS):
             raise self._fault(error) from error

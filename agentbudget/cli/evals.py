@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentbudget.cli.base import console, home_option, json_option, print_json
+from agentbudget.cli.base import console, home_option, json_option, note, print_json
 
 if TYPE_CHECKING:
     from agentbudget.evals import EvalReport
@@ -67,14 +67,21 @@ def evaluate(
                 on_progress=view.evaluating,
             )
 
-    report = asyncio.run(work())
+    show(asyncio.run(work()), out, as_json=as_json)
+
+
+def show(report: EvalReport, out: Path | None, *, as_json: bool) -> None:
+    """Print a report, and write it into `out`: what was paid for is told whether it can be written or not."""
+    screen = console()
+    if as_json:
+        note(**report.to_dict())
+    else:
+        screen.print(report.table())
+        for remark in report.notes:
+            screen.print(remark, style="dim", markup=False)
     written = report.write(out) if out is not None else ()
     if as_json:
         print_json(report.to_dict() | {"files": [str(path) for path in written]})
-        return
-    screen = console()
-    screen.print(report.table())
-    for note in report.notes:
-        screen.print(note, style="dim", markup=False)
-    for path in written:
-        screen.print(f"written: {path}", markup=False)
+    else:
+        for path in written:
+            screen.print(f"written: {path}", markup=False)

@@ -243,7 +243,13 @@ def statement(run_id: str | None, where: str | None, home: Path | None, as_json:
     wanted = run_id or ids[-1]
     with look_into(home, where) as ledger:
         booked = any(account.name == f"run/{wanted}" for account in ledger.accounts(prefix=f"run/{wanted}"))
-        record = None if booked and wanted not in ids else runs.load(wanted)
+        record = None
+        try:
+            record = None if booked and wanted not in ids else runs.load(wanted)
+        except UnknownRun as error:  # its file is damaged: what it cost stands elsewhere
+            if not booked:
+                raise
+            click.echo(str(error), err=True)
         if record is not None:
             require_ledger(record, None if settings.ledger is None else ledger.location)
         try:

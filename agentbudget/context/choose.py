@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentbudget.context.chunk import Chunk
-from agentbudget.context.readings import Reading, Sentence, read, says_all
+from agentbudget.context.readings import Reading, Sentence, plain, read, says_all
 from agentbudget.context.store import Hit
 from agentbudget.context.worth import chances
 
@@ -58,7 +58,7 @@ def candidates(question: str, hits: Sequence[Hit]) -> list[Candidate]:
     """The chunks that were found, without those that say the same under other headings."""
     by_text: dict[str, Hit] = {}
     for hit in hits:
-        by_text.setdefault(" ".join(hit.chunk.text.split()).casefold(), hit)
+        by_text.setdefault(plain(" ".join(hit.chunk.text.split())), hit)
     distinct = list(by_text.values())
     readings = [read(hit.chunk) for hit in distinct]
     found = chances(question, distinct, readings)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -228,10 +229,9 @@ class EdgeStore:
                 f"the index {self._location} is open in process {holder}; wait until it ends, close the other index "
                 "object, or use another index folder or a Qdrant server (http://…) that several processes can share"
             ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with suppress(OSError):  # a full disk: only what others are told is lost, and there may be nothing to write
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), f"{os.getpid()}\n".encode())
         return lock
 
 

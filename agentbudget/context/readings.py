@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,8 +78,13 @@ def read(chunk: Chunk) -> Reading:
 
 def says_all(text: str, other: str) -> bool:
     """Whether all words of `other` stand in `text`, too, in their order: then nothing is lost without `other`."""
-    left = iter(_WORD.findall(text.casefold()))
-    return all(word in left for word in _WORD.findall(other.casefold()))
+    left = iter(_WORD.findall(plain(text)))
+    return all(word in left for word in _WORD.findall(plain(other)))
+
+
+def plain(text: str) -> str:
+    """`text` as it is compared: in one case, its letters composed (a mark may stand behind its letter)."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def stems(text: str) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agentbudget.context.embed import Vector
 from agentbudget.context.store import Sparse
@@ -15,6 +16,12 @@ from agentbudget.forks import watch
 if TYPE_CHECKING:
     import qdrant_edge
     from qdrant_edge import EdgeShard, Record, ScoredPoint
+
+LEAST_FREE_BYTES: Final = 16 << 20
+"""Without so much room on its disk nothing is written: more than a batch takes. The engine writes into files that are
+mapped into memory and are mostly holes: where there is no room to fill one, the system ends the process (SIGBUS)."""
+
+Act = Literal["created", "read", "searched", "written"]
 
 _PAGE: Final = 1000
 
@@ -130,12 +137,15 @@ class Shard:
             self._open = None
 
     @contextmanager
-    def guarded(self, act: str) -> Generator[None]:
-        """Raise `IndexFault` for whatever the engine raises; a panic of its Rust code is no `Exception`."""
+    def guarded(self, act: Act) -> Generator[None]:
+        """Raise `IndexFault` for whatever the engine raises; a panic of its Rust code is no `Exception`. Where there is
+        no room to write, too."""
         if self._lost:
             raise IndexFault(
                 f"{self._what} was opened by the process that this one was forked from: open it again here"
             )
+        if act in ("created", "written"):
+            self._require_room(act)
         try:
             yield
         except IndexFault:
@@ -144,6 +154,15 @@ class Shard:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise IndexFault(f"{self._what} cannot be {act} ({error}); check the disk, and {self._mend}") from error
+
+    def _require_room(self, act: Act) -> None:
+        folder = next(path for path in (self.path, *self.path.parents) if path.exists())
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_FREE_BYTES:
+            raise IndexFault(
+                f"{self._what} cannot be {act}: {free / 1e6:,.1f} MB are free in {folder}, and it takes "
+                f"{LEAST_FREE_BYTES / 1e6:,.0f} MB to write there safely; make room"
+            )
 
 
 def point(key: str, dense: Vector, sparse: Sparse, payload: dict[str, Any]) -> qdrant_edge.Point:

@@ -1,8 +1,9 @@
-"""Scripts that put no spaces between words, cut so that words can be met: pairs of characters side by side."""
+"""Words as they can be met: letters composed, and scripts without spaces cut into pairs of characters side by side."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import pairwise
 from typing import Final
 
@@ -14,12 +15,14 @@ _UNSPACED: Final = re.compile(
 
 
 def spaced(text: str) -> str:
-    """`text` with each run of such characters as its overlapping pairs, spaces around them; other text as it is.
+    """`text` composed (NFC), with each run of such characters as its overlapping pairs, spaces around them.
+
+    A mark that stands behind its letter, as macOS and some PDFs write it, would end a word.
 
     >>> spaced("退货期限 is 30")
     ' 退货 货期 期限  is 30'
     """
-    return text if text.isascii() else _UNSPACED.sub(_pairs, text)
+    return text if text.isascii() else _UNSPACED.sub(_pairs, unicodedata.normalize("NFC", text))
 
 
 def _pairs(run: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from agentbudget.errors import ExportError
 from agentbudget.evals.economics import Economics, Outcome, Trade, economics, sweep, wilson
 from agentbudget.evals.tasks import DatasetName, Split
 from agentbudget.money import format_usd
@@ -126,13 +127,23 @@ class EvalReport:
         return draw(self, Path(path))
 
     def write(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write ``<dataset>.json``, ``<dataset>.md`` and ``<dataset>.svg`` into `folder`; returns their paths."""
+        """Write ``<dataset>.json``, ``<dataset>.md`` and ``<dataset>.svg`` into `folder`; returns their paths.
+
+        Raises `ExportError`.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         data, text = folder / f"{self.dataset}.json", folder / f"{self.dataset}.md"
-        data.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        text.write_text(self.markdown() + "\n", encoding="utf-8")
-        return data, text, self.plot(folder / f"{self.dataset}.svg")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            data.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+            text.write_text(self.markdown() + "\n", encoding="utf-8")
+            return data, text, self.plot(folder / f"{self.dataset}.svg")
+        except OSError as error:
+            raise ExportError(
+                f"the report cannot be written to {folder} ({error.strerror or error}); run the same eval again with "
+                "--out to another folder: answers that were paid for are not bought again",
+                path=str(folder),
+            ) from error
 
 
 def _cells(line: Economics) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 Json = Any
 """What `json.loads` gives."""
+
+DEEPEST: Final = 64
+"""Levels of JSON that are read as such: what a tool says may be hostile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,30 @@ class Table:
 
 
 def parsed(text: str) -> Json | None:
-    """The JSON object or array that `text` is; None for anything else."""
+    """The JSON object or array that `text` is; None for anything else, and for what is nested beyond sense."""
     if not text.startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
-    except ValueError:
+        data: Json = json.loads(text)
+    except (ValueError, RecursionError):
         return None
+    return None if _is_deep(data) else data
+
+
+def _is_deep(data: Json) -> bool:
+    """Whether something is nested deeper than functions that call themselves should follow."""
+    level: list[Json] = [data]
+    for _ in range(DEEPEST):
+        level = [part for value in level for part in _parts(value)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: Json) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return cast("dict[str, Json]", value).values()
+    return cast("list[Json]", value) if isinstance(value, list) else ()
 
 
 def table_of(data: Json) -> Table | None:

@@ -6,6 +6,7 @@ may be lost if the machine itself loses power, and never half of one.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from agentbudget.busy import is_busy, patiently, use_wal
+from agentbudget.busy import FAULTS, is_busy, patiently, told, use_wal
 from agentbudget.errors import (
     AgentBudgetError,
     InvalidArgument,
@@ -53,7 +54,6 @@ IMMUTABLE: Final = (
 VERSION: Final = 3
 """Schema 3 is the shared tables and what `tail.EXTRA` adds."""
 UNREADABLE: Final = (Mistake, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
-
 BUSY_TIMEOUT_S: Final = 10.0
 PAUSE_S: Final = 2e-4
 """How long a writer waits for a lock that no turn keeps: SQLite's, in the hands of another program."""
@@ -90,7 +90,7 @@ class SqliteStore:
             if not self._writer.is_current():
                 migrate(self.location, self._writer.exclusively, to=VERSION)
             self._reader.connect()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *FAULTS) as error:
             self.close()
             raise fault(path, error, "open") from error
         except BaseException:
@@ -188,6 +188,8 @@ class _Connection:
         """What SQLite or Python said of what is written, as an error of the tree; None if it is one, or another's."""
         if isinstance(error, sqlite3.Error):
             return fault(self._path, error, "write")
+        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+            return unreadable(self._path, error)
         if isinstance(error, UnicodeEncodeError):
             return InvalidArgument(
                 f"ids and names are text without lone surrogates: {error}", argument="id", value=error.object
@@ -280,7 +282,7 @@ class _Reader(_Connection):
         except BaseException as error:
             if owned(self._lock):
                 self.__exit__(type(error), None, None)
-            if isinstance(error, (OSError, sqlite3.Error)):
+            if isinstance(error, (OSError, *FAULTS)):
                 raise fault(self._path, error, "lock") from error
             raise
         return self._tx
@@ -369,7 +371,7 @@ class _Writer(_Connection):
         except BaseException as error:
             if owned(self._lock):
                 self.__exit__(type(error), None, None)
-            if isinstance(error, (OSError, sqlite3.Error)):
+            if isinstance(error, (OSError, *FAULTS)):
                 raise fault(self._path, error, "lock") from error
             raise
         return tx
@@ -484,7 +486,7 @@ class _Writer(_Connection):
                 done = True
             elif not self._locked and isinstance(error, AgentBudgetError) and self._is_late():
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
-        except sqlite3.Error as failed:
+        except FAULTS as failed:
             raise fault(self._path, failed, "write") from failed
         finally:
             try:
@@ -636,9 +638,9 @@ class _NoDatabase:
 
 
 def unreadable(path: Path, error: Exception) -> SchemaMismatch:
-    """The error for a journal whose end says what cannot have been."""
+    """The error for a row, or a journal's end, that says what cannot have been."""
     return SchemaMismatch(
-        f"the end of the journal of {path} cannot be read ({type(error).__name__}: {error}): somebody changed it; "
+        f"the ledger {path} cannot be read ({type(error).__name__}: {error}): somebody changed it, or the disk; "
         "see what with `agentbudget ledger verify`",
         location=str(path),
     )
@@ -735,7 +737,7 @@ def version_of(db: sqlite3.Connection, path: Path) -> int | None:
 
 def fault(path: Path, error: Exception, verb: str) -> StoreUnavailable | StoreBusy | SchemaMismatch:
     """What SQLite or the file system said, as an error of the tree."""
-    text = str(error)
+    text = told(error)
     if isinstance(error, sqlite3.OperationalError) and ("locked" in text or "busy" in text):
         return StoreBusy(
             f"another process kept the ledger {path} locked; nothing was admitted, try again when it is done",

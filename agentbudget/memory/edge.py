@@ -109,11 +109,14 @@ class EdgeStore:
     def check(self) -> None:
         """Finish what a crash left half done. Raises `IndexMismatch` for vectors of another model."""
         new, old = self._folder / "shard.new", self._folder / "shard.old"
-        if old.exists() and not self._shard.path.exists():  # `_rewrite` was cut short between its two moves
-            new.rename(self._shard.path)
-        for left in (new, old):
-            if left.exists():
-                shutil.rmtree(left)
+        try:
+            if old.exists() and not self._shard.path.exists():  # `_rewrite` was cut short between its two moves
+                new.rename(self._shard.path)
+            for left in (new, old):
+                if left.exists():
+                    shutil.rmtree(left)
+        except OSError as error:
+            raise _undeletable(self._folder, error) from error
         header = self._folder / "header.json"
         if not header.exists():
             return
@@ -248,11 +251,21 @@ def _header(path: Path) -> dict[str, str]:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder, its header last: what is left by a crash is still found by its owner."""
-    for part in folder.glob("shard*"):
-        shutil.rmtree(part)
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Delete a folder, its header last: what is left by a crash is still found by its owner. Raises `IndexFault`."""
+    try:
+        for part in folder.glob("shard*"):
+            shutil.rmtree(part)
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise _undeletable(folder, error) from error
+
+
+def _undeletable(folder: Path, error: OSError) -> IndexFault:
+    return IndexFault(
+        f"what is in {folder} cannot be deleted ({error}), so it is not forgotten yet: see who may write there, and "
+        "try again"
+    )
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ class Memories:
                 f"a memory of {len(text):,} characters is a document; say what was learned in a sentence, and index "
                 "the document"
             )
-        text = text.strip()
+        text = unicodedata.normalize("NFC", text).strip()  # said twice is the same, however its letters are written
         memory = Memory(memory_id(owner, text), text, (source,), expires_ns=expires_ns, data_class=data_class)
         return await asyncio.to_thread(self._remember, owner, memory, pay)
 

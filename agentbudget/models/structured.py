@@ -46,7 +46,10 @@ class Structure:
 
     def unwrap(self, text: str) -> str:
         """The answer itself, as JSON. Raises `ValueError` if `text` is not JSON or lacks the wrapping."""
-        value: object = json.loads(text)
+        try:
+            value: object = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("the answer is nested too deep") from error
         if not self.wrapped:
             return text
         if not isinstance(value, dict) or RESULT not in value:

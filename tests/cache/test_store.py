@@ -308,6 +308,42 @@ def test_an_answer_that_cannot_be_read_is_dropped_and_bought_anew(
         assert answers.store.find(("k",)) == []
 
 
+def test_a_damaged_file_is_named_though_what_sqlite_says_of_it_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    Store(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"CREATE INDEX keys_by_expiry", b"CREATE \xd4NDEX keys_by_expiry"))
+    with pytest.raises(StoreUnavailable, match=r"c\.db: it is damaged .*move the file away"):
+        Store(path)
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_named_too(tmp_path: Path) -> None:
+    with Store(tmp_path / "c.db") as store:
+        keep(store, "k")
+        raw = sqlite3.connect(tmp_path / "c.db")
+        raw.execute("PRAGMA writable_schema = ON")
+        raw.execute("UPDATE sqlite_schema SET sql = CAST(x'43524541544520d4' AS TEXT) WHERE name = 'keys_by_expiry'")
+        raw.execute("PRAGMA schema_version = 999")
+        raw.commit()
+        raw.close()
+        with pytest.raises(StoreUnavailable, match="it is damaged"):
+            keep(store, "l")
+        with pytest.raises(StoreUnavailable, match="it is damaged"):
+            there(store, "k")
+
+
+def test_an_answer_without_a_value_is_dropped_and_bought_anew(caplog: pytest.LogCaptureFixture) -> None:
+    with Answers() as answers:
+        answers.store.put({"k": None}, b"{}", Label(), cost_usd_nano=1)
+        db = answers.store._db  # pyright: ignore[reportPrivateUsage] # as a damaged file has it
+        db.executescript(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'value BLOB NOT NULL', "
+            "'value BLOB'); PRAGMA writable_schema = RESET; UPDATE entries SET value = NULL"
+        )
+        assert answers.get("k", max_output_tokens=10) is None
+        assert "cannot be read" in caplog.text
+
+
 def test_another_writer_is_waited_for_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentbudget.cache.database.BUSY_TIMEOUT_S", 0.01)
     with Store(tmp_path / "c.db") as store:

@@ -16,7 +16,7 @@ from agentbudget.context import edge, open_index
 from agentbudget.context.edge import EdgeStore
 from agentbudget.context.index import DocumentIndex
 from agentbudget.errors import IndexBusy, IndexFault, Mistake
-from tests.conftest import Forked
+from tests.conftest import Disk, Forked
 from tests.context.conftest import WordEmbedder, Write, long_document
 
 ROOT = Path(__file__).parents[2]
@@ -246,3 +246,19 @@ def test_a_forked_process_is_told_that_the_open_index_is_its_parents(tmp_path: P
     assert forked(use) == 0
     assert store.count() == 0
     store.close()
+
+
+async def test_where_the_disk_has_no_room_nothing_is_written_and_the_process_lives(
+    words: WordEmbedder, write: Write, small_disk: Disk
+) -> None:
+    docs = write({"a.md": "# A\n\nA kettle can be returned.\n"})
+    async with _index(small_disk.path / "index", words) as index:
+        with pytest.raises(IndexFault, match=r"cannot be created: .* MB are free .*; make room"):
+            await index.update(docs)
+
+
+async def test_an_index_is_opened_where_the_disk_is_full(words: WordEmbedder, small_disk: Disk) -> None:
+    (small_disk.path / "index").mkdir()
+    small_disk.fill()
+    async with _index(small_disk.path / "index", words) as index:
+        assert await index.count() == 0

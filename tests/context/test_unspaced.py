@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -31,6 +33,8 @@ SHOP = {
         ("退货期限 is 30", " 退货 货期 期限  is 30"),
         ("价", " 价 "),
         ("iPhone的价格", "iPhone 的价 价格 "),
+        ("Gro\u0308ße", "Größe"),
+        ("\u1112\u116a\u11ab\u1107\u116e\u11af", " 환불 "),
     ],
 )
 def test_only_what_has_no_spaces_is_cut(text: str, cut: str) -> None:
@@ -39,6 +43,36 @@ def test_only_what_has_no_spaces_is_cut(text: str, cut: str) -> None:
 
 def test_a_sentence_without_spaces_has_words_that_a_question_can_meet() -> None:
     assert {"退货", "期限"} <= set(stems("退货期限是三十天"))
+
+
+SHUTS = "# Filialen\n\nDie Filiale in Köln schließt am Samstag um sechs Uhr. Die Filiale in München schließt früher.\n"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+async def test_a_document_is_found_by_its_words_however_its_letters_are_written(
+    write: Write, tmp_path: Path, minilm: FastEmbedder, form: Literal["NFC", "NFD"]
+) -> None:
+    other = {
+        f"{n}.md": f"# Anderes {n}\n\nDie Lieferung dauert {n} Tage. Geräte über zwölf Kilo sind größer.\n"
+        for n in range(8)
+    }
+    docs = {name: unicodedata.normalize(form, text) for name, text in (other | {"a.md": SHUTS}).items()}
+    async with open_index(tmp_path / "index", embedder=minilm) as index:
+        await index.update(write(docs))
+        for asked in ("NFC", "NFD"):
+            question = unicodedata.normalize(asked, "Wann schließt die Filiale in Köln?")
+            found = await retrieve(index, question, tokens=40)
+            assert "sechs Uhr" in found.text
+            assert found.passages[0].chunk.text in docs["a.md"], "it is quoted as it stands there"
+
+
+async def test_what_is_written_twice_in_other_letters_is_bought_once(
+    write: Write, tmp_path: Path, minilm: FastEmbedder
+) -> None:
+    async with open_index(tmp_path / "index", embedder=minilm) as index:
+        await index.update(write({"a.md": SHUTS, "b.md": unicodedata.normalize("NFD", SHUTS)}))
+        found = await retrieve(index, "Wann schließt die Filiale in Köln?", tokens=300)
+        assert found.text.count("sechs Uhr") == 1
 
 
 ASKED = {

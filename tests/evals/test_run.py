@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from agentbudget.errors import AuthenticationFailed, DocumentsError, MissingDependency, Mistake
+from agentbudget.cli.evals import show
+from agentbudget.errors import AuthenticationFailed, DocumentsError, ExportError, MissingDependency, Mistake
 from agentbudget.evals import EvalReport, Outcome, Progress, run_eval, run_eval_sync
 from agentbudget.evals.gsm8k import Gsm8k
 from agentbudget.ledger import Ledger
@@ -178,6 +180,21 @@ async def test_a_report_is_written_as_data_text_and_picture(sums: Path, tmp_path
     assert report.plot(tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(Mistake, match=r"\.svg"):
         report.plot(tmp_path / "plot.txt")
+
+
+async def test_a_report_that_cannot_be_written_is_shown_all_the_same(
+    sums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = await evaluate(sums, tmp_path)
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(ExportError, match=r"cannot be written to .*not bought again"):
+        show(report, tmp_path / "out", as_json=False)
+    assert "cost against accuracy" in capsys.readouterr().out
+    facts: dict[str, Any] = {}
+    with click.Context(click.Command("eval"), obj=facts), pytest.raises(ExportError):
+        show(report, tmp_path / "out", as_json=True)
+    assert facts["paid_usd_nano"] == report.paid_usd_nano
+    assert capsys.readouterr().out == "", "the error is the one document"
 
 
 async def test_a_report_prints_as_a_table(sums: Path, tmp_path: Path) -> None:

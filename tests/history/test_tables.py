@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentbudget.history import compact
 from agentbudget.history.tables import parsed, rendered, table_of
+from agentbudget.models.base import Message
 from tests.history.talk import BOOKING, FLIGHTS
 
 
@@ -32,6 +35,15 @@ def test_an_object_becomes_lines_of_pairs() -> None:
         "cabin: business",
         "passenger: (name Mia Li, born 1990-04-05)",
     ]
+
+
+@pytest.mark.parametrize("depth", [100, 500, 100_000])
+@pytest.mark.parametrize(("opens", "shuts"), [("[", "]"), ('{"a":', "}")])
+def test_what_is_nested_beyond_sense_is_text(opens: str, shuts: str, depth: int) -> None:
+    hostile = opens * depth + "1" + shuts * depth
+    assert parsed(hostile) is None
+    said = [Message("user", "hello"), Message("assistant", hostile), Message("user", hostile), Message("user", "so?")]
+    assert compact([*said, *said]).messages[-1] == said[-1]
 
 
 def test_objects_of_different_keys_are_no_table() -> None:

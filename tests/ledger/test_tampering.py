@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentbudget.errors import SchemaMismatch, StoreUnavailable
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.sqlite import SqliteStore
 from agentbudget.money import Amount, Budget
@@ -108,3 +109,36 @@ def test_the_last_entries_cannot_go_without_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     write(path)
     assert problems(path, "DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)")
+
+
+@pytest.mark.parametrize("tampering", ["UPDATE entries SET detail = '{5'", "UPDATE accounts SET windows = '{5'"])
+def test_a_row_that_cannot_be_read_is_named_wherever_it_is_met(tmp_path: Path, tampering: str) -> None:
+    path = tmp_path / "ledger.db"
+    write(path)
+    raw = sqlite3.connect(path)
+    for statement in ("DROP TRIGGER entries_are_immutable", tampering):
+        raw.execute(statement)
+    raw.commit()
+    raw.close()
+    with Ledger(SqliteStore(path)) as ledger:
+        with pytest.raises(SchemaMismatch, match=r"ledger\.db cannot be read .*agentbudget ledger verify"):
+            _ = ledger.holds(), ledger.accounts()
+
+
+def test_nothing_is_admitted_on_an_account_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    write(path)
+    raw = sqlite3.connect(path)
+    raw.execute("UPDATE accounts SET windows = '{5'")
+    raw.commit()
+    raw.close()
+    with Ledger(SqliteStore(path)) as ledger, pytest.raises(SchemaMismatch, match="cannot be read"):
+        ledger.reserve("new", Amount(1), accounts=["run/1"])
+
+
+def test_a_damaged_file_is_named_though_what_sqlite_says_of_it_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    write(path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TRIGGER", b"CREATE \xd4RIGGER"))
+    with pytest.raises(StoreUnavailable, match="it is damaged"):
+        Ledger.open(path)

@@ -16,6 +16,7 @@ from agentbudget.errors import IndexBusy, IndexFault
 from agentbudget.memory import Memories, open_memories
 from agentbudget.memory import edge as engine
 from agentbudget.memory.edge import EdgeStores
+from tests.conftest import Disk
 from tests.context.conftest import WordEmbedder
 from tests.memory.conftest import MIA, said
 
@@ -192,3 +193,29 @@ async def test_memories_that_were_closed_open_again(tmp_path: Path) -> None:
     await memories.aclose()
     await memories.aclose()
     assert len(await memories.all_of(MIA)) == 1
+
+
+@pytest.mark.parametrize("part", ["shard", "shard.old"])
+async def test_what_cannot_be_deleted_is_not_taken_for_forgotten(tmp_path: Path, part: str) -> None:
+    memories = opened(tmp_path / "memories")
+    await memories.remember(MIA, SECRET, source=said())
+    folder = tmp_path / "memories" / MIA.key
+    (folder / "shard").rename(tmp_path / "elsewhere")
+    (folder / part).symlink_to(tmp_path / "elsewhere")  # which nobody may delete through
+    if part == "shard.old":
+        (tmp_path / "elsewhere").rename(folder / "shard")
+        (tmp_path / "elsewhere").mkdir()
+        with pytest.raises(IndexFault, match="cannot be deleted"):
+            await memories.recall(MIA, "safe?", tokens=50)
+    with pytest.raises(IndexFault, match=r"cannot be deleted .*not forgotten yet"):
+        await memories.forget_all(MIA)
+    (folder / part).unlink()
+    await memories.forget_all(MIA)
+    assert not folder.exists()
+
+
+async def test_where_the_disk_has_no_room_nothing_is_remembered_and_the_process_lives(small_disk: Disk) -> None:
+    memories = opened(small_disk.path / "memories")
+    with pytest.raises(IndexFault, match=r"the memories of 'mia' cannot be written: .* are free .*; make room"):
+        await memories.remember(MIA, SECRET, source=said())
+    assert await memories.all_of(MIA) == ()

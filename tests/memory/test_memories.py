@@ -77,6 +77,13 @@ async def test_much_the_same_words_are_one_memory(memories: Memories) -> None:
     assert await texts(memories) == {again.text}
 
 
+async def test_the_same_words_in_other_letters_are_one_memory(memories: Memories) -> None:
+    first = await keep(memories, "She likes the café in Köln.")
+    again = await keep(memories, "She likes the cafe\u0301 in Ko\u0308ln.")
+    assert (again.id, again.times) == (first.id, 2)
+    assert await texts(memories) == {"She likes the café in Köln."}
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -79,7 +79,13 @@ def test_results_of_tools_that_were_called_together_come_back_together() -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sent"), [("{oops", {"unreadable": "{oops"}), ("[1]", {"value": [1]}), ('{"a": 1}', {"a": 1})]
+    ("arguments", "sent"),
+    [
+        ("{oops", {"unreadable": "{oops"}),
+        ("[" * 5000, {"unreadable": "[" * 5000}),
+        ("[1]", {"value": [1]}),
+        ('{"a": 1}', {"a": 1}),
+    ],
 )
 def test_arguments_that_are_no_object_come_back_in_one(arguments: str, sent: dict[str, Any]) -> None:
     turn = Message("assistant", "", calls=(ToolCall("a", "weather", arguments),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from agentbudget.models.speeds import Speed
 from agentbudget.settings import Settings
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from agentbudget.usage import Usage
+from tests.conftest import Disk
 
 SHA = "0" * 64
 SPEED = Speed(1000, 100, "2026-11-27T12:00:00+00:00", machine.name())
@@ -77,10 +78,28 @@ def test_the_speeds_of_another_machine_are_not_this_ones(tmp_path: Path) -> None
     assert speeds.measured(tmp_path, SHA) == SPEED
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({SHA: {machine.name(): {"fast": 1}}})])
+DAMAGED: tuple[object, ...] = ([], {SHA: 5}, {SHA: {machine.name(): 5}}, {SHA: {machine.name(): {"fast": 1}}})
+NO_SPEEDS = (asdict(SPEED) | {"decode_tokens_per_s": 0}, asdict(SPEED) | {"prefill_tokens_per_s": "fast"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", *map(json.dumps, DAMAGED), *(json.dumps({SHA: {machine.name(): told}}) for told in NO_SPEEDS)]
+)
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / speeds.FILE).write_text(text)
     with pytest.raises(WeightsError, match=r"speeds\.json is not what .* remove it"):
+        speeds.measured(tmp_path, SHA)
+
+
+def test_what_cannot_be_kept_is_told(tmp_path: Path, small_disk: Disk) -> None:
+    home = small_disk.path / "home"
+    home.mkdir()
+    small_disk.fill()
+    with pytest.raises(WeightsError, match=r"1,000 tokens/s read and 100 written cannot be kept .*make room"):
+        speeds.keep(home, SHA, replace(SPEED, prefill_tokens_per_s=1000, decode_tokens_per_s=100))
+    assert list(home.iterdir()) == []
+    (tmp_path / speeds.FILE).mkdir()
+    with pytest.raises(WeightsError, match="remove it"):
         speeds.measured(tmp_path, SHA)
 
 

@@ -16,6 +16,7 @@ import pytest
 from agentbudget.errors import MissingDependency, UnknownModel, WeightsError
 from agentbudget.models import catalog
 from agentbudget.models.catalog import Entry, HubFile, Part, WeightsFile
+from tests.conftest import Disk
 
 pytest.importorskip("pip", reason="pip is not installed")
 
@@ -241,6 +242,26 @@ def test_what_may_only_be_read_is_verified_and_used(tmp_path: Path) -> None:
     finally:
         for folder in (ONE.folder.parent, ONE.folder):
             folder.chmod(0o755)
+
+
+def test_what_is_on_a_full_disk_is_verified_and_used(small_disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTBUDGET_WEIGHTS", str(small_disk.path))
+    ONE.folder.mkdir()
+    ONE.path.write_bytes(PIECES[0])  # copied here: nobody has noted yet that it was verified
+    small_disk.fill()
+    assert catalog.ensure(ONE) == ONE.path
+    ONE.path.write_bytes(PIECES[0][:-1] + b"!")
+    with pytest.raises(WeightsError, match="sha256"):
+        catalog.ensure(ONE)
+
+
+def test_a_note_that_cannot_be_read_is_none() -> None:
+    catalog.ensure(ONE)
+    stamp = ONE.folder / "verified.json"
+    stamp.unlink()
+    stamp.mkdir()
+    with pytest.raises(WeightsError, match="cannot be changed"):
+        catalog.ensure(ONE)
 
 
 def test_what_a_killed_fetch_left_is_cleared_away() -> None:

@@ -141,7 +141,7 @@ def test_a_schema_that_would_lose_its_meaning_is_refused_by_place(schema: dict[s
         strict(schema)
 
 
-@pytest.mark.parametrize("text", ["not json", '{"other": 1}', "[1]", '{"result": 1'])
+@pytest.mark.parametrize("text", ["not json", '{"other": 1}', "[1]", '{"result": 1', '{"result":' + "[" * 5000])
 def test_an_answer_without_its_wrapping_is_told_apart(text: str) -> None:
-    with pytest.raises(ValueError, match=r"result|JSON|Expecting|delimiter"):
+    with pytest.raises(ValueError, match=r"result|JSON|Expecting|delimiter|too deep"):
         wrap({"type": "integer"}).unwrap(text)

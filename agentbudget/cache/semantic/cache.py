@@ -125,7 +125,10 @@ class SemanticCache:
         space = self._space(place)
         fit = self.store.fit(space, policy.wrong)
         look = Look(question, vector, space, fit)
-        near, outcomes = self._nearest(space, vector)
+        try:
+            near, outcomes = self._nearest(space, vector)
+        except ValueError as error:
+            raise self.store.damaged(f"a vector is none ({error})") from error
         if not near:
             return look
         asked = read(question)

@@ -86,6 +86,13 @@ class SemanticStore(Database):
         super()._prepare(db)
         db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
 
+    def damaged(self, what: str) -> StoreUnavailable:
+        """What to raise where a row is not what was written."""
+        return StoreUnavailable(
+            f"the semantic cache {self.location} is damaged: {what}; move the file away, and a new one is made",
+            location=self.location,
+        )
+
     # --- spaces: questions that may answer each other
 
     def space(self, name: str, *, tenant: str, skill: str) -> int:
@@ -299,11 +306,7 @@ class SemanticStore(Database):
         rows.reverse()
         width = 4 * len(NAMES)
         if any(len(row[1]) != width for row in rows):
-            raise StoreUnavailable(
-                f"the semantic cache {self.location} is damaged: a trial has other features than {len(NAMES)} numbers; "
-                "move the file away, and a new one is made",
-                location=self.location,
-            )
+            raise self.damaged(f"a trial has other features than {len(NAMES)} numbers")
         return Trials(
             np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(-1, len(NAMES)).astype(np.float64),
             np.array([row[2] for row in rows], np.int64),
@@ -330,11 +333,7 @@ class SemanticStore(Database):
                 raise ValueError(f"{len(weights)} weights for {len(NAMES)} features")
             return Fit(weights, Bound(**data["bound"]), learned_from)
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreUnavailable(
-                f"the semantic cache {self.location} is damaged: what was learned cannot be read ({error}); "
-                "move the file away, and a new one is made",
-                location=self.location,
-            ) from error
+            raise self.damaged(f"what was learned cannot be read ({error})") from error
 
     def keep_fit(self, space: int, wrong: float, fit: Fit) -> None:
         """Keep what was learned, unless another process has learned from more."""

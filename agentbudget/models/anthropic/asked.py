@@ -240,7 +240,7 @@ def _arguments(written: str) -> Mapping[str, object]:
     """Arguments as the API wants them: an object, even if the model wrote something else."""
     try:
         value: object = json.loads(written or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"unreadable": written}
     return cast("dict[str, object]", value) if isinstance(value, dict) else {"value": value}
 

@@ -15,13 +15,13 @@ from typing import Final
 from agentbudget.errors import WeightsError
 from agentbudget.models.catalog.entries import Entry, WeightsFile, entry
 from agentbudget.models.catalog.progress import Meter, Progress
-from agentbudget.models.catalog.sources import fetch, file_sha256
+from agentbudget.models.catalog.sources import NO_ROOM, fetch, file_sha256
 from agentbudget.settings import weights_dir
 
 STAMP: Final = "verified.json"
 
-READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""How a folder refuses to be written: weights in an image of a container, or of another user."""
+UNWRITABLE: Final = (errno.EROFS, errno.EACCES, errno.EPERM, *NO_ROOM)
+"""How a folder refuses to be written: weights in an image of a container, or of another user, or on a full disk."""
 
 
 def is_present(name: str | Entry) -> bool:
@@ -62,7 +62,7 @@ def ensure(name: str | Entry, *, progress: Progress | None = None, force: bool =
                 _ensure_file(wanted, file, meter)
             _write_stamp(wanted)
     except OSError as error:
-        if force or error.errno not in READ_ONLY or not is_present(wanted):
+        if force or error.errno not in UNWRITABLE or not is_present(wanted):
             raise _unwritable(error) from error
         for file in wanted.files:
             _verify(wanted, file, wanted.folder / file.name)
@@ -136,7 +136,7 @@ def _stamped(wanted: Entry) -> bool:
         return False
     try:
         return json.loads((wanted.folder / STAMP).read_text(encoding="utf-8")) == _marks(wanted)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return False
 
 

@@ -14,6 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,8 @@ class StateFiles:
                 )
                 whole = file.readinto(data) == size and zlib.crc32(data) == checksum
             if whole:
-                os.utime(path)
+                with suppress(OSError):  # in a folder that may only be read nothing is removed, and no order is kept
+                    os.utime(path)
                 return data
         except FileNotFoundError:
             return None
@@ -50,7 +52,7 @@ class StateFiles:
             _log.warning("the kept state %s cannot be read, so the prompt is computed: %s", path, error)
             return None
         _log.warning("the kept state %s is broken, so the prompt is computed and kept anew", path)
-        path.unlink(missing_ok=True)
+        self._remove(path)
         return None
 
     def has(self, tokens: Sequence[int]) -> bool:
@@ -60,7 +62,7 @@ class StateFiles:
     def forget(self, tokens: Sequence[int]) -> None:
         """Remove the state of `tokens`, which llama.cpp does not take."""
         _log.warning("llama.cpp does not take a kept state, so the prompt is computed and kept anew")
-        self._path(tokens).unlink(missing_ok=True)
+        self._remove(self._path(tokens))
 
     def write(self, tokens: Sequence[int], data: memoryview) -> None:
         """Keep a state. A disk that is full or not to be written to is no error: the prompt is then computed."""
@@ -80,6 +82,12 @@ class StateFiles:
             self._make_room()
         except OSError as error:
             _log.warning("a prompt's state cannot be kept in %s: %s", self.folder, error)
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("the kept state %s cannot be removed: %s", path, error)
 
     def _make_room(self) -> None:
         """Remove the longest unused files, of any model beside this one too, until the rest is within the limit."""

@@ -332,3 +332,13 @@ def test_a_fit_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         db.execute("""UPDATE fits SET fit = '{"weights": [1]}'""")
     with opened(tmp_path / "s.db") as cache, pytest.raises(StoreUnavailable, match="damaged"):
         cache.look(HERE, topics(1)[0], POLICY)
+
+
+@pytest.mark.parametrize("column", ["signs", "vector"])
+def test_a_vector_that_was_cut_short_is_named(tmp_path: Path, column: str) -> None:
+    with opened(tmp_path / "s.db") as cache:
+        keep(cache, "dera lome kuni")
+    with sqlite3.connect(tmp_path / "s.db") as db:
+        db.execute(f"UPDATE entries SET {column} = substr({column}, 2)")
+    with opened(tmp_path / "s.db") as cache, pytest.raises(StoreUnavailable, match=r"s\.db is damaged"):
+        cache.look(HERE, "dera lome kuni", POLICY)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentbudget.models.llama.states import StateFiles
+from tests.conftest import Disk
 
 
 def kept(folder: Path, *tokens: int, data: bytes = b"state", limit_bytes: int = 1 << 20) -> StateFiles:
@@ -69,6 +70,20 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     (tmp_path / "model").write_text("a file where the folder should be")
     assert kept(tmp_path / "model", 1).read([1]) is None
     assert "cannot be kept" in caplog.text
+
+
+def test_in_a_folder_that_may_only_be_read_what_is_whole_is_used(
+    small_disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = kept(small_disk.path / "model", 1)
+    kept(small_disk.path / "model", 2)
+    whole, broken = files._path([1]), files._path([2])  # pyright: ignore[reportPrivateUsage] # to damage one of them
+    broken.write_bytes(whole.read_bytes()[:-1])
+    small_disk.forbid_writing()
+    assert files.read([1]) == b"state"
+    assert files.read([2]) is None
+    files.forget([1])
+    assert "cannot be removed" in caplog.text
 
 
 def test_only_the_owner_may_open_the_folder(tmp_path: Path) -> None:
