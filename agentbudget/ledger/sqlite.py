@@ -321,6 +321,8 @@ class _Writer(_Connection):
 
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         super().__init__(path, busy_timeout_s)
+        self._patience_s = busy_timeout_s
+        """How long it waits for other processes."""
         self._turn: Turn | None = None
         self._has_turn = self._locked = False
         self._following = False
@@ -420,7 +422,7 @@ class _Writer(_Connection):
         if self._turn is None or self._has_turn:
             return True
         self._has_turn = True  # before it is so: an interrupt may come between
-        return self._turn.take(time.monotonic() + self._timeout_s, self._read_ahead)
+        return self._turn.take(time.monotonic() + self._patience_s, self._read_ahead)
 
     def _read_ahead(self) -> None:
         """Learn what others wrote so far, so that less of it is left for when this one keeps them waiting."""
@@ -435,7 +437,7 @@ class _Writer(_Connection):
         if db.in_transaction:
             self._roll_back()
         self._locked = self._tx.sure = True
-        self._begin(db, time.monotonic() + self._timeout_s)
+        self._begin(db, time.monotonic() + self._patience_s)
         head = db.execute(HEAD).fetchone()
         known = self._tx.seq - len(self._tx.lines)
         if (head[1] or 0) == known and self._tx.rebase(head[0]):
@@ -459,7 +461,7 @@ class _Writer(_Connection):
         """What the file says, without a lock: there is a wait all the same while another process makes the index of
         the log anew, since its writer was killed."""
         db = self._connected()
-        return patiently(lambda: db.execute(sql, values).fetchall(), timeout_s=self._timeout_s)
+        return patiently(lambda: db.execute(sql, values).fetchall(), timeout_s=self._patience_s)
 
     def _learn(self, head: Row) -> None:
         try:
@@ -578,13 +580,13 @@ class _Writer(_Connection):
 
     def is_current(self) -> bool:
         """Whether the file is this version's: then nobody who writes keeps it from being opened."""
-        return patiently(self._tables.version, timeout_s=self._timeout_s) == VERSION
+        return patiently(self._tables.version, timeout_s=self._patience_s) == VERSION
 
     @contextmanager
     def exclusively(self) -> Generator[_Tables]:
         """The file's tables, while nobody else writes to it."""
         db = self._connected()
-        self._begin(db, time.monotonic() + self._timeout_s)
+        self._begin(db, time.monotonic() + self._patience_s)
         try:
             yield self._tables
         except BaseException:
@@ -596,7 +598,7 @@ class _Writer(_Connection):
         """Bring the tables up to date if nobody is in the way, and close it for good, once nobody is inside."""
         with self._lock:
             if self._db is not None and not self._closed and self._tx.behind:
-                self._timeout_s = 0.0
+                self._patience_s = 0.0
                 with suppress(AgentBudgetError), self:  # what is not brought up now is by whoever writes next
                     if not self._locked:
                         self._lock_file(late=True)
