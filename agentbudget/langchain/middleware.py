@@ -28,6 +28,9 @@ OnExhausted = Literal["end", "raise"]
 
 ENDED: Final = "The budget of this conversation is used up, so that I stop here: {refusal}"
 
+KEPT_MODELS: Final = 16
+"""Models whose wrappers are kept for their next call."""
+
 
 class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Budgets an agent of `create_agent`: whichever model it calls, and each of its tool calls.
@@ -123,6 +126,8 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             return model
         found = self._paying.get(id(model))
         if found is None or found[0] is not model:
+            if len(self._paying) >= KEPT_MODELS:  # some make one for each call
+                self._paying.clear()
             paying = budgeted(model, accounts=self._accounts, ledger=self.books.ledger, **self._options)
             found = self._paying[id(model)] = (model, paying)
         return found[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,25 @@ def test_tool_calls_of_one_id_in_many_conversations_at_once_are_each_paid_for(tm
         paid = [hold.settled for hold in ledger.holds() if hold.meta["kind"] == "tool"]
         assert paid == [Amount.of(usd="0.01", calls=1)] * 30
         assert ledger.verify().ok
+
+
+def test_models_that_are_made_for_each_call_are_let_go_of(ledger: Ledger) -> None:
+    from agentbudget.langchain import BudgetMiddleware
+    from agentbudget.langchain.middleware import KEPT_MODELS
+
+    made: list[weakref.ref[ChatModel]] = []
+
+    @agents.middleware.wrap_model_call
+    def choose(request: Any, handler: Any) -> Any:
+        chosen = ChatModel(model=ScriptedModel(["so"]), max_tokens=20)
+        made.append(weakref.ref(chosen))
+        return handler(request.override(model=chosen))
+
+    paying = BudgetMiddleware(ledger=ledger, accounts={"run/{thread_id}": Budget(usd="1")})
+    chatty = agents.create_agent(ChatModel(model=ScriptedModel([])), [], middleware=[choose, paying])
+    for _ in range(2 * KEPT_MODELS):
+        chatty.invoke(ASKED, THREAD)
+    gc.collect()
+    assert len(made) == 2 * KEPT_MODELS
+    assert sum(model() is not None for model in made) <= KEPT_MODELS
+    assert ledger.balance("run/t1").posted.calls == 2 * KEPT_MODELS
