@@ -61,6 +61,7 @@ RESERVED: Final = frozenset(
         "model_dump_json",
         "model_extra",
         "model_fields_set",
+        "model_post_init",
         "model_validate",
         "model_validate_json",
         "model_validate_strings",

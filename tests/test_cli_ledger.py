@@ -300,7 +300,7 @@ def test_an_export_is_checked_without_the_ledger(books: Path, tmp_path: Path) ->
     cut = ledger("verify", "--export", path, "--head", told["head"], "--json")
     assert cut.exit_code == 1
     assert json.loads(cut.stdout)["ok"] is False
-    assert "are missing" in ledger("verify", "--export", path, "--head", told["head"]).stderr
+    assert "are missing" in ledger("verify", "--export", path, "--head", told["head"]).output
     assert isinstance(ledger("verify", "--head", told["head"]).exception, click.UsageError)
 
 
