@@ -247,6 +247,13 @@ def test_a_service_tier_is_refused_before_its_price_was_in_force() -> None:
         TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 13, tzinfo=UTC))
 
 
+def test_a_model_whose_price_is_known_elsewhere_is_refused_with_the_address_that_has_none() -> None:
+    with pytest.raises(UnknownPrice, match=r"openai:gpt-5\.5 has no price at llm\.internal in genai-prices"):
+        TokenPrice.known("openai", "gpt-5.5", api_url="http://user:secret@llm.internal:8080/v1")
+    with pytest.raises(UnknownPrice, match="openai:nobody has no price in genai-prices"):
+        TokenPrice.known("openai", "nobody", api_url="http://llm.internal:8080/v1")
+
+
 def test_a_model_that_is_only_found_at_another_provider_has_none_of_its_service_tiers() -> None:
     assert TokenPrice.known("azure", "gpt-5.5").tiers == TokenPrice.known("openai", "gpt-5.5").tiers
     with pytest.raises(UnknownPrice, match=r"azure:gpt-5\.5 has no price for the service tier 'flex'"):
