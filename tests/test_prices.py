@@ -241,6 +241,11 @@ def test_a_service_tier_that_nobody_prices_is_refused_and_never_charged_as_stand
         TokenPrice.known(provider, model, tier=tier)
 
 
+def test_a_word_that_is_no_service_tier_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownPrice, match=r"'cheap' is no service tier of openai:gpt-5: name one of standard, batch"):
+        TokenPrice.known("openai", "gpt-5", tier="cheap")  # pyright: ignore[reportArgumentType] # that is the test
+
+
 def test_a_service_tier_is_refused_before_its_price_was_in_force() -> None:
     assert TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 14, tzinfo=UTC)).tiers
     with pytest.raises(UnknownPrice, match="service tier 'batch'"):

@@ -118,6 +118,8 @@ def _context(
     """The context that selects a service tier; raises `UnknownPrice` if nothing in the list answers to it."""
     if tier == "standard":
         return None
+    if tier not in CONTEXTS:
+        raise UnknownPrice(f"{tier!r} is no service tier of {provider}:{model}: name one of {', '.join(CONTEXTS)}")
     own = any(info is candidate for candidate in seller.models)  # another provider's entry knows the other's tiers
     for context in CONTEXTS[tier]:
         if own and any(
