@@ -33,7 +33,7 @@ def usd_to_nano(value: Money) -> int:
         exact = Decimal(value.strip().removeprefix("$").replace("_", "") if isinstance(value, str) else value)
     except InvalidOperation:
         raise InvalidAmount(
-            f"{value!r} is not an amount of dollars; write it as in usd='0.05'", value=value, unit="usd"
+            f"{value!r} is not an amount of dollars; write it as in '0.05'", value=value, unit="usd"
         ) from None
     if not exact.is_finite():
         raise InvalidAmount(f"{value!r} is not a finite amount of dollars", value=value, unit="usd")

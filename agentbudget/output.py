@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
 
 from agentbudget.errors import SkillError
 from agentbudget.models.base import JsonSchema
@@ -23,8 +23,9 @@ class Output:
 
     @property
     def name(self) -> str:
-        """The type's name, for messages."""
-        return getattr(self.type, "__name__", None) or str(self.type).removeprefix("typing.")
+        """The type's name, for messages; of an annotated type that of what is annotated."""
+        kind = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+        return getattr(kind, "__name__", None) or str(kind).removeprefix("typing.")
 
     @property
     def is_text(self) -> bool:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from agentbudget.errors import InvalidAmount
+from agentbudget.errors import InvalidAmount, Mistake
 from agentbudget.money import nano_to_usd, usd_to_nano
 
 DEFAULT_USD_PER_HOUR: Final = "0.10"
@@ -63,7 +63,7 @@ class Settings:
     def from_env(cls) -> Settings:
         """Read ``AGENTBUDGET_HOME``, ``_LEDGER``, ``_USD_PER_HOUR``, ``_WATTS``, ``_USD_PER_KWH``, ``_MODELS`` (by
         commas), ``_CACHE_MB`` and ``_QDRANT_URL``. Raises `InvalidAmount` for a price or number that is none, and for
-        watts without a tariff."""
+        watts without a tariff, and `Mistake` for an address that is none."""
         per_hour = _number("AGENTBUDGET_USD_PER_HOUR")
         watts, tariff = _number("AGENTBUDGET_WATTS"), _number("AGENTBUDGET_USD_PER_KWH")
         if (watts is None) != (tariff is None):
@@ -77,7 +77,7 @@ class Settings:
             home=home(),
             usd_per_hour=nano_to_usd(usd_to_nano(DEFAULT_USD_PER_HOUR)) if per_hour is None else per_hour,
             models=models,
-            qdrant_url=os.environ.get("AGENTBUDGET_QDRANT_URL") or None,
+            qdrant_url=_address("AGENTBUDGET_QDRANT_URL"),
             ledger=os.environ.get("AGENTBUDGET_LEDGER") or None,
             watts=watts,
             usd_per_kwh=tariff,
@@ -129,6 +129,14 @@ class Settings:
     def memories_location(self) -> str | Path:
         """What was learned of users: a folder of the home, or the Qdrant server in use."""
         return self.qdrant_url or self.home / "memories"
+
+
+def _address(name: str) -> str | None:
+    """An http(s) address; anything else would be taken for a folder of that name."""
+    value = os.environ.get(name) or None
+    if value is not None and not value.startswith(("http://", "https://")):
+        raise Mistake(f"{name} must be an http(s) address such as http://localhost:6333, not {value!r}")
+    return value
 
 
 def _whole(variable: str) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentbudget.errors import Mistake
 from agentbudget.models.base import (
     Completion,
     Delta,
@@ -86,6 +87,8 @@ class ScriptedModel:
     closed: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.script, str):  # its letters would be the replies
+            raise Mistake(f"a script is a list of replies: write ScriptedModel([{self.script!r}])")
         self._replies = None if callable(self.script) else iter(self.script)
 
     async def count_input(self, request: Request) -> InputCount:

@@ -241,10 +241,22 @@ def test_a_service_tier_that_nobody_prices_is_refused_and_never_charged_as_stand
         TokenPrice.known(provider, model, tier=tier)
 
 
+def test_a_word_that_is_no_service_tier_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownPrice, match=r"'cheap' is no service tier of openai:gpt-5: name one of standard, batch"):
+        TokenPrice.known("openai", "gpt-5", tier="cheap")  # pyright: ignore[reportArgumentType] # that is the test
+
+
 def test_a_service_tier_is_refused_before_its_price_was_in_force() -> None:
     assert TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 14, tzinfo=UTC)).tiers
     with pytest.raises(UnknownPrice, match="service tier 'batch'"):
         TokenPrice.known("openai", "gpt-5.5", tier="batch", at=datetime(2026, 10, 13, tzinfo=UTC))
+
+
+def test_a_model_whose_price_is_known_elsewhere_is_refused_with_the_address_that_has_none() -> None:
+    with pytest.raises(UnknownPrice, match=r"openai:gpt-5\.5 has no price at llm\.internal in genai-prices"):
+        TokenPrice.known("openai", "gpt-5.5", api_url="http://user:secret@llm.internal:8080/v1")
+    with pytest.raises(UnknownPrice, match="openai:nobody has no price in genai-prices"):
+        TokenPrice.known("openai", "nobody", api_url="http://llm.internal:8080/v1")
 
 
 def test_a_model_that_is_only_found_at_another_provider_has_none_of_its_service_tiers() -> None:

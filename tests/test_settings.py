@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.errors import InvalidAmount
+from agentbudget.errors import InvalidAmount, Mistake
 from agentbudget.settings import Settings
 
 
@@ -51,3 +51,14 @@ def test_watts_without_a_tariff_are_refused(variable: str, monkeypatch: pytest.M
     monkeypatch.setenv(variable, "1")
     with pytest.raises(InvalidAmount, match="both AGENTBUDGET_WATTS"):
         Settings.from_env()
+
+
+@pytest.mark.parametrize("address", ["localhost:6333", "qdrant", "grpc://localhost:6334"])
+def test_what_is_no_address_of_a_qdrant_server_is_not_taken_for_a_folder(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTBUDGET_QDRANT_URL", address)
+    with pytest.raises(Mistake, match=f"AGENTBUDGET_QDRANT_URL must be an http.*not '{address}'"):
+        Settings.from_env()
+    monkeypatch.setenv("AGENTBUDGET_QDRANT_URL", "http://localhost:6333")
+    assert Settings.from_env().qdrant_url == "http://localhost:6333"

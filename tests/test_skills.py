@@ -82,6 +82,10 @@ def test_a_refusal_says_what_does_not_fit(text: str, where: str) -> None:
         Output(Fact).parse(text)
 
 
+def test_an_annotated_type_is_named_by_what_is_annotated() -> None:
+    assert Output(Annotated[list[int], Field(max_length=3)]).name == "list"
+
+
 def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
     def plain(ctx: Context, text: str) -> str:
         """Not async."""

@@ -389,6 +389,17 @@ def test_a_retrieval_is_part_of_its_step_and_stands_alone_without_one() -> None:
     ]
 
 
+def test_what_is_no_step_and_broke_off_is_not_ok() -> None:
+    run = Run()
+    index = {"kind": "index", "source": "handbook"}
+    for number, error in enumerate(("CancelledError", "DocumentsError")):
+        hold = run.ledger.reserve(f"r1/index.{number}", usd(9, 0, 0), accounts=["run/r1"], meta=index)
+        hold.settle(ZERO, detail={"embedded": 0, "error": error})
+    call = run.ledger.reserve("r1/1", usd(9, 9), accounts=["run/r1"], meta={"kind": "call", "skill": "langchain"})
+    call.settle(ZERO, detail={"error": "AuthenticationFailed: refused", "finish": "error"})
+    assert [line.status for line in run.statement().lines] == ["cancelled", "failed", "failed"]
+
+
 def test_other_runs_are_left_out() -> None:
     run = Run()
     run.ledger.account("run/r10")

@@ -215,6 +215,14 @@ async def test_leaving_a_stream_books_what_was_used_and_frees_the_rest(ledger: L
     assert ledger.balance("run/r").held == ZERO
 
 
+async def test_leaving_an_answer_that_was_paid_for_gives_what_came_of_it(ledger: Ledger) -> None:
+    seen, ctx = Seen(), context(ledger, ScriptedModel(["word " * 20]))
+    tell = reader(seen, leave_after=25)  # five pieces into the second, which the cache gives
+    await tell(ctx, what="x")
+    await tell(ctx, what="x")
+    assert [(reply.finish, len(reply.text.split())) for reply in seen.replies] == [("stop", 20), ("cut", 5)]
+
+
 async def test_a_stream_that_the_skill_left_open_is_settled_with_the_step(ledger: Ledger) -> None:
     @skill(hold="grow", max_output_tokens=1000)
     async def first(ctx: Context, what: str) -> str:

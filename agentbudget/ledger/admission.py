@@ -200,4 +200,4 @@ def required_hold(tx: Transaction, hold_id: str) -> HoldRecord:
 
 
 def _show(unit: str, value: int) -> str:
-    return format_usd(value) if unit == "usd" else f"{value:,} {unit}"
+    return format_usd(value) if unit == "usd" else f"{value:,} {unit if value != 1 else unit.removesuffix('s')}"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from agentbudget.errors import UnknownPrice
 from agentbudget.prices.rates import Rates, ServiceTier
@@ -60,7 +61,9 @@ def rates(
     """What genai-prices states for a model at a service tier. Raises `UnknownPrice`, which says how to give it one."""
     found, refused = _find(provider, model, api_url), partial(how_to_price, provider, model, tier=tier)
     if found is None:
-        raise UnknownPrice(refused(f"has no price in {_source()}"))
+        elsewhere = api_url is not None and _find(provider, model, None) is not None
+        at_address = f" at {urlsplit(api_url).hostname}" if elsewhere else ""
+        raise UnknownPrice(refused(f"has no price{at_address} in {_source()}"))
     seller, info = found
     moment = datetime.now(UTC) if at is None else at
     price = info.get_prices(moment, _context(provider, model, seller, info, tier, moment))
@@ -115,6 +118,8 @@ def _context(
     """The context that selects a service tier; raises `UnknownPrice` if nothing in the list answers to it."""
     if tier == "standard":
         return None
+    if tier not in CONTEXTS:
+        raise UnknownPrice(f"{tier!r} is no service tier of {provider}:{model}: name one of {', '.join(CONTEXTS)}")
     own = any(info is candidate for candidate in seller.models)  # another provider's entry knows the other's tiers
     for context in CONTEXTS[tier]:
         if own and any(

@@ -394,7 +394,7 @@ def _last_part(source: str) -> str:
 
 
 def _status(head: HoldRecord, calls: Sequence[HoldRecord]) -> LineStatus:
-    said = text(head.detail, "status")
+    said, error = text(head.detail, "status"), text(head.detail, "error")
     if head.state == "open" or head.state == "voided" or head.state == "lapsed":
         return head.state
     if said == "failed" or said == "cancelled" or said == "unaccepted":
@@ -403,6 +403,8 @@ def _status(head: HoldRecord, calls: Sequence[HoldRecord]) -> LineStatus:
         return "presumed"
     if head.overrun or any(call.overrun for call in calls):
         return "overrun"
+    if error is not None:  # what is no step says how it ended by its error alone
+        return "cancelled" if error == "CancelledError" else "failed"
     if is_hit(head):
         return "cached"
     if calls and not any(asked_a_model(call) for call in calls):

@@ -121,8 +121,12 @@ class ReplyStream:
     async def _replayed(self, rung: _Rung, asked: Asked, found: CachedAnswer) -> AsyncGenerator[str, None]:
         """An answer that was paid for, in pieces as a model would give it."""
         book_free(self._step, asked, found, call_meta(self._step, asked.model, rung.purpose, None))
-        for piece in _WORDS.findall(found.completion.text):
-            yield piece
+        try:
+            for piece in _WORDS.findall(found.completion.text):
+                yield piece
+        except GeneratorExit:
+            self._leave(asked.model, Usage())
+            return
         self._conclude(asked.model, found.completion)
 
     async def _bought(self, rung: _Rung, asked: Asked) -> AsyncGenerator[str, None]:
@@ -192,9 +196,7 @@ class ReplyStream:
             except GeneratorExit:
                 _forget_bound(attempt)
                 attempt.left()
-                self._conclude(
-                    model, Completion(self.text, "cut", attempt.meter.usage or Usage(), model.name), left=True
-                )
+                self._leave(model, attempt.meter.usage or Usage())
                 return
             except BaseException as error:
                 _forget_bound(attempt)
@@ -203,6 +205,10 @@ class ReplyStream:
             attempt.answered(answer, _TEXT, asked)
             await learn(self._step, asked, answer)
         self._conclude(model, answer, growth)
+
+    def _leave(self, model: Model, usage: Usage) -> None:
+        """What arrived is the reply to a reader who left."""
+        self._conclude(model, Completion(self.text, "cut", usage, model.name), left=True)
 
     def _conclude(self, model: Model, answer: Completion, growth: Growth | None = None, *, left: bool = False) -> None:
         whole = answer.finish in ("stop", "tools")

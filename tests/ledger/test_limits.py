@@ -40,6 +40,16 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -
         assert verification.ok, verification.problems
 
 
+def test_a_refusal_counts_one_call_as_one(ledger: Ledger) -> None:
+    ledger.account("a", limit=Budget(calls=1, tokens=1))
+    with pytest.raises(
+        BudgetExceeded, match=r"a has 1 call left of 1 call, and this needs 2 calls: .* at least 1 call$"
+    ):
+        ledger.reserve("h", Amount(calls=2), accounts=["a"])
+    with pytest.raises(BudgetExceeded, match=r"this needs 2 tokens: raise the limit by at least 1 token$"):
+        ledger.reserve("h", Amount(tokens=2), accounts=["a"])
+
+
 def test_a_day_ends_at_midnight_of_its_zone(ledger: Ledger, clock: ManualClock) -> None:
     ledger.account("user/1", windows={"day@Europe/Berlin": Budget(tokens=10)})
     ledger.reserve("a", tokens(10), accounts=["user/1"]).settle(tokens(9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentbudget.errors import Mistake
 from agentbudget.models.base import Request
 from agentbudget.testing import ScriptedModel, ScriptedReply
 from tests.models.conformance import Case, ModelConformance
@@ -20,3 +21,8 @@ class TestScriptedModel(ModelConformance):
     @pytest.fixture
     def case(self) -> Case:
         return Case(ScriptedModel(reply), seeded=True)
+
+
+def test_a_script_that_is_one_text_is_refused() -> None:
+    with pytest.raises(Mistake, match=r"write ScriptedModel\(\['hello'\]\)"):
+        ScriptedModel("hello")
