@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache.semantic import SemanticAnswers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError
+from agentbudget.errors import BudgetExceeded, HoldClosed, Mistake, StoreError
 from agentbudget.home import open_answers, open_folder_index, require_documents
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
@@ -471,7 +472,8 @@ def _close_open_steps(ledger: Ledger, run_id: str) -> None:
             if current.sent or current.spent or current.reserved:
                 ledger.settle(current.id, detail={"status": "cancelled"})
             else:
-                ledger.void(current.id, reason="set aside and not needed")
+                with suppress(HoldClosed):  # by an end that its store had not taken then
+                    ledger.void(current.id, reason="set aside and not needed")
 
 
 def _note_failure(record: RunRecord, error: BaseException) -> None:

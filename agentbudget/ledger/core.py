@@ -106,8 +106,9 @@ _OPERATIONS: Final = (
 """The methods that are one transaction each, beside those that are called most: `reserve` and `settle` see to it
 themselves that they are asked again."""
 
-_ENDS: Final = ("presume", "void")
-"""The methods that end a hold, beside `settle`, which sees to it itself."""
+_ENDS: Final = {"presume": False, "void": True}
+"""The methods that end a hold, beside `settle`, which sees to it itself, and whether what is owed is booked before: a
+presumption gives way to the truth that comes later, nothing else does."""
 
 
 class Ledger:
@@ -136,8 +137,8 @@ class Ledger:
         if store.interruptible:  # bound here: as decorators they would slow down the stores that need them not
             for name in _OPERATIONS:
                 setattr(self, name, repeated(getattr(self, name)))
-            for name in _ENDS:
-                setattr(self, name, self._owed.noting(getattr(self, name)))
+            for name, last in _ENDS.items():
+                setattr(self, name, self._owed.noting(getattr(self, name), last=last))
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
@@ -534,9 +535,12 @@ class Ledger:
         Holds still open within it are resolved first: nothing sent → void, sent → presumed spent. The truth
         is booked in full, an overrun too. A hold that was presumed spent is corrected by this, once; a better
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
-        `HoldClosed`. One that a store failed to take (`StoreError`) is booked before this ledger's next reservation.
+        `HoldClosed`. One that a store failed to take (`StoreError`) is booked before this ledger's next reservation or
+        settlement.
         """
         try:
+            if self._owed:
+                self._owed.pay()
             try:
                 return self._settle(hold_id, cost, presumed, detail)
             except StoreInterrupted:
