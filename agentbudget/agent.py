@@ -305,7 +305,7 @@ class Agent:
         scope = Scope(record.run_id, record.user, record.feature, self.tenant, age_from_ns=record.started_ns, mark=mark)
         engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
         engine.open_accounts(scope.accounts())
-        beat = asyncio.create_task(_heartbeat(engine.ledger))
+        beat = asyncio.create_task(heartbeats(engine.ledger))
         try:
             if not finished:
                 engine.renew_landings(record.run_id)
@@ -441,14 +441,14 @@ def _carried(ledger: Ledger, record: RunRecord) -> Label:
     return label
 
 
-async def _heartbeat(ledger: Ledger) -> None:
+async def heartbeats(ledger: Ledger, *, every_s: float = LEASE_S / 3) -> None:
     """Keep this process's holds alive. A store that is busy for once is tried again before any lease runs out."""
     while True:
-        await asyncio.sleep(LEASE_S / 3)
+        await asyncio.sleep(every_s)
         try:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
-            _log.warning("the leases of this run's holds could not be renewed: %s", error)
+            _log.warning("the leases of what is held could not be renewed: %s", error)
 
 
 def _jsonable(value: Any) -> Any:
