@@ -303,10 +303,10 @@ class Agent:
         self.runs.save(record)
         mark = Mark(_carried(engine.ledger, record))
         scope = Scope(record.run_id, record.user, record.feature, self.tenant, age_from_ns=record.started_ns, mark=mark)
-        engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
-        engine.open_accounts(scope.accounts())
         beat = asyncio.create_task(heartbeats(engine.ledger))
         try:
+            engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
+            engine.open_accounts(scope.accounts())
             if not finished:
                 engine.renew_landings(record.run_id)
             state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
