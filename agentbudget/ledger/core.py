@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,6 +19,7 @@ from agentbudget.errors import (
     InvalidArgument,
     StoreError,
     StoreInterrupted,
+    StoreUnavailable,
     UnknownAccount,
 )
 from agentbudget.ledger import limiting, lives
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from agentbudget.ledger.export import Export, OnPage
     from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.store import Store, Transaction
+
+_log = logging.getLogger(__name__)
 
 LEASE_S: Final = 60.0
 """How long a hold outlives the last sign of life of its owner."""
@@ -144,13 +148,13 @@ class Ledger:
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
         """The ledger at a file path, at ``"postgresql://…"``, or a fresh one in memory for ``"memory:"``.
 
-        Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
+        Sweeps what dead owners left, where it may write. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
         check_seconds("lease_s", lease_s)  # before there is a store to close
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
-            if ledger._has_abandoned():  # else who may only read could not open it while others hold something
-                ledger.sweep()
+            if ledger._has_abandoned():
+                ledger._sweep_if_writable()
         except BaseException:
             ledger.close()
             raise
@@ -629,6 +633,13 @@ class Ledger:
         while found := self._sweep_some():
             swept += found
         return swept
+
+    def _sweep_if_writable(self) -> None:
+        """Sweep what can be read, though perhaps no more than read: by a role without other rights, on a full disk."""
+        try:
+            self.sweep()
+        except StoreUnavailable as error:
+            _log.warning("what dead owners hold stays held until it is swept by somebody who may write: %s", error)
 
     def _has_abandoned(self) -> bool:
         with self._store.read() as tx:
