@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from agentbudget import telemetry
 from agentbudget.cache.semantic import SemanticAnswers
-from agentbudget.errors import BudgetExceeded, Mistake, StoreError
+from agentbudget.errors import BudgetExceeded, HoldClosed, Mistake, StoreError
 from agentbudget.home import open_answers, open_folder_index, require_documents
 from agentbudget.indexing import update_within
 from agentbudget.ledger import LEASE_S, Ledger
@@ -302,10 +303,10 @@ class Agent:
         self.runs.save(record)
         mark = Mark(_carried(engine.ledger, record))
         scope = Scope(record.run_id, record.user, record.feature, self.tenant, age_from_ns=record.started_ns, mark=mark)
-        engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
-        engine.open_accounts(scope.accounts())
-        beat = asyncio.create_task(_heartbeat(engine.ledger))
+        beat = asyncio.create_task(heartbeats(engine.ledger))
         try:
+            engine.ledger.account(f"run/{record.run_id}", limit=record.budget)
+            engine.open_accounts(scope.accounts())
             if not finished:
                 engine.renew_landings(record.run_id)
             state = await self._traced(record, Context(engine, scope, listener=listener or nobody), on_index)
@@ -440,14 +441,14 @@ def _carried(ledger: Ledger, record: RunRecord) -> Label:
     return label
 
 
-async def _heartbeat(ledger: Ledger) -> None:
+async def heartbeats(ledger: Ledger, *, every_s: float = LEASE_S / 3) -> None:
     """Keep this process's holds alive. A store that is busy for once is tried again before any lease runs out."""
     while True:
-        await asyncio.sleep(LEASE_S / 3)
+        await asyncio.sleep(every_s)
         try:
             await asyncio.to_thread(ledger.heartbeat)
         except StoreError as error:
-            _log.warning("the leases of this run's holds could not be renewed: %s", error)
+            _log.warning("the leases of what is held could not be renewed: %s", error)
 
 
 def _jsonable(value: Any) -> Any:
@@ -471,7 +472,8 @@ def _close_open_steps(ledger: Ledger, run_id: str) -> None:
             if current.sent or current.spent or current.reserved:
                 ledger.settle(current.id, detail={"status": "cancelled"})
             else:
-                ledger.void(current.id, reason="set aside and not needed")
+                with suppress(HoldClosed):  # by an end that its store had not taken then
+                    ledger.void(current.id, reason="set aside and not needed")
 
 
 def _note_failure(record: RunRecord, error: BaseException) -> None:

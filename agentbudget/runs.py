@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentbudget.errors import Mistake, StoreUnavailable, UnknownRun
 from agentbudget.forks import Owned
+from agentbudget.ledger.store import check_text
 from agentbudget.money import Budget
 from agentbudget.tenants import DEFAULT_TENANT
 
@@ -85,10 +86,12 @@ def check_task(task: str) -> None:
 
 
 def check_payers(**names: str | None) -> None:
-    """Raise `Mistake` if the name of a user or feature is no text, such as a number."""
+    """Raise `Mistake` if the name of a user or feature is no text, such as a number, or none that a ledger keeps."""
     for kind, name in names.items():
         if name is not None and not isinstance(name, str):
             raise Mistake(f"{kind} must be text, not {name!r}: write {kind}={str(name)!r}")
+        if name is not None:
+            check_text(kind, name, least=0)
 
 
 def _is_text(value: str) -> bool:

@@ -294,6 +294,8 @@ async def test_an_empty_task_is_a_mistake(docs: Path) -> None:
         ({"task": {"message": "it crashes"}}, "the task is empty, or not text"),
         ({"task": "it crashes", "user": 42}, r"user must be text, not 42: write user='42'"),
         ({"task": "it crashes", "feature": 7}, r"feature must be text, not 7: write feature='7'"),
+        ({"task": "it crashes", "user": "\ud800"}, "user .* has a NUL, a lone surrogate or"),
+        ({"task": "it crashes", "feature": "\0"}, "feature .* has a NUL, a lone surrogate or"),
     ],
     ids=str,
 )
@@ -302,6 +304,13 @@ async def test_a_task_and_payers_that_are_no_text_are_a_mistake(given: dict[str,
         with pytest.raises(Mistake, match=why):
             await agent.run(**given, budget=Budget(usd="0.05"), run_id="odd")
         assert not agent.runs.has("odd")
+
+
+async def test_a_run_whose_accounts_cannot_be_opened_is_not_left_as_running() -> None:
+    async with Agent([triage], models=[ScriptedModel(['"bug"'])]) as agent:
+        with pytest.raises(Mistake, match="account has 515 characters"):
+            await agent.run("it crashes", budget=Budget(usd="0.05"), user="u" * 510, run_id="odd")
+        assert agent.runs.load("odd").status == "failed"
 
 
 def test_what_an_agent_cannot_be_made_of_is_refused_when_it_is_made() -> None:

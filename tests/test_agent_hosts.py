@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget import Agent, Budget, Context, skill
+from agentbudget import Agent, Budget, Context, Ledger, skill
+from agentbudget.agent import heartbeats
 from agentbudget.errors import HoldConflict, StoreUnavailable
 from agentbudget.models.base import Completion, Meter, Request
 from agentbudget.settings import Settings
@@ -73,3 +74,15 @@ async def test_a_run_whose_ledger_went_away_is_not_left_as_running(tmp_path: Pat
         assert (record.status, record.ended_ns is None) == ("failed", False)
         assert record.error is not None
         assert record.error.startswith("StoreUnavailable")
+
+
+async def test_whoever_keeps_leases_alive_goes_on_after_a_store_that_was_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.db")
+    ledger.close()
+    beat = asyncio.create_task(heartbeats(ledger, every_s=0.001))
+    while caplog.text.count("could not be renewed") < 2:
+        await asyncio.sleep(0.01)
+        assert not beat.done()
+    beat.cancel()

@@ -89,6 +89,13 @@ async def test_now_and_then_one_begins_below_again(ledger: Ledger) -> None:
     assert len(small.requests) == ENOUGH + 2
 
 
+async def test_processes_of_few_steps_begin_below_no_more_often(ledger: Ledger) -> None:
+    small, strong = wrong(), large()
+    for number in range(0, ENOUGH + 4 * (LOOK_AGAIN + 1), 5):
+        await ask(context(ledger, small, strong), 5, first=number)
+    assert len(small.requests) <= ENOUGH + 5
+
+
 async def test_a_weaker_model_that_became_good_is_found_again(ledger: Ledger) -> None:
     small, strong = wrong(), large()
     ctx = context(ledger, small, strong)

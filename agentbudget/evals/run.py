@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from agentbudget import telemetry
-from agentbudget.agent import Agent, run_blocking
+from agentbudget.agent import Agent, heartbeats, run_blocking
 from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
 from agentbudget.evals.economics import Outcome
 from agentbudget.evals.exams import open_exam
 from agentbudget.evals.policies import POLICIES, USUAL, Policy, PolicyName, policy
 from agentbudget.evals.report import EvalReport
 from agentbudget.evals.tasks import DatasetName, Exam, Item, Split, choose, find_data
-from agentbudget.ledger import LEASE_S, Ledger
+from agentbudget.ledger import Ledger
 from agentbudget.money import Budget
 from agentbudget.settings import Settings
 from agentbudget.step import Context, Engine, Scope
@@ -249,20 +249,13 @@ async def _opened(
     name = f"eval-{dataset}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     async with Agent(models=models, settings=settings, name="eval") as agent:
         agent.ledger.account(f"feature/{name}", limit=budget)
-        beat = asyncio.create_task(_heartbeat(agent.ledger))
+        beat = asyncio.create_task(heartbeats(agent.ledger))  # a call may take longer than a lease
         try:
             yield Bench(name, exam, agent.engine, budget_per_item)
         finally:
             beat.cancel()
             with suppress(asyncio.CancelledError):
                 await beat
-
-
-async def _heartbeat(ledger: Ledger) -> None:
-    """Keep the leases of open holds alive: a call may take longer than one."""
-    while True:
-        await asyncio.sleep(LEASE_S / 3)
-        ledger.heartbeat()
 
 
 def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[bool], None]:

@@ -87,8 +87,7 @@ async def score_all(
         log_realtime=False,
         ctl_server=False,
     )
-    if faults:
-        raise faults[0]
+    _require_success(logs, faults)
     return [(_scored(log), Path(log.location)) for log in logs]
 
 
@@ -133,14 +132,21 @@ def _exact(on_scored: Callable[[bool], None]) -> Scorer:
     return exact()
 
 
-def _scored(log: EvalLog) -> list[Scored]:
-    if log.status == "cancelled":
+def _require_success(logs: Sequence[EvalLog], faults: Sequence[BaseException]) -> None:
+    """Raise what ended the eval: an answer's fault, else Inspect's own. Other answers are cancelled for either."""
+    for fault in faults:
+        if not isinstance(fault, asyncio.CancelledError):
+            raise fault
+    for log in logs:
+        if log.status not in ("success", "cancelled"):
+            why = log.error.message if log.error else "no reason given"
+            raise StoreUnavailable(f"the eval ended as {log.status!r}: {why}; its log is {log.location}")
+    if faults or any(log.status == "cancelled" for log in logs):
         raise asyncio.CancelledError
-    if log.status != "success" or log.samples is None:
-        raise StoreUnavailable(
-            f"the eval ended as {log.status!r}: {log.error.message if log.error else 'no reason given'}"
-        )
+
+
+def _scored(log: EvalLog) -> list[Scored]:
     return [
         Scored(str(sample.id), (sample.scores or {})["exact"].value == CORRECT, sample.metadata[NOTES])
-        for sample in log.samples
+        for sample in log.samples or ()
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,14 @@ def choose(items: Iterable[Item], *, split: Split, limit: int | None, seed: int)
     """The first `limit` items of `split` in the order that `seed` shuffles them into.
 
     Which split an item belongs to depends on its id alone, and a smaller limit takes the beginning of a larger one.
+    Raises `DocumentsError` where two items have one id, by which each is paid for and scored.
     """
+    items = tuple(items)
+    twice = [item_id for item_id, count in Counter(item.id for item in items).items() if count > 1]
+    if twice:
+        raise DocumentsError(
+            f"{len(twice)} ids of items stand for more than one each, such as {twice[0]!r}: number them anew"
+        )
     mine = [item for item in items if (_digest(item.id) % TUNE_SHARE == 0) == (split == "tune")]
     return tuple(sorted(mine, key=lambda item: _digest(f"{seed}/{item.id}"))[:limit])
 

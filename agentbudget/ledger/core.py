@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,6 +19,7 @@ from agentbudget.errors import (
     InvalidArgument,
     StoreError,
     StoreInterrupted,
+    StoreUnavailable,
     UnknownAccount,
 )
 from agentbudget.ledger import limiting, lives
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from agentbudget.ledger.leased import LeasedBudget
     from agentbudget.ledger.store import Store, Transaction
 
+_log = logging.getLogger(__name__)
+
 LEASE_S: Final = 60.0
 """How long a hold outlives the last sign of life of its owner."""
 
@@ -106,8 +110,9 @@ _OPERATIONS: Final = (
 """The methods that are one transaction each, beside those that are called most: `reserve` and `settle` see to it
 themselves that they are asked again."""
 
-_ENDS: Final = ("presume", "void")
-"""The methods that end a hold, beside `settle`, which sees to it itself."""
+_ENDS: Final = {"presume": False, "void": True}
+"""The methods that end a hold, beside `settle`, which sees to it itself, and whether what is owed is booked before: a
+presumption gives way to the truth that comes later, nothing else does."""
 
 
 class Ledger:
@@ -136,20 +141,20 @@ class Ledger:
         if store.interruptible:  # bound here: as decorators they would slow down the stores that need them not
             for name in _OPERATIONS:
                 setattr(self, name, repeated(getattr(self, name)))
-            for name in _ENDS:
-                setattr(self, name, self._owed.noting(getattr(self, name)))
+            for name, last in _ENDS.items():
+                setattr(self, name, self._owed.noting(getattr(self, name), last=last))
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
         """The ledger at a file path, at ``"postgresql://…"``, or a fresh one in memory for ``"memory:"``.
 
-        Sweeps what dead owners left. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
+        Sweeps what dead owners left, where it may write. Raises `StoreUnavailable`, `StoreBusy`, `SchemaMismatch`.
         """
         check_seconds("lease_s", lease_s)  # before there is a store to close
         ledger = cls(open_store(location), clock=clock, lease_s=lease_s)
         try:
-            if ledger._has_abandoned():  # else who may only read could not open it while others hold something
-                ledger.sweep()
+            if ledger._has_abandoned():
+                ledger._sweep_if_writable()
         except BaseException:
             ledger.close()
             raise
@@ -534,9 +539,12 @@ class Ledger:
         Holds still open within it are resolved first: nothing sent → void, sent → presumed spent. The truth
         is booked in full, an overrun too. A hold that was presumed spent is corrected by this, once; a better
         presumption (``presumed``) may come before. The same settlement again changes nothing; another raises
-        `HoldClosed`. One that a store failed to take (`StoreError`) is booked before this ledger's next reservation.
+        `HoldClosed`. One that a store failed to take (`StoreError`) is booked before this ledger's next reservation or
+        settlement.
         """
         try:
+            if self._owed:
+                self._owed.pay()
             try:
                 return self._settle(hold_id, cost, presumed, detail)
             except StoreInterrupted:
@@ -625,6 +633,13 @@ class Ledger:
         while found := self._sweep_some():
             swept += found
         return swept
+
+    def _sweep_if_writable(self) -> None:
+        """Sweep what can be read, though perhaps no more than read: by a role without other rights, on a full disk."""
+        try:
+            self.sweep()
+        except StoreUnavailable as error:
+            _log.warning("what dead owners hold stays held until it is swept by somebody who may write: %s", error)
 
     def _has_abandoned(self) -> bool:
         with self._store.read() as tx:

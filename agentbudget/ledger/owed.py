@@ -25,12 +25,17 @@ class Owed:
     def __bool__(self) -> bool:
         return bool(self._ends)
 
-    def noting(self, end: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
-        """An operation that ends a hold, which is noted where the store fails. It raises all the same."""
+    def noting(self, end: Callable[Concatenate[str, P], R], *, last: bool) -> Callable[Concatenate[str, P], R]:
+        """An operation that ends a hold, which is noted where the store fails. It raises all the same.
+
+        With ``last`` it comes after what is owed.
+        """
 
         @wraps(end)
         def run(hold_id: str, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
+                if last:
+                    self.pay()
                 return end(hold_id, *args, **kwargs)
             except StoreError:
                 self.note(lambda: end(hold_id, *args, **kwargs))

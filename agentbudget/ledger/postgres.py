@@ -38,6 +38,7 @@ try:
     import psycopg
     from psycopg import sql as compose
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.generators import send
     from psycopg.pq import TransactionStatus
     from psycopg.types.numeric import Int8BinaryDumper
 except ImportError as missing:
@@ -214,6 +215,9 @@ class _Connection:
     def _fly(self) -> None:
         """Send what was asked for, and wait for the answers."""
         assert self._pipeline is not None
+        db = self._connected()
+        if db.pgconn.flush():  # a pipeline would wait for the answer to what has not all left
+            db.wait(send(db.pgconn))
         self._pipeline.sync()
         if self._head is not None:
             self._arrive(self._head)
@@ -353,7 +357,7 @@ class _Connection:
         for _ in range(2):  # once more where the first is passed over, in a flight that had failed
             with suppress(psycopg.Error):
                 self._db.execute(b"ROLLBACK")
-                self._pipeline.sync()
+                self._fly()
                 if self._db.info.transaction_status == TransactionStatus.IDLE:
                     if self._changed:
                         self._tx.forget()  # what it knows was never so

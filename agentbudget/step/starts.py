@@ -23,6 +23,10 @@ LOOK_AGAIN: Final = 20
 RECENT: Final = 20
 """Steps and calls by which a rung is judged."""
 
+LOOK_BACK: Final = 500
+"""Steps of a skill that are read of the ledger: where one in `LOOK_AGAIN` begins on the lowest rung, `ENOUGH` of these
+did, though some have no answer."""
+
 ANSWERED: Final = ("ok", "unaccepted")
 """How a step ends that has an answer."""
 
@@ -51,6 +55,11 @@ class _Known:
     calls: defaultdict[str, deque[int]] = field(default_factory=_costs)
     lowest: str = ""
     elsewhere: int = 0
+
+    def ended(self, began: str, usd_nano: int) -> None:
+        """A step that began with a model has an answer, which cost so much."""
+        self.steps[began].append(usd_nano)
+        self.elsewhere = 0 if began == self.lowest else self.elsewhere + 1
 
     def cost(self, model: str) -> float | None:
         """What a step that begins with a model should cost; None if too little is known.
@@ -91,17 +100,16 @@ class Starts:
         """A step that began with a model has an answer, which cost so much."""
         known = self._known.get(skill)
         if known is not None:
-            known.steps[began].append(usd_nano)
-            known.elsewhere = 0 if began == known.lowest else known.elsewhere + 1
+            known.ended(began, usd_nano)
 
     def _known_of(self, skill: str, models: Sequence[str]) -> _Known:
         known = self._known.get(skill)
         if known is None:
-            known = self._known[skill] = _Known()
-            for record in reversed(self._ledger.history(step_tag(skill), RECENT * len(models))):
+            known = self._known[skill] = _Known(lowest=models[0])
+            for record in reversed(self._ledger.history(step_tag(skill), LOOK_BACK)):
                 began = record.detail.get(BEGAN)
                 if began is not None and record.detail["status"] in ANSWERED:
-                    known.steps[began["model"]].append(began["usd_nano"])
+                    known.ended(began["model"], began["usd_nano"])
             for model in models:
                 calls = reversed(self._ledger.history(tag(skill, model), RECENT))
                 known.calls[model].extend(record.settled_units[0] for record in calls if record.settled_units)

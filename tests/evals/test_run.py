@@ -12,13 +12,22 @@ import click
 import pytest
 
 from agentbudget.cli.evals import show
-from agentbudget.errors import AuthenticationFailed, DocumentsError, ExportError, MissingDependency, Mistake
+from agentbudget.errors import (
+    AuthenticationFailed,
+    DocumentsError,
+    ExportError,
+    MissingDependency,
+    Mistake,
+    StoreUnavailable,
+)
 from agentbudget.evals import EvalReport, Outcome, Progress, run_eval, run_eval_sync
 from agentbudget.evals.gsm8k import Gsm8k
 from agentbudget.ledger import Ledger
+from agentbudget.models.base import Completion, Meter, Request
 from agentbudget.money import Amount, Budget
 from agentbudget.prices import TokenPrice
 from agentbudget.testing import ScriptedModel, ScriptedReply
+from tests.conftest import Disk
 from tests.evals.conftest import WriteRows, solving, sums_chosen
 
 CHOSEN = sums_chosen(4)
@@ -141,6 +150,27 @@ async def test_cancelling_ends_the_eval_at_once(sums: Path, tmp_path: Path) -> N
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         assert ledger.holds(state="open") == []
         assert ledger.verify().ok
+
+
+class Filling(ScriptedModel):
+    """Fills a disk before it answers."""
+
+    disk: Disk
+
+    async def complete(self, request: Request, meter: Meter) -> Completion:
+        self.disk.fill()
+        return await super().complete(request, meter)
+
+
+async def test_a_log_that_cannot_be_written_ends_the_eval_with_the_reason(
+    sums: Path, tmp_path: Path, small_disk: Disk
+) -> None:
+    filling = Filling(lambda _: '{"reasoning": "so it is", "answer": 1}', name="scripted:filling")
+    filling.disk = small_disk
+    logs = small_disk.path / "logs"
+    with pytest.raises(StoreUnavailable, match="No space left on device") as raised:
+        await run_eval("gsm8k", data=sums, home=tmp_path, log_dir=logs, models=[filling], limit=4)
+    assert str(logs) in str(raised.value)
 
 
 async def test_inspect_can_read_the_logs(sums: Path, tmp_path: Path) -> None:

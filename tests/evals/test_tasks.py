@@ -40,6 +40,11 @@ def test_another_seed_takes_other_items_of_the_same_split() -> None:
     assert set(second) <= set(choose(ITEMS, split="tune", limit=None, seed=0))
 
 
+def test_items_of_one_id_are_named_before_anything_is_paid_for() -> None:
+    with pytest.raises(DocumentsError, match="1 ids of items stand for more than one each, such as '7'"):
+        choose([*ITEMS, ITEMS[7]], split="report", limit=3, seed=0)
+
+
 def test_the_folder_comes_from_the_argument_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTBUDGET_DATA", str(tmp_path))
     assert find_data() == tmp_path

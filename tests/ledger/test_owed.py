@@ -82,3 +82,25 @@ def test_a_hold_that_was_ended_otherwise_in_the_meantime_stays_as_it_is(own_serv
             other.settle("a", Amount(40))
         ledger.reserve("next", Amount(1), accounts=["run/1"])
         assert ledger.balance("run/1").posted == Amount(40)
+
+
+def test_leaving_a_hold_whose_settlement_is_owed_does_not_void_it(own_server: Server, database: str) -> None:
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1")
+        with ledger.reserve("a", Amount(50), accounts=["run/1"]) as hold:
+            own_server.stop()
+            fails(lambda: hold.settle(Amount(30)))
+            own_server.start()
+        assert ledger.balance("run/1").posted == Amount(30)
+
+
+def test_a_step_ends_after_what_is_owed_of_its_calls(own_server: Server, database: str) -> None:
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1")
+        with ledger.reserve("step", Amount(90), accounts=["run/1"]) as step:
+            call = ledger.reserve("call", Amount(50), within="step")
+            call.mark_sent()
+            own_server.stop()
+            fails(lambda: call.settle(Amount(30)))
+            own_server.start()
+            assert step.settle().settled == Amount(30)

@@ -503,3 +503,17 @@ def test_a_refused_hold_leaves_the_connection_good(database: str) -> None:
                 ledger.reserve(f"h{n}", Amount(tokens=6), accounts=["run/1"])
         ledger.reserve("fits", Amount(tokens=5), accounts=["run/1"])
         assert ledger.verify().ok
+
+
+def test_what_goes_with_a_settlement_may_be_larger_than_the_connection_takes_at_once(database: str) -> None:
+    script = """
+import sys
+from agentbudget.ledger import Ledger
+from agentbudget.money import Amount
+with Ledger.open(sys.argv[1]) as ledger:
+    ledger.account("run/1")
+    detail = {"said": "x" * 5_000_000}
+    assert ledger.reserve("a", Amount(5), accounts=["run/1"]).settle(Amount(4), detail=detail).detail == detail
+    assert ledger.verify().ok
+"""
+    subprocess.run([sys.executable, "-c", script, database], check=True, timeout=60)  # in a process: else it hangs here

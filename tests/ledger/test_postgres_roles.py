@@ -65,8 +65,7 @@ def test_a_role_without_rights_to_the_ledger_hears_which_it_lacks(
         Ledger.open(role(server, name, *grants))
 
 
-def test_what_a_process_left_that_ended_is_still_swept_by_who_opens_next(database: str) -> None:
-    script = """
+LEFT = """
 import os, sys
 from agentbudget.ledger import Ledger
 from agentbudget.money import Amount
@@ -75,8 +74,23 @@ ledger.account("run/1")
 ledger.reserve("a", Amount(5), accounts=["run/1"])
 os._exit(0)
 """
+
+
+def test_who_may_only_read_opens_a_ledger_in_which_a_process_left_a_hold(
+    server: Server, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    subprocess.run([sys.executable, "-c", LEFT, database], check=True)
+    reader = role(server, "auditor", USAGE, "SELECT ON ALL TABLES IN SCHEMA agentbudget")
+    for address in (reader, f"{database}&options=-c%20default_transaction_read_only%3Don"):
+        with Ledger.open(address) as read:
+            assert read.balance("run/1").held == Amount(5)
+        assert "stays held until it is swept by somebody who may write" in caplog.text
+        caplog.clear()
+
+
+def test_what_a_process_left_that_ended_is_still_swept_by_who_opens_next(database: str) -> None:
     with Ledger.open(database) as ledger:
-        subprocess.run([sys.executable, "-c", script, database], check=True)
+        subprocess.run([sys.executable, "-c", LEFT, database], check=True)
         ledger.reserve("ours", Amount(3), accounts=["run/1"])
         with Ledger.open(database):
             assert ledger.balance("run/1").held == Amount(3)
