@@ -103,7 +103,7 @@ def _runs(ledger: Ledger, holds: Sequence[HoldRecord], settled: Sequence[HoldRec
     last = {name: hold for hold in settled for name in hold.accounts if name in accounts}
     weighs: dict[str, list[HoldRecord]] = {}
     for hold in holds:
-        for name in hold.accounts:
+        for name in accounts.keys() & hold.accounts:
             weighs.setdefault(name, []).append(hold)
     over = [
         _Seen(posted := accounts[name].posted_units, _needed(weighs[name], posted))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -92,15 +93,8 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             hold = self._hold(request)
         except BudgetExceeded as refusal:
             return self._refused(request, refusal)
-        with hold:
-            hold.mark_sent()
-            try:
-                answer = handler(request)
-            except BaseException as error:
-                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
-                raise
-            self._settle(hold, hold.amount)
-            return answer
+        with _called(hold):
+            return handler(request)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -110,15 +104,8 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             hold = self._hold(request)
         except BudgetExceeded as refusal:
             return self._refused(request, refusal)
-        with hold:
-            hold.mark_sent()
-            try:
-                answer = await handler(request)
-            except BaseException as error:
-                self._settle(hold, ZERO if _is_pause(error) else hold.amount)
-                raise
-            self._settle(hold, hold.amount)
-            return answer
+        with _called(hold):
+            return await handler(request)
 
     def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
         """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""
@@ -158,8 +145,20 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         with telemetry.reservation(hold_id, kind="tool"):
             return ledger.reserve(hold_id, amount, accounts=accounts, tag=f"tool|{call['name']}", meta=meta)
 
-    def _settle(self, hold: Hold, cost: Amount) -> None:
-        telemetry.settlement(hold.settle(cost))
+
+@contextmanager
+def _called(hold: Hold) -> Generator[None]:
+    """Around a call of a tool: what was held for it is settled however it ends, a pause of the graph at nothing."""
+    with hold:
+        hold.mark_sent()
+        cost = hold.amount
+        try:
+            yield
+        except BaseException as error:
+            cost = ZERO if _is_pause(error) else cost
+            raise
+        finally:
+            telemetry.settlement(hold.settle(cost))
 
 
 def _is_pause(error: BaseException) -> bool:

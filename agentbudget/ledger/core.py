@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -141,8 +140,8 @@ class Ledger:
         if store.interruptible:  # bound here: as decorators they would slow down the stores that need them not
             for name in _OPERATIONS:
                 setattr(self, name, repeated(getattr(self, name)))
-            for name, last in _ENDS.items():
-                setattr(self, name, self._owed.noting(getattr(self, name), last=last))
+            for name, after_owed in _ENDS.items():
+                setattr(self, name, self._owed.noting(getattr(self, name), after_owed=after_owed))
 
     @classmethod
     def open(cls, location: str | Path, *, clock: Callable[[], int] | None = None, lease_s: float = LEASE_S) -> Self:
@@ -167,8 +166,10 @@ class Ledger:
 
     def close(self) -> None:
         """Close the store. Open holds stay, until their owner is known to be gone or their lease runs out."""
-        with suppress(StoreError):
+        try:
             self._owed.pay()
+        except StoreError as error:
+            _log.warning("ends of holds in %s are not booked, and left for a sweep: %s", self.location, error)
         self._owner.retire()
         self._store.close()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -14,6 +14,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 End = Callable[[], object]
+
+_log = logging.getLogger(__name__)
 
 
 class Owed:
@@ -25,16 +27,16 @@ class Owed:
     def __bool__(self) -> bool:
         return bool(self._ends)
 
-    def noting(self, end: Callable[Concatenate[str, P], R], *, last: bool) -> Callable[Concatenate[str, P], R]:
+    def noting(self, end: Callable[Concatenate[str, P], R], *, after_owed: bool) -> Callable[Concatenate[str, P], R]:
         """An operation that ends a hold, which is noted where the store fails. It raises all the same.
 
-        With ``last`` it comes after what is owed.
+        With ``after_owed`` it comes after what is owed so far.
         """
 
         @wraps(end)
         def run(hold_id: str, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                if last:
+                if after_owed:
                     self.pay()
                 return end(hold_id, *args, **kwargs)
             except StoreError:
@@ -55,8 +57,9 @@ class Owed:
             except IndexError:  # another thread books the last
                 return
             try:
-                with suppress(Mistake):  # the hold was ended otherwise in the meantime
-                    end()
+                end()
+            except Mistake as known:  # the hold was ended otherwise in the meantime
+                _log.warning("the end of a hold, owed since its store did not take it, is passed over: %s", known)
             except BaseException:
                 self._ends.appendleft(end)
                 raise

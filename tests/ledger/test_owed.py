@@ -71,7 +71,26 @@ def test_what_could_not_be_booked_is_booked_at_the_next_sign_of_life(
     ledger.close()
 
 
-def test_a_hold_that_was_ended_otherwise_in_the_meantime_stays_as_it_is(own_server: Server, database: str) -> None:
+def test_what_could_not_be_booked_until_the_end_is_told(
+    own_server: Server, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger.open(database)
+    ledger.account("run/1")
+    hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
+    hold.mark_sent()
+    own_server.stop()
+    fails(lambda: hold.settle(Amount(30)))
+    ledger.close()
+    assert "are not booked, and left for a sweep" in caplog.text
+    own_server.start()
+    with Ledger.open(database) as other:
+        assert other.hold("a") is not None
+        assert other.verify().ok
+
+
+def test_a_hold_that_was_ended_otherwise_in_the_meantime_stays_as_it_is(
+    own_server: Server, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with Ledger.open(database) as ledger:
         ledger.account("run/1")
         hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
@@ -82,6 +101,7 @@ def test_a_hold_that_was_ended_otherwise_in_the_meantime_stays_as_it_is(own_serv
             other.settle("a", Amount(40))
         ledger.reserve("next", Amount(1), accounts=["run/1"])
         assert ledger.balance("run/1").posted == Amount(40)
+        assert "passed over" in caplog.text
 
 
 def test_leaving_a_hold_whose_settlement_is_owed_does_not_void_it(own_server: Server, database: str) -> None:
