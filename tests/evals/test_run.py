@@ -49,6 +49,20 @@ def of(report: EvalReport, policy: str) -> list[Outcome]:
     return [outcome for outcome in report.outcomes if outcome.policy == policy]
 
 
+def reporting(outcomes: tuple[Outcome, ...], *, model: str = "scripted:small") -> EvalReport:
+    return EvalReport(
+        name="eval-gsm8k",
+        dataset="gsm8k",
+        split="report",
+        seed=0,
+        threshold=0.9,
+        prices={model: "custom"},
+        outcomes=outcomes,
+        paid_usd_nano=sum(outcome.paid_usd_nano for outcome in outcomes),
+        seconds=1.0,
+    )
+
+
 async def test_each_policy_answers_the_same_items_and_is_scored(sums: Path, tmp_path: Path) -> None:
     report = await evaluate(sums, tmp_path)
     assert [(line.policy, line.correct, line.items) for line in report.economics] == [
@@ -210,6 +224,14 @@ async def test_a_report_is_written_as_data_text_and_picture(sums: Path, tmp_path
     assert report.plot(tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(Mistake, match=r"\.svg"):
         report.plot(tmp_path / "plot.txt")
+
+
+@pytest.mark.parametrize(("correct", "items"), [(0, 3), (10, 10)])
+def test_a_report_is_drawn_in_which_nothing_or_everything_is_right(correct: int, items: int, tmp_path: Path) -> None:
+    outcomes = tuple(
+        Outcome(policy="all-cheap", item=str(n), answer="1", correct=n < correct, paid_usd_nano=1) for n in range(items)
+    )
+    assert reporting(outcomes).plot(tmp_path / "plot.svg").is_file()
 
 
 async def test_a_report_that_cannot_be_written_is_shown_all_the_same(
