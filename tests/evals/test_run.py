@@ -20,7 +20,7 @@ from agentbudget.errors import (
     Mistake,
     StoreUnavailable,
 )
-from agentbudget.evals import EvalReport, Outcome, Progress, run_eval, run_eval_sync
+from agentbudget.evals import EvalReport, Outcome, PolicyName, Progress, run_eval, run_eval_sync
 from agentbudget.evals.gsm8k import Gsm8k
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Completion, Meter, Request
@@ -257,6 +257,22 @@ async def test_a_report_prints_as_a_table(sums: Path, tmp_path: Path) -> None:
     text = console.export_text()
     assert "30.1% to 95.4%" in text
     assert "4 × small, 4 × large" in text
+
+
+def test_a_report_is_shown_with_whole_figures_and_its_notes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    model = "llamacpp:/weights/[v2]/small.gguf"
+    paid: dict[PolicyName, int] = {"all-cheap": 123_456, "all-strong": 12_345_600}
+    outcomes = tuple(
+        Outcome(policy=policy, item=str(n), answer="1", correct=n < 7, paid_usd_nano=usd_nano, calls={model: 2})
+        for policy, usd_nano in paid.items()
+        for n in range(100)
+    )
+    show(reporting(outcomes, model=model), None, as_json=False)
+    shown = capsys.readouterr().out
+    for word in ("all-strong", "3.4% to 13.7%", "$0.01235", "$0.0001235", "$0.001764", "200 ×", "unanswered"):
+        assert word in shown
+    assert f"Ladder: {model} (custom)." in shown
+    assert shown.count("100 items") == 1
 
 
 def test_the_sync_form_takes_the_same_options(sums: Path, tmp_path: Path) -> None:
