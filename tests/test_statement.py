@@ -169,6 +169,19 @@ def test_cost_per_skill_adds_up_to_the_total(full: Statement) -> None:
     assert (answer.steps, answer.escalated, answer.cache_hits, answer.cost.usd_nano) == (2, 1, 1, 493_412)
 
 
+def test_a_hit_counts_for_the_skill_that_asked_and_not_for_those_around_it() -> None:
+    run = Run()
+    outer = run.step("research", usd(4_000_000, 4_000, 4))
+    inner = run.step("verify", usd(900_000, 900, 1), within=outer)
+    run.hit(inner, saved_usd_nano=9)
+    run.end(inner, seconds=0.1)
+    run.hit(outer, saved_usd_nano=7)
+    run.end(outer, seconds=0.2)
+    statement = run.statement()
+    assert {cost.skill: cost.cache_hits for cost in statement.by_skill} == {"research": 1, "verify": 1}
+    assert (line(statement, "research").cache_hits, statement.totals.cache_hits) == (2, 2)
+
+
 def test_a_step_shows_what_was_estimated_held_and_settled(full: Statement) -> None:
     plan = line(full, "plan")
     assert (plan.estimated.usd_nano, plan.estimated.tokens) == (1_000_000, 1_000)
