@@ -16,6 +16,7 @@ from agentbudget.ledger.memory import MemoryStore
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.statement import Line, Rejection, Statement, words
 from agentbudget.statement.fold import short_names
+from agentbudget.statement.page import step_chart
 from agentbudget.testing import ManualClock
 from agentbudget.usage import Usage
 
@@ -445,6 +446,17 @@ def test_a_clock_that_is_put_back_makes_no_time_negative() -> None:
 
 def test_what_remains_is_the_account_s(full: Statement) -> None:
     assert full.remaining == Budget(usd=Decimal("0.046594288"), tokens=13_818)
+
+
+def test_of_many_steps_the_dearest_are_drawn_in_their_order() -> None:
+    run = Run()
+    for number in range(30):
+        step = run.step(f"s{number:02}", usd(1_000 + number % 2, 0))
+        run.end(step, seconds=0.1)
+    drawn = step_chart(run.statement())
+    assert "(the 24 dearest)" in drawn
+    names = [part[:3] for part in drawn.split('fill="currentColor">')[1:] if part.startswith("s") and part[1].isdigit()]
+    assert names == [f"s{number:02}" for number in range(30) if number % 2 or number < 18]
 
 
 def test_an_unknown_run_is_an_error() -> None:
