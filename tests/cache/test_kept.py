@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Generator
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,6 +126,15 @@ async def test_an_answer_that_is_too_old_to_be_given_is_no_hit_of_the_cache(
     clock.advance(3601)
     assert await make(cache=timedelta(hours=1))(of(ctx, "q"), "x") == "answer 2"
     assert [kept.hits for kept in ctx.engine.answers.store.kept()] == [0]
+
+
+@pytest.mark.parametrize("cache", [timedelta.max, Exact(ttl_s=inf)])
+async def test_an_answer_may_be_reused_for_longer_than_a_file_can_say(
+    cache: timedelta | Exact, ledger: Ledger, model: ScriptedModel
+) -> None:
+    ctx = context(ledger, model)
+    skill = make(cache=cache)
+    assert [await skill(of(ctx, run), "x") for run in ("r", "q")] == ["answer 1", "answer 1"]
 
 
 async def test_a_skill_that_wants_fresher_answers_than_the_one_that_kept_them_gets_them(
