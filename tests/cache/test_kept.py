@@ -253,6 +253,24 @@ async def test_the_entry_of_a_hit_says_what_it_saved_and_why(ledger: Ledger, mod
     assert hit.detail["cache"] == {"kind": "answer", "because": "exact"}
 
 
+async def test_a_hit_saves_the_tries_that_led_to_no_answer_too_but_nothing_that_is_only_presumed(
+    ledger: Ledger,
+) -> None:
+    @skill(max_output_tokens=8)
+    async def count(ctx: Context, what: str) -> int:
+        """Count it."""
+        ...
+
+    lost = ScriptedReply(error=OutcomeUnknown("no answer came", model="m"))
+    ctx = context(ledger, ScriptedModel([lost, "many", "3"]))
+    assert [await count(of(ctx, run), "x") for run in ("r", "q")] == [3, 3]
+    presumed, unreadable, answered, hit = calls(ledger)
+    assert presumed.presumed
+    assert unreadable.settled is not None
+    assert answered.settled is not None
+    assert hit.detail["saved_usd_nano"] == unreadable.settled.usd_nano + answered.settled.usd_nano
+
+
 async def test_a_new_version_of_a_skill_is_asked_anew_and_the_old_one_can_be_forgotten(
     ledger: Ledger, model: ScriptedModel
 ) -> None:

@@ -141,6 +141,24 @@ async def test_output_that_fits_no_type_is_unanswered_but_paid_for(sums: Path, t
     assert line.cost_per_success_usd_nano is None
 
 
+async def test_an_answer_that_took_two_tries_costs_every_policy_both(sums: Path, tmp_path: Path) -> None:
+    asked: set[str] = set()
+
+    def stumbling(request: Request) -> str:
+        question = request.messages[1].text
+        if question in asked:
+            return '{"reasoning": "so it is", "answer": 0}'
+        asked.add(question)
+        return "no JSON"
+
+    for paid in (True, False):
+        models = (ScriptedModel(stumbling, name="scripted:small"), ladder()[1])
+        report = await evaluate(sums, tmp_path, models=models, policies=("all-cheap", "cascade"), threshold=0.0)
+        cheap, cascade = report.economics
+        assert cheap.cost_usd_nano == cascade.cost_usd_nano == sum(o.cost_usd_nano for o in report.outcomes) // 2
+        assert (report.paid_usd_nano == cheap.cost_usd_nano) is paid
+
+
 async def test_a_fault_ends_the_eval_and_what_was_bought_stays_bought(sums: Path, tmp_path: Path) -> None:
     small, large = ladder()
     refused = AuthenticationFailed("the key is refused", model="scripted:large", sent=False)
