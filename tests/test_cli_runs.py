@@ -21,6 +21,13 @@ def ended(output: str, *, source: str = "a.md", quote: str = "") -> Run:
     return Run("r", "task", output, (citation,), statement)
 
 
+def test_an_answer_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show_run(ended("[bold]urn:id:42[/] and :warning:\n- two", quote="key:key:7"))
+    shown = capsys.readouterr().out
+    assert "[bold]urn:id:42[/] and :warning:\n- two\n" in shown
+    assert "“key:key:7”" in shown
+
+
 def test_what_a_terminal_would_obey_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     show_run(ended(f"answer {OBEYED}", source=f"source {OBEYED}", quote=f"quote {OBEYED}"))
     shown = capsys.readouterr().out
