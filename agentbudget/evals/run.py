@@ -175,7 +175,9 @@ class Bench:
         async def answer(item: Item) -> tuple[str | None, Notes]:
             # One policy at a time for each item: what the first one buys, the next one finds.
             async with self._turns.setdefault(item.id, asyncio.Lock()):
-                return await self._answer(self._context(f"{name}.{item.id}", self.budget_per_item), policy, item)
+                # A slash would make the holds of item a/b some of those of item a.
+                run = f"{name}.{item.id.replace('%', '%25').replace('/', '%2F')}"
+                return await self._answer(self._context(run, self.budget_per_item), policy, item)
 
         return answer
 

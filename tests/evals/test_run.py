@@ -159,6 +159,18 @@ async def test_an_answer_that_took_two_tries_costs_every_policy_both(sums: Path,
         assert (report.paid_usd_nano == cheap.cost_usd_nano) is paid
 
 
+async def test_items_whose_ids_begin_alike_are_each_counted_once(write_rows: WriteRows, tmp_path: Path) -> None:
+    ids = ["/".join("x" * n) for n in range(1, 13)]
+    data = write_rows(
+        "gsm8k_test.jsonl.gz",
+        [{"id": one, "question": f"What is {n}?", "answer": f"#### {n}"} for n, one in enumerate(ids)],
+    )
+    report = await evaluate(data, tmp_path, limit=None)
+    assert {outcome.item for outcome in report.outcomes} < set(ids)
+    assert all(outcome.calls == {"scripted:small": 1} for outcome in of(report, "all-cheap"))
+    assert all(outcome.calls == {"scripted:small": 1, "scripted:large": 1} for outcome in of(report, "cascade"))
+
+
 async def test_a_fault_ends_the_eval_and_what_was_bought_stays_bought(sums: Path, tmp_path: Path) -> None:
     small, large = ladder()
     refused = AuthenticationFailed("the key is refused", model="scripted:large", sent=False)
