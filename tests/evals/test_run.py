@@ -217,6 +217,14 @@ async def test_a_log_that_cannot_be_written_ends_the_eval_with_the_reason(
     assert str(logs) in str(raised.value)
 
 
+async def test_logs_that_cannot_be_written_are_named_before_anything_is_paid_for(sums: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    models = ladder()
+    with pytest.raises(StoreUnavailable, match=r"the logs of the eval cannot be written to .*logs .*: name another"):
+        await evaluate(sums, tmp_path, models=models)
+    assert [model.requests for model in models] == [[], []]
+
+
 async def test_inspect_can_read_the_logs(sums: Path, tmp_path: Path) -> None:
     from inspect_ai.log import read_eval_log
 
