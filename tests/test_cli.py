@@ -96,9 +96,11 @@ def test_a_run_prints_json_for_programs_and_the_ledger_verifies(docs: Path) -> N
 @pytest.mark.usefixtures("smollm2")
 def test_an_unreadable_file_among_good_ones_is_named_and_skipped(docs: Path) -> None:
     (docs / "broken.pdf").write_bytes(b"%PDF-1.7 cut short")
+    (docs / "none\x1b[2J.md").write_bytes(b"")
     done = agentbudget("index", docs)
     assert done.returncode == 0
     assert "skipped broken.pdf" in done.stderr
+    assert r"skipped none\x1b[2J.md: empty" in done.stderr, "a terminal would obey it"
     assert "1 embedded" in done.stdout
     assert "1 chunks kept, 0 embedded" in agentbudget("index", docs).stdout
 

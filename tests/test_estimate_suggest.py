@@ -99,6 +99,14 @@ def test_steps_that_broke_off_and_runs_that_ended_so_tell_nothing(status: str) -
     assert (run.count, run.largest.usd_nano) == (2, 9)  # one that went on after that cost what it cost
 
 
+def test_steps_that_were_paid_for_before_tell_nothing() -> None:
+    ledger = Ledger.open("memory:")
+    with_steps(ledger, [Amount(1_000, 10, 1)] * 40)
+    with_steps(ledger, [Amount()] * 960, run="again")
+    step = only(suggest(ledger, level=0.95), "step")
+    assert (step.count, step.median, step.proposed) == (40, Amount(1_000, 10, 1), Amount(1_000, 10, 1))
+
+
 def test_a_run_needs_room_for_what_is_settled_and_held_at_once() -> None:
     ledger = Ledger.open("memory:")
     ledger.account("run/r")

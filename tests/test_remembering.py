@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Generator
 from datetime import timedelta
@@ -187,6 +188,12 @@ def test_the_command_line_shows_who_has_memories_and_which(kept: str) -> None:
     assert command("list") == "mia  (tenant default)\n"
     assert command("list", "--user", "mia").startswith(f"{kept}  ")
     assert json.loads(command("list", "--user", "mia", "--json"))[0]["text"] == "She prefers an aisle seat."
+
+
+@pytest.mark.usefixtures("kept")
+async def test_what_a_terminal_would_obey_in_a_memory_is_written_out(ledger: Ledger, memories: Memories) -> None:
+    await context(ledger, memories).remember("Her order is \x1b[2J late.")
+    assert r"Her order is \x1b[2J late." in await asyncio.to_thread(command, "list", "--user", "mia")
 
 
 def test_an_export_has_everything(kept: str) -> None:

@@ -16,6 +16,7 @@ from agentbudget.ledger.memory import MemoryStore
 from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.statement import Line, Rejection, Statement, words
 from agentbudget.statement.fold import short_names
+from agentbudget.statement.page import step_chart
 from agentbudget.testing import ManualClock
 from agentbudget.usage import Usage
 
@@ -167,6 +168,19 @@ def test_cost_per_skill_adds_up_to_the_total(full: Statement) -> None:
     assert [cost.skill for cost in full.by_skill][:2] == ["extract", "synthesise"]
     answer = next(cost for cost in full.by_skill if cost.skill == "answer")
     assert (answer.steps, answer.escalated, answer.cache_hits, answer.cost.usd_nano) == (2, 1, 1, 493_412)
+
+
+def test_a_hit_counts_for_the_skill_that_asked_and_not_for_those_around_it() -> None:
+    run = Run()
+    outer = run.step("research", usd(4_000_000, 4_000, 4))
+    inner = run.step("verify", usd(900_000, 900, 1), within=outer)
+    run.hit(inner, saved_usd_nano=9)
+    run.end(inner, seconds=0.1)
+    run.hit(outer, saved_usd_nano=7)
+    run.end(outer, seconds=0.2)
+    statement = run.statement()
+    assert {cost.skill: cost.cache_hits for cost in statement.by_skill} == {"research": 1, "verify": 1}
+    assert (line(statement, "research").cache_hits, statement.totals.cache_hits) == (2, 2)
 
 
 def test_a_step_shows_what_was_estimated_held_and_settled(full: Statement) -> None:
@@ -432,6 +446,17 @@ def test_a_clock_that_is_put_back_makes_no_time_negative() -> None:
 
 def test_what_remains_is_the_account_s(full: Statement) -> None:
     assert full.remaining == Budget(usd=Decimal("0.046594288"), tokens=13_818)
+
+
+def test_of_many_steps_the_dearest_are_drawn_in_their_order() -> None:
+    run = Run()
+    for number in range(30):
+        step = run.step(f"s{number:02}", usd(1_000 + number % 2, 0))
+        run.end(step, seconds=0.1)
+    drawn = step_chart(run.statement())
+    assert "(the 24 dearest)" in drawn
+    names = [part[:3] for part in drawn.split('fill="currentColor">')[1:] if part.startswith("s") and part[1].isdigit()]
+    assert names == [f"s{number:02}" for number in range(30) if number % 2 or number < 18]
 
 
 def test_an_unknown_run_is_an_error() -> None:

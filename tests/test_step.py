@@ -715,6 +715,12 @@ async def test_a_call_by_name_takes_the_arguments_that_the_skill_has(ledger: Led
     ctx = context(ledger, local('"bug"'))
     with pytest.raises(SkillError, match=r"triage\(message.*missing a required argument: 'message'"):
         await ctx.call(triage, {"text": "it crashes"})
+    unnamed: Any = "it crashes"
+    with pytest.raises(SkillError, match=r"arguments by name, such as \{'message': …\}, not 'it crashes'"):
+        await ctx.call(triage, unnamed)
+    no_skill: Any = len
+    with pytest.raises(Mistake, match="'len' is no skill: write @skill"):
+        await ctx.call(no_skill, {"message": "it crashes"})
 
 
 @pytest.mark.parametrize(

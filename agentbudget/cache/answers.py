@@ -52,7 +52,8 @@ class Asked:
     """What is asked of a model, and where its answer may stand.
 
     Under ``own`` as that of this run, should it be resumed, and under ``shared`` for whoever asks the same, if the
-    skill's ``caching`` lets it. ``apart`` keeps classes of data apart within a skill.
+    skill's ``caching`` lets it. ``apart`` keeps classes of data apart within a skill, ``sample`` several draws of one
+    request.
     """
 
     request: Request
@@ -62,6 +63,7 @@ class Asked:
     own: str
     shared: str | None = None
     apart: str = ""
+    sample: str | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Final
 from agentbudget.models.base import Message, Model, Request
 
 _encoded: Final = json.JSONEncoder(sort_keys=True).encode
+_as_written: Final = json.JSONEncoder().encode
 
 
 def answer_key(
@@ -37,6 +38,11 @@ def answer_key(
             request.tool_choice,
             *([tool.name, tool.description, tool.parameters] for tool in request.tools),
         ]
+    if request.tools or request.schema is not None:
+        schemas = [request.schema, *(tool.parameters for tool in request.tools)]
+        written = _as_written(schemas)
+        if written != _encoded(schemas):  # a model writes properties in their order: what it reasons first, it knows
+            parts["order"] = written
     if request.reasoning_tokens is not None:
         parts["reasoning"] = request.reasoning_tokens
     if sample is not None:

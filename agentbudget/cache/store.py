@@ -29,6 +29,9 @@ EVICTED: Final = 32
 
 NS_PER_S: Final = 10**9
 
+LATEST_NS: Final = 1 << 63
+"""Above all that an integer of SQLite can be: in the year 2262."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -238,7 +241,10 @@ def _drop_keys(db: sqlite3.Connection, keys: Sequence[str]) -> None:
 
 
 def _expiry(now_ns: int, ttl_s: float | None) -> int | None:
-    return None if ttl_s is None else now_ns + round(ttl_s * NS_PER_S)
+    """When an entry is past its time; None: never, or later than a file of SQLite can say."""
+    if ttl_s is None or ttl_s * NS_PER_S >= LATEST_NS - now_ns:
+        return None
+    return now_ns + round(ttl_s * NS_PER_S)
 
 
 def _conditions(which: Which, now_ns: int) -> tuple[list[str], list[Any]]:

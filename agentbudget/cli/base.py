@@ -50,11 +50,11 @@ def print_json(data: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console; 100 columns wide where the output is no terminal."""
+    """A rich console; 100 columns wide where the output is no terminal. ``urn:id:42`` stays that: it knows no emoji."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 100)
+    return Console(stderr=stderr, width=None if stream.isatty() else 100, emoji=False)
 
 
 def settings_at(home: Path | None) -> Settings:

@@ -77,8 +77,6 @@ def show(report: EvalReport, out: Path | None, *, as_json: bool) -> None:
         note(**report.to_dict())
     else:
         screen.print(report.table())
-        for remark in report.notes:
-            screen.print(remark, style="dim", markup=False)
     written = report.write(out) if out is not None else ()
     if as_json:
         print_json(report.to_dict() | {"files": [str(path) for path in written]})

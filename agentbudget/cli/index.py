@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentbudget.cli.base import check_documents, home_option, json_option, print_json
+from agentbudget.cli.base import check_documents, home_option, json_option, print_json, printable
 from agentbudget.cli.options import ledger_option, settings_for
 from agentbudget.tenants import DEFAULT_TENANT, payers
 
@@ -166,4 +166,4 @@ def _show_report(run_id: str, report: IndexReport, as_json: bool) -> None:
 
 def _show_skipped(found: IndexPlan | IndexReport) -> None:
     for item in found.skipped:
-        click.secho(f"skipped {item.source}: {item.reason}", fg="yellow", err=True)
+        click.secho(printable(f"skipped {item.source}: {item.reason}"), fg="yellow", err=True)

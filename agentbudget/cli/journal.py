@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from agentbudget.cli.base import EXIT_ERROR, console, home_option, json_option, print_json
+from agentbudget.cli.base import EXIT_ERROR, console, home_option, json_option, print_json, printable
 from agentbudget.cli.options import ledger_option, look_into
 
 DEFAULT_LAST = 50
@@ -141,6 +141,6 @@ def reprice(
     for table in tables.repriced_tables(found):
         screen.print(table)
     for call in found.unknown:
-        screen.print(f"not priced: {call.hold_id}: {call.why}", style="yellow", markup=False)
+        screen.print(printable(f"not priced: {call.hold_id}: {call.why}"), style="yellow", markup=False)
     if found.other_usd_nano:
         click.echo(f"not model calls, and the same under any sheet: {format_usd(found.other_usd_nano)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentbudget.cli.base import home_option, json_option, print_json, settings_at
+from agentbudget.cli.base import home_option, json_option, print_json, printable, settings_at
 from agentbudget.cli.options import with_options
 from agentbudget.tenants import DEFAULT_TENANT
 
@@ -55,7 +55,7 @@ def list_(user: str | None, tenant: str, home: Path | None, as_json: bool) -> No
             print_json([{"tenant": owner.tenant, "user": owner.user} for owner in owners])
             return
         for owner in owners:
-            click.echo(f"{owner.user}  (tenant {owner.tenant})")
+            click.echo(printable(f"{owner.user}  (tenant {owner.tenant})"))
         if not owners:
             click.echo(f"Nobody has memories in {memories.location}.")
         return
@@ -65,7 +65,7 @@ def list_(user: str | None, tenant: str, home: Path | None, as_json: bool) -> No
         return
     for one in found:
         times = f", {one.times} times" if one.times > 1 else ""
-        click.echo(f"{one.id}  {one.learned_on}{times}  {one.text}")
+        click.echo(printable(f"{one.id}  {one.learned_on}{times}  {one.text}"))
     if not found:
         click.echo(f"Nothing is kept of {user!r}.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json
+from agentbudget.cli.base import check_documents, console, home_option, json_option, note, print_json, printable
 from agentbudget.cli.options import ledger_option, look_into, settings_for, with_options
 
 if TYPE_CHECKING:
@@ -184,18 +184,19 @@ def show_run(done: Run) -> None:
     """The answer, where it stands, and what it cost."""
     screen = console()
     screen.print()
-    screen.print(str(done.output), style="bold", markup=False)
+    screen.print(printable(str(done.output)), style="bold", markup=False)
     for citation in done.citations:
         place = f"  [{citation['number']}] {citation['source']}"
         heading = f" › {citation['heading']}" if citation.get("heading") else ""
-        screen.print(f"{place}{heading}  (characters {citation['start']}–{citation['end']})", style="dim", markup=False)
+        stands = f"{place}{heading}  (characters {citation['start']}–{citation['end']})"
+        screen.print(printable(stands), style="dim", markup=False)
         if citation.get("quote"):
-            screen.print(f"      “{citation['quote']}”", style="dim italic", markup=False)
+            screen.print(printable(f"      “{citation['quote']}”"), style="dim italic", markup=False)
     screen.print()
     screen.print(done.statement.render())
     if done.index_report is not None:
         for skipped in done.index_report.skipped:
-            screen.print(f"skipped {skipped.source}: {skipped.reason}", style="yellow", markup=False)
+            screen.print(printable(f"skipped {skipped.source}: {skipped.reason}"), style="yellow", markup=False)
 
 
 def show_broken_run(agent: Agent, run_id: str, error: BaseException, *, as_json: bool) -> None:

@@ -116,6 +116,10 @@ class Index(Protocol):
         and while one is under way."""
         ...
 
+    async def stale(self, sources: Set[str]) -> Set[str]:
+        """Those of these files that are no longer as they were read; none where their folder is elsewhere."""
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` by the embedding model: close to other models' counts, but not theirs."""
         ...
@@ -267,6 +271,10 @@ class DocumentIndex:
         """See `Index.version`."""
         return self._version or await asyncio.to_thread(self._read_version)
 
+    async def stale(self, sources: Set[str]) -> Set[str]:
+        """See `Index.stale`."""
+        return await asyncio.to_thread(self._stale, sources)
+
     def count_tokens(self, text: str) -> int:
         """See `Index.count_tokens`."""
         return self._embedder.count_tokens(text)
@@ -363,6 +371,8 @@ class DocumentIndex:
 
     def _stale(self, sources: Set[str]) -> Set[str]:
         """Those of these files that are no longer as they were read. Where the folder is elsewhere, nobody knows."""
+        if self._header is None:
+            self._learn()
         header = self._header
         if header is None or not Path(header.folder).is_dir():
             return frozenset()

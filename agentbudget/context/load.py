@@ -157,13 +157,15 @@ class _Walk:
         folders, links = [folder or self.root], list[Path]()
         while folders or links:
             here = folders.pop() if folders else links.pop(0)
-            entries = self._entries(here)
-            for path in entries:
-                if path.is_file():
+            below: list[Path] = []
+            for path in self._entries(here):
+                mode = self._mode(path)
+                if stat.S_ISREG(mode):
                     yield from self._file(path)
-                elif not path.is_dir():
-                    self._odd(path)
-            below = [path for path in entries if path.is_dir() and path.name not in IGNORED_FOLDERS]
+                elif stat.S_ISDIR(mode):
+                    below += [path] if path.name not in IGNORED_FOLDERS else []
+                elif mode:
+                    self._odd(path, "not a regular file")
             folders.extend(path for path in reversed(below) if not path.is_symlink())
             links.extend(path for path in below if path.is_symlink())
 
@@ -199,14 +201,25 @@ class _Walk:
             return
         yield File(self._source(path), path, digest, size, status.st_mtime_ns)
 
-    def _odd(self, path: Path) -> None:
-        """A pipe, socket or broken link: named if it looks like a document, else only counted."""
-        if path.suffix.lower() not in READERS:
-            self.ignored += 1
-        elif stat.S_ISLNK(path.lstat().st_mode):
-            self._skip(path, "a link that leads nowhere")
+    def _mode(self, path: Path) -> int:
+        """What stands at this path, links followed; 0 for nothing, or what cannot be looked at."""
+        try:
+            return path.stat().st_mode
+        except PermissionError as error:
+            self._odd(path, _os_reason(error))
+        except OSError as error:
+            if path.is_symlink():
+                self._odd(path, "a link that leads nowhere")
+            elif not isinstance(error, FileNotFoundError):  # else it was removed since its folder was listed
+                self._odd(path, _os_reason(error))
+        return 0
+
+    def _odd(self, path: Path, reason: str) -> None:
+        """What is no file that can be read: named if it looks like a document, else only counted."""
+        if path.suffix.lower() in READERS:
+            self._skip(path, reason)
         else:
-            self._skip(path, "not a regular file")
+            self.ignored += 1
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped.append(Skipped(self._source(path), reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,6 +56,23 @@ class Retrieved:
         for passage in self.passages:
             label = label.joined(label_of(passage.chunk, privacy))
         return label
+
+    @property
+    def sources(self) -> Set[str]:
+        """The files that the passages, and what was left out, are from."""
+        return {each.chunk.source for each in (*self.passages, *self.left_out)}
+
+    def marked(self, stale: Set[str]) -> Retrieved:
+        """The same, found again at a time when these files, and no others, are no longer as they were read."""
+
+        def now(chunk: Chunk) -> Chunk:
+            return replace(chunk, stale=chunk.source in stale)
+
+        return replace(
+            self,
+            passages=tuple(replace(each, chunk=now(each.chunk)) for each in self.passages),
+            left_out=tuple(replace(each, chunk=now(each.chunk)) for each in self.left_out),
+        )
 
     def without_narrower(self, privacy: Privacy) -> Retrieved:
         """The same, with nothing in what was left out that is narrower than the passages are."""

@@ -114,7 +114,8 @@ def _runs(ledger: Ledger, holds: Sequence[HoldRecord], settled: Sequence[HoldRec
 
 
 def _steps(holds: Sequence[HoldRecord], settled: Sequence[HoldRecord]) -> dict[str, list[_Seen]]:
-    """What steps cost, and needed for what was held within them."""
+    """What steps cost, and needed for what was held within them. Those that needed nothing, as all that they asked had
+    been paid for before, tell nothing of those that have to pay."""
     within: dict[str, list[HoldRecord]] = {}
     for hold in holds:
         if hold.parent is not None:
@@ -124,7 +125,8 @@ def _steps(holds: Sequence[HoldRecord], settled: Sequence[HoldRecord]) -> dict[s
         if _kind(hold) == "step" and not _broke_off(hold):
             cost = hold.settled_units or NOTHING
             seen = _Seen(cost, _needed(within.get(hold.id, ()), cost))
-            found.setdefault(str(hold.meta["skill"]), []).append(seen)
+            if seen.need != NOTHING:
+                found.setdefault(str(hold.meta["skill"]), []).append(seen)
     return found
 
 

@@ -104,7 +104,8 @@ def wilson(successes: int, trials: int, *, z: float = Z95) -> tuple[float, float
     share, spread = successes / trials, z * z / trials
     centre = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The share is inside; rounding alone could put it outside by a hair, where nothing or everything succeeded.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def economics(outcomes: Iterable[Outcome]) -> tuple[Economics, ...]:

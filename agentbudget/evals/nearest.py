@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 BATCH: Final = 64
 """Examples embedded within one hold."""
@@ -53,8 +57,8 @@ class Nearest:
         import numpy as np
 
         path = self.vectors / f"{self._key()}.npy"
-        if path.is_file():
-            self._matrix = np.load(path)
+        self._matrix = self._kept(path)
+        if self._matrix is not None:
             return
         rows: list[list[float]] = []
         for start in range(0, len(self.examples), BATCH):
@@ -63,9 +67,22 @@ class Nearest:
             progress(len(rows), len(self.examples))
         self._matrix = np.asarray(rows, dtype=np.float32)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.npy")
+        draft = path.with_suffix(f".{os.getpid()}.npy")  # another eval may be at the same
         np.save(draft, self._matrix)
         draft.replace(path)
+
+    def _kept(self, path: Path) -> Matrix | None:
+        """The vectors in this file; None if they are not there, or not whole, and have to be made."""
+        import numpy as np
+
+        try:
+            matrix: Matrix = np.load(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            _log.warning("the examples are embedded anew: their vectors in %s cannot be read: %s", path, error)
+            return None
+        return matrix if matrix.shape == (len(self.examples), self.embedder.dim) else None
 
     def search(self, ctx: Context, text: str, count: int) -> tuple[Example, ...]:
         """The `count` examples nearest to `text`, the nearest first."""

@@ -86,15 +86,28 @@ class EvalReport:
         return tuple(notes)
 
     def table(self) -> Table:
-        """A rich table, its notes as the caption."""
+        """A rich table, its notes as the caption. Figures stay whole: where there is little room, calls wrap."""
+        from rich import box
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=f"{self.dataset}: cost against accuracy", caption="\n".join(self.notes))
-        table.caption_justify = "left"
+        table = Table(
+            title=f"{self.dataset}: cost against accuracy",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=0,
+            caption=Text("\n".join(self.notes)),
+            caption_justify="left",
+        )
         for column in COLUMNS:
-            table.add_column(column, justify="left" if column in ("policy", "calls") else "right")
+            table.add_column(
+                column,
+                justify="left" if column in ("policy", "calls") else "right",
+                no_wrap=column not in ("95 % interval", "calls"),
+                overflow="fold",
+            )
         for line in self.economics:
-            table.add_row(*_cells(line))
+            table.add_row(*map(Text, _cells(line)))
         return table
 
     def markdown(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from agentbudget import telemetry
 from agentbudget.agent import Agent, heartbeats, run_blocking
-from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
+from agentbudget.errors import (
+    BudgetExceeded,
+    ContextTooLong,
+    InvalidOutput,
+    MissingDependency,
+    Mistake,
+    StoreUnavailable,
+)
 from agentbudget.evals.economics import Outcome
 from agentbudget.evals.exams import open_exam
 from agentbudget.evals.policies import POLICIES, USUAL, Policy, PolicyName, policy
@@ -88,10 +96,12 @@ async def run_eval(
     settings = Settings.from_env()
     settings = settings if home is None else settings.at(Path(home))
     kept = settings.home / "evals"
+    logs = Path(log_dir) if log_dir is not None else kept / "logs"
     exam = open_exam(dataset, find_data(data), kept / "vectors")
     items = choose(exam.items, split=split, limit=limit, seed=seed)
     if not items:
         raise Mistake(f"{dataset} has no items in the split {split!r}: choose another, or give other data")
+    _require_writable(logs)
     threshold = exam.threshold if threshold is None else threshold
     started = time.monotonic()
     async with _opened(dataset, exam, settings, models, budget, budget_per_item) as bench:
@@ -106,7 +116,7 @@ async def run_eval(
                 for name in policies
             ],
             items,
-            log_dir=Path(log_dir) if log_dir is not None else kept / "logs",
+            log_dir=logs,
             concurrency=concurrency,
             metadata={"eval": bench.name, "ladder": list(bench.engine.ladder.names), "threshold": threshold},
         )
@@ -175,7 +185,9 @@ class Bench:
         async def answer(item: Item) -> tuple[str | None, Notes]:
             # One policy at a time for each item: what the first one buys, the next one finds.
             async with self._turns.setdefault(item.id, asyncio.Lock()):
-                return await self._answer(self._context(f"{name}.{item.id}", self.budget_per_item), policy, item)
+                # A slash would make the holds of item a/b some of those of item a.
+                run = f"{name}.{item.id.replace('%', '%25').replace('/', '%2F')}"
+                return await self._answer(self._context(run, self.budget_per_item), policy, item)
 
         return answer
 
@@ -256,6 +268,19 @@ async def _opened(
             beat.cancel()
             with suppress(asyncio.CancelledError):
                 await beat
+
+
+def _require_writable(logs: Path) -> None:
+    """Raise `StoreUnavailable`, before anything is paid for, unless logs can be written into this folder."""
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=logs):
+            pass
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the logs of the eval cannot be written to {logs} ({error.strerror or error}): name another folder",
+            location=str(logs),
+        ) from error
 
 
 def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[bool], None]:

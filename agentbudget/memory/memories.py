@@ -135,8 +135,8 @@ class Memories:
         """The memories that matter most to `question`, within `tokens`: none, if the first does not fit."""
         if not _says_something(question):
             raise Mistake(f"{question!r} is no question; ask for something that may have been learned")
-        if tokens < 1:
-            raise Mistake(f"an allowance of {tokens} tokens holds nothing; give recall() a hundred")
+        if not isinstance(tokens, int) or tokens < 1:
+            raise Mistake(f"an allowance of {tokens!r} tokens holds nothing; give recall() a hundred")
         return await asyncio.to_thread(self._recall, owner, question, tokens, pay)
 
     async def all_of(self, owner: Owner) -> tuple[Memory, ...]:

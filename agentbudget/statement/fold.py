@@ -65,7 +65,7 @@ class Line:
     """One step (or a retrieval or index update that stands alone), with all that happened within it.
 
     ``about`` is what it was for, such as a question, where a graph says so. ``depth`` is 0 for a step of the run, 1 for
-    a step within it. Amounts and tokens include the steps within; ``own`` is what was booked without them.
+    a step within it. Amounts and tokens include the steps within; ``own`` and ``own_hits`` leave them out.
     ``input_tokens`` and ``output_tokens`` are those of calls that asked a model, None if the ledger does not say;
     ``cached_tokens`` is the part of the input that a provider read from its prompt cache. ``cache_hits`` are what our
     own cache gave, ``replayed`` those that a resumed run had paid for already. ``presumed`` and ``overrun`` are
@@ -105,6 +105,7 @@ class Line:
     refused: tuple[Refusal, ...] = ()
     found: tuple[tuple[str, int], ...] = ()
     cut: int = 0
+    own_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,6 @@ class Holds:
         calls = [part for part in parts if is_call(part)]
         asked = [call for call in calls if asked_a_model(call)]
         models = unique(text(call.meta, "model") for call in own if is_call(call))
-        overrun = total(part.overrun for part in parts if part is not head)
         return Line(
             id=head.id,
             kind=text(head.meta, "kind") or "step",
@@ -243,12 +243,13 @@ class Holds:
             saved_usd_nano=sum(whole(part.detail, "saved_usd_nano") or 0 for part in parts if is_hit(part)),
             seconds=number(head.detail, "seconds"),
             presumed=total(booked(part) for part in parts if part.presumed),
-            overrun=overrun.at_least(head.overrun),
+            overrun=total(part.overrun for part in parts if part is not head).at_least(head.overrun),
             error=text(head.detail, "error"),
             data_class=_data_class(own),
             refused=tuple(_refusal(part) for part in own if is_refusal(part)),
             found=_found(own),
             cut=_cut([call for call in own if is_call(call) and asked_a_model(call)]),
+            own_hits=sum(is_hit(part) for part in own),
         )
 
     # --- the run
@@ -337,7 +338,7 @@ def _skill_cost(skill: str, lines: Sequence[Line], everything: int) -> SkillCost
         cost=cost,
         share=Decimal(cost.usd_nano) / everything if everything else Decimal(0),
         escalated=sum(line.escalated for line in lines),
-        cache_hits=sum(line.cache_hits for line in lines),
+        cache_hits=sum(line.own_hits for line in lines),
     )
 
 

@@ -172,7 +172,8 @@ def _against(spent: int, budget: int | None) -> str:
 def step_chart(statement: Statement) -> str:
     """What each step was estimated at, held and settled, as SVG."""
     top = [line for line in statement.lines if line.depth == 0]
-    lines = [line for line in top if line in sorted(top, key=_weight, reverse=True)[:BARS]]
+    dearest = {line.id for line in sorted(top, key=_weight, reverse=True)[:BARS]}
+    lines = [line for line in top if line.id in dearest]
     most = max((_weight(line) for line in lines), default=0)
     if not most:
         return ""

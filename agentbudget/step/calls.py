@@ -145,7 +145,7 @@ class Attempt:
             try:
                 answer = await self.model.complete(self.estimate.request, self.meter)
             except BaseException as error:
-                self.failed(error)
+                self.failed(error, asked)
                 raise
             self.answered(answer, output, asked)
         return answer
@@ -160,7 +160,7 @@ class Attempt:
         presumed = answer.finish == "cut" and self.meter.usage is None
         try:
             # Kept before it is settled: a crash in between costs a presumption, not a second call.
-            keep(self._step, answer, output, asked, cost.usd_nano)
+            keep(self._step, answer, output, asked, self._taken(asked, cost.usd_nano))
         finally:
             made_of = breakdown(self._parts, answer.usage, price, cost.usd_nano)
             self.span.made_of(made_of)
@@ -171,13 +171,21 @@ class Attempt:
         engine.estimator.learn(skill, self.model, answer.usage, answer.finish, estimate=self.estimate)
         engine.starts.called(skill, self.model.name, cost.usd_nano)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, asked: Asked) -> None:
         """Settle what an attempt that raised has used."""
-        self._ended(settle_failure(self.hold, self.estimate.price, self.meter, error, seconds=self._seconds))
+        record = settle_failure(self.hold, self.estimate.price, self.meter, error, seconds=self._seconds)
+        self._ended(record)
+        if not record.presumed:  # what a lost connection may have cost, an answer does not take by itself
+            self._taken(asked, self.lost.usd_nano)
 
     def left(self) -> None:
         """Settle what a stream has used that its reader left."""
         self._ended(settle_left(self.hold, self.estimate.price, self.meter, seconds=self._seconds))
+
+    def _taken(self, asked: Asked, usd_nano: int) -> int:
+        """What an answer has taken with this attempt: whoever gets it from the cache saves the other tries, too."""
+        took = self._step.took[asked.own] = self._step.took.get(asked.own, 0) + usd_nano
+        return took
 
     def _ended(self, record: HoldRecord) -> None:
         self.span.closed(record)

@@ -101,6 +101,11 @@ class Context:
         finds what it paid for. A node that wants several samples of one call tells them apart by `key`.
         Raises `SkillError` for arguments that the skill does not take.
         """
+        if not isinstance(skill, Skill):
+            raise Mistake(f"{getattr(skill, '__name__', skill)!r} is no skill: write @skill above its async def")
+        if not isinstance(arguments, Mapping):
+            example = f"{{{next(iter(skill.signature.parameters), 'name')!r}: …}}"
+            raise SkillError(f"{skill.name} is called with its arguments by name, such as {example}, not {arguments!r}")
         if arguments.keys() != skill.signature.parameters.keys():
             arguments = skill.bind((), arguments)
         return cast(T, await Step(self, skill, arguments, key=key).run())

@@ -30,13 +30,9 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
     everybody = isinstance(caching, Exact) and caching.across_tenants and not narrow(data_class)
     # An answer about confidential text must not come to a run that does not know that it carries such.
     apart = f"#{data_class}" if narrow(data_class) else ""
-    key = answer_key(
-        request,
-        model,
-        tenant=None if everybody else tenant,
-        skill_version=skill.version + apart,
-        sample=step.sample if request.temperature else None,
-    )
+    sample = step.sample if request.temperature else None
+    whose = None if everybody else tenant
+    key = answer_key(request, model, tenant=whose, skill_version=skill.version + apart, sample=sample)
     label = Label(
         kind=caching.kind if isinstance(caching, Exact) else "answer",
         tenant="" if everybody else tenant,
@@ -47,7 +43,8 @@ def asked_of(step: Step, model: Model, request: Request) -> Asked:
     )
     shares = step.engine.share_answers and isinstance(caching, Exact) and outlives_its_run(data_class)
     shared = key if shares else None
-    return Asked(request, model, caching, label, own=f"{step.base}#{key}", shared=shared, apart=apart)
+    own = f"{step.base}#{key}"
+    return Asked(request, model, caching, label, own=own, shared=shared, apart=apart, sample=sample)
 
 
 def paid_once(step: Step, asked: Asked, max_output_tokens: int, *, streams: bool = False) -> Once[CachedAnswer]:

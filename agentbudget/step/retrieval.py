@@ -48,7 +48,9 @@ async def search(
         flights = ctx.engine.answers.flights
         async with Once(flights, key, partial(found_before, ctx, key), patience_s=RETRIEVAL_CAP_NS / 1e9) as before:
             if before is not None:
-                found = _free(ctx, question, tokens, *before)
+                found, saved = before
+                found = found.marked(await index.stale(found.sources))
+                found = _free(ctx, question, tokens, found, saved)
             else:
                 found, cost = await _bought(ctx, index, question, tokens, hops, at_most)
                 if await search_key(ctx, index, **asked) == key:  # else they changed meanwhile

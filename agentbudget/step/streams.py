@@ -200,7 +200,7 @@ class ReplyStream:
                 return
             except BaseException as error:
                 _forget_bound(attempt)
-                attempt.failed(error)
+                attempt.failed(error, asked)
                 raise
             attempt.answered(answer, _TEXT, asked)
             await learn(self._step, asked, answer)

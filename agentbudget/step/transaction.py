@@ -58,6 +58,8 @@ class Step:
         self.began: str | None = None
         """The model that it began with, where its skill leaves that to us."""
         self.saved_usd_nano = 0
+        self.took: dict[str, int] = {}
+        """What each answer has taken so far, its tries that led to none included: nano-dollars by its own key."""
         self.rejected: list[dict[str, str]] = []
         self.refused: set[str] = set()
         self.streams: list[ReplyStream] = []

@@ -10,7 +10,7 @@ import pytest
 
 from agentbudget.cache import Answers, answer_key
 from agentbudget.errors import SchemaMismatch
-from agentbudget.models.base import Completion, Message, Request
+from agentbudget.models.base import Completion, JsonSchema, Message, Request, Tool
 from agentbudget.testing import ScriptedModel
 from agentbudget.usage import Usage
 
@@ -36,6 +36,18 @@ def test_everything_that_changes_an_answer_changes_the_key() -> None:
         key(model=ScriptedModel([], fingerprint="other weights")),
     ]
     assert len({key(), *others}) == len(others) + 1
+
+
+def test_the_order_in_which_an_answer_is_to_be_written_changes_the_key() -> None:
+    """Whoever moves the reasoning before the answer gets no answers that were given before their reasons."""
+    first = {"answer": {"type": "integer"}, "reasoning": {"default": "", "type": "string"}}
+    last = dict(reversed(first.items()))
+    schemas: list[JsonSchema] = [
+        {"properties": each, "required": ["answer"], "type": "object"} for each in (first, last)
+    ]
+    assert key(replace(ASK, schema=schemas[0])) != key(replace(ASK, schema=schemas[1]))
+    tools = [(Tool("solve", "Solves it.", each),) for each in schemas]
+    assert key(replace(ASK, tools=tools[0])) != key(replace(ASK, tools=tools[1]))
 
 
 def test_caps_do_not_change_the_key() -> None:

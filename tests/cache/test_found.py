@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 
@@ -115,6 +116,22 @@ async def test_ten_equal_searches_at_once_are_made_once(ledger: Ledger, index: I
     found = await asyncio.gather(*(ctx.retrieve(QUESTION, tokens=200) for _ in range(10)))
     assert len(letters.questions) == 1
     assert found == [found[0]] * 10
+
+
+async def test_a_file_that_changed_since_it_was_read_is_marked_in_a_hit_too(
+    ledger: Ledger, index: Index, letters: Letters, folder: Path
+) -> None:
+    ctx = context(ledger, index)
+    orders = folder / "orders.md"
+    before, read_ns = orders.read_bytes(), orders.stat().st_mtime_ns
+    assert not any(passage.stale for passage in (await ctx.retrieve(QUESTION, tokens=200)).passages)
+    orders.write_text("# Orders\n\nOrders are refunded within ninety days of their arrival.\n")
+    found = await ctx.retrieve(QUESTION, tokens=200)
+    assert {passage.chunk.source for passage in found.passages if passage.stale} == {"orders.md"}
+    orders.write_bytes(before)
+    os.utime(orders, ns=(read_ns, read_ns))
+    assert not any(passage.stale for passage in (await ctx.retrieve(QUESTION, tokens=200)).passages)
+    assert letters.questions == [QUESTION]
 
 
 async def test_documents_that_changed_are_searched_anew(

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Generator
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,15 @@ async def test_an_answer_that_is_too_old_to_be_given_is_no_hit_of_the_cache(
     assert [kept.hits for kept in ctx.engine.answers.store.kept()] == [0]
 
 
+@pytest.mark.parametrize("cache", [timedelta.max, Exact(ttl_s=inf)])
+async def test_an_answer_may_be_reused_for_longer_than_a_file_can_say(
+    cache: timedelta | Exact, ledger: Ledger, model: ScriptedModel
+) -> None:
+    ctx = context(ledger, model)
+    skill = make(cache=cache)
+    assert [await skill(of(ctx, run), "x") for run in ("r", "q")] == ["answer 1", "answer 1"]
+
+
 async def test_a_skill_that_wants_fresher_answers_than_the_one_that_kept_them_gets_them(
     ledger: Ledger, model: ScriptedModel
 ) -> None:
@@ -241,6 +251,24 @@ async def test_the_entry_of_a_hit_says_what_it_saved_and_why(ledger: Ledger, mod
     assert bought.settled is not None
     assert (hit.settled, hit.detail["saved_usd_nano"]) == (ZERO, bought.settled.usd_nano)
     assert hit.detail["cache"] == {"kind": "answer", "because": "exact"}
+
+
+async def test_a_hit_saves_the_tries_that_led_to_no_answer_too_but_nothing_that_is_only_presumed(
+    ledger: Ledger,
+) -> None:
+    @skill(max_output_tokens=8)
+    async def count(ctx: Context, what: str) -> int:
+        """Count it."""
+        ...
+
+    lost = ScriptedReply(error=OutcomeUnknown("no answer came", model="m"))
+    ctx = context(ledger, ScriptedModel([lost, "many", "3"]))
+    assert [await count(of(ctx, run), "x") for run in ("r", "q")] == [3, 3]
+    presumed, unreadable, answered, hit = calls(ledger)
+    assert presumed.presumed
+    assert unreadable.settled is not None
+    assert answered.settled is not None
+    assert hit.detail["saved_usd_nano"] == unreadable.settled.usd_nano + answered.settled.usd_nano
 
 
 async def test_a_new_version_of_a_skill_is_asked_anew_and_the_old_one_can_be_forgotten(

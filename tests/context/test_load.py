@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.context.load import MAX_BYTES, load, scan
+from agentbudget.context.load import (
+    MAX_BYTES,
+    _Walk,  # pyright: ignore[reportPrivateUsage] # to act between two of its files
+    load,
+    scan,
+)
 from agentbudget.errors import DocumentsError
 from tests.context.conftest import HANDBOOK, Write, pdf_bytes
 
@@ -100,6 +105,29 @@ def test_what_may_not_be_read_is_named(write: Write) -> None:
         assert set(_reasons(folder)) == {"secret.md", "closed"}
     finally:
         (folder / "closed").chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_be_listed_but_not_looked_at_is_named(write: Write) -> None:
+    folder = write({"good.md": "good", "shut/a.md": "x", "shut/b.bin": "x"})
+    (folder / "shut").chmod(0o400)
+    try:
+        found = scan(folder)
+        assert [(item.source, item.reason) for item in found.skipped] == [
+            ("shut/a.md", "cannot be read: Permission denied")
+        ]
+        assert ([file.source for file in found.files], found.ignored) == (["good.md"], 1)
+    finally:
+        (folder / "shut").chmod(0o700)
+
+
+def test_a_file_that_is_removed_while_its_folder_is_read_is_not_there(write: Write) -> None:
+    folder = write({"a.md": "stays", "b.md": "goes"})
+    walk = _Walk(folder)
+    files = walk.files()
+    assert next(files).source == "a.md"
+    (folder / "b.md").unlink()
+    assert (list(files), walk.skipped) == ([], [])
 
 
 def test_links_are_followed_and_loops_end(write: Write) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_vectors_are_made_once_for_the_same_examples_and_model(ctx: Context, tmp
     assert again.embedded == []
     Nearest(EXAMPLES, tmp_path, other).prepare(ctx, quiet)
     assert len(other.embedded) == len(EXAMPLES)
+
+
+@pytest.mark.parametrize("left", [0, 200])
+def test_vectors_that_are_not_whole_are_made_anew(ctx: Context, tmp_path: Path, left: int) -> None:
+    Nearest(EXAMPLES, tmp_path, WordEmbedder()).prepare(ctx, quiet)
+    (kept,) = tmp_path.glob("*.npy")
+    os.truncate(kept, left)
+    ctx.engine.ledger.account("run/q", limit=Budget(usd="1"))
+    again, once_more = WordEmbedder(), WordEmbedder()
+    Nearest(EXAMPLES, tmp_path, again).prepare(Context(ctx.engine, Scope("q")), quiet)
+    assert len(again.embedded) == len(EXAMPLES)
+    Nearest(EXAMPLES, tmp_path, once_more).prepare(ctx, quiet)
+    assert once_more.embedded == []
 
 
 def test_preparing_and_searching_are_paid_for_by_the_second(ctx: Context, tmp_path: Path) -> None:

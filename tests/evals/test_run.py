@@ -20,7 +20,7 @@ from agentbudget.errors import (
     Mistake,
     StoreUnavailable,
 )
-from agentbudget.evals import EvalReport, Outcome, Progress, run_eval, run_eval_sync
+from agentbudget.evals import EvalReport, Outcome, PolicyName, Progress, run_eval, run_eval_sync
 from agentbudget.evals.gsm8k import Gsm8k
 from agentbudget.ledger import Ledger
 from agentbudget.models.base import Completion, Meter, Request
@@ -47,6 +47,20 @@ async def evaluate(data: Path, home: Path, **options: Any) -> EvalReport:
 
 def of(report: EvalReport, policy: str) -> list[Outcome]:
     return [outcome for outcome in report.outcomes if outcome.policy == policy]
+
+
+def reporting(outcomes: tuple[Outcome, ...], *, model: str = "scripted:small") -> EvalReport:
+    return EvalReport(
+        name="eval-gsm8k",
+        dataset="gsm8k",
+        split="report",
+        seed=0,
+        threshold=0.9,
+        prices={model: "custom"},
+        outcomes=outcomes,
+        paid_usd_nano=sum(outcome.paid_usd_nano for outcome in outcomes),
+        seconds=1.0,
+    )
 
 
 async def test_each_policy_answers_the_same_items_and_is_scored(sums: Path, tmp_path: Path) -> None:
@@ -127,6 +141,36 @@ async def test_output_that_fits_no_type_is_unanswered_but_paid_for(sums: Path, t
     assert line.cost_per_success_usd_nano is None
 
 
+async def test_an_answer_that_took_two_tries_costs_every_policy_both(sums: Path, tmp_path: Path) -> None:
+    asked: set[str] = set()
+
+    def stumbling(request: Request) -> str:
+        question = request.messages[1].text
+        if question in asked:
+            return '{"reasoning": "so it is", "answer": 0}'
+        asked.add(question)
+        return "no JSON"
+
+    for paid in (True, False):
+        models = (ScriptedModel(stumbling, name="scripted:small"), ladder()[1])
+        report = await evaluate(sums, tmp_path, models=models, policies=("all-cheap", "cascade"), threshold=0.0)
+        cheap, cascade = report.economics
+        assert cheap.cost_usd_nano == cascade.cost_usd_nano == sum(o.cost_usd_nano for o in report.outcomes) // 2
+        assert (report.paid_usd_nano == cheap.cost_usd_nano) is paid
+
+
+async def test_items_whose_ids_begin_alike_are_each_counted_once(write_rows: WriteRows, tmp_path: Path) -> None:
+    ids = ["/".join("x" * n) for n in range(1, 13)]
+    data = write_rows(
+        "gsm8k_test.jsonl.gz",
+        [{"id": one, "question": f"What is {n}?", "answer": f"#### {n}"} for n, one in enumerate(ids)],
+    )
+    report = await evaluate(data, tmp_path, limit=None)
+    assert {outcome.item for outcome in report.outcomes} < set(ids)
+    assert all(outcome.calls == {"scripted:small": 1} for outcome in of(report, "all-cheap"))
+    assert all(outcome.calls == {"scripted:small": 1, "scripted:large": 1} for outcome in of(report, "cascade"))
+
+
 async def test_a_fault_ends_the_eval_and_what_was_bought_stays_bought(sums: Path, tmp_path: Path) -> None:
     small, large = ladder()
     refused = AuthenticationFailed("the key is refused", model="scripted:large", sent=False)
@@ -173,6 +217,14 @@ async def test_a_log_that_cannot_be_written_ends_the_eval_with_the_reason(
     assert str(logs) in str(raised.value)
 
 
+async def test_logs_that_cannot_be_written_are_named_before_anything_is_paid_for(sums: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    models = ladder()
+    with pytest.raises(StoreUnavailable, match=r"the logs of the eval cannot be written to .*logs .*: name another"):
+        await evaluate(sums, tmp_path, models=models)
+    assert [model.requests for model in models] == [[], []]
+
+
 async def test_inspect_can_read_the_logs(sums: Path, tmp_path: Path) -> None:
     from inspect_ai.log import read_eval_log
 
@@ -212,6 +264,14 @@ async def test_a_report_is_written_as_data_text_and_picture(sums: Path, tmp_path
         report.plot(tmp_path / "plot.txt")
 
 
+@pytest.mark.parametrize(("correct", "items"), [(0, 3), (10, 10)])
+def test_a_report_is_drawn_in_which_nothing_or_everything_is_right(correct: int, items: int, tmp_path: Path) -> None:
+    outcomes = tuple(
+        Outcome(policy="all-cheap", item=str(n), answer="1", correct=n < correct, paid_usd_nano=1) for n in range(items)
+    )
+    assert reporting(outcomes).plot(tmp_path / "plot.svg").is_file()
+
+
 async def test_a_report_that_cannot_be_written_is_shown_all_the_same(
     sums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +295,22 @@ async def test_a_report_prints_as_a_table(sums: Path, tmp_path: Path) -> None:
     text = console.export_text()
     assert "30.1% to 95.4%" in text
     assert "4 × small, 4 × large" in text
+
+
+def test_a_report_is_shown_with_whole_figures_and_its_notes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    model = "llamacpp:/weights/[v2]/small.gguf"
+    paid: dict[PolicyName, int] = {"all-cheap": 123_456, "all-strong": 12_345_600}
+    outcomes = tuple(
+        Outcome(policy=policy, item=str(n), answer="1", correct=n < 7, paid_usd_nano=usd_nano, calls={model: 2})
+        for policy, usd_nano in paid.items()
+        for n in range(100)
+    )
+    show(reporting(outcomes, model=model), None, as_json=False)
+    shown = capsys.readouterr().out
+    for word in ("all-strong", "3.4% to 13.7%", "$0.01235", "$0.0001235", "$0.001764", "200 ×", "unanswered"):
+        assert word in shown
+    assert f"Ladder: {model} (custom)." in shown
+    assert shown.count("100 items") == 1
 
 
 def test_the_sync_form_takes_the_same_options(sums: Path, tmp_path: Path) -> None:

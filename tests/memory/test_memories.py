@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,12 @@ async def test_recall_keeps_to_its_allowance(memories: Memories) -> None:
     assert 0 < found.tokens <= 40
     assert found.tokens == WordEmbedder().count_tokens(found.text)
     assert found.left_out == 10 - len(found.memories)
+
+
+@pytest.mark.parametrize("tokens", [0, "50"])
+async def test_an_allowance_that_is_none_is_refused(memories: Memories, tokens: Any) -> None:
+    with pytest.raises(Mistake, match=r"an allowance of .* tokens holds nothing"):
+        await memories.recall(MIA, "seat?", tokens=tokens)
 
 
 async def test_nothing_is_recalled_where_the_first_does_not_fit(memories: Memories) -> None:

@@ -193,6 +193,46 @@ def test_a_budgeted_model_is_no_rung() -> None:
         LangChainModel(chat)
 
 
+class Reasoned(BaseModel):
+    effort: str
+
+
+class Tuned(GenericFakeChatModel):
+    """An integration that names nothing that identifies it, as Ollama's does."""
+
+    temperature: float = 0.0
+    options: dict[str, Any] = Field(default_factory=dict)
+    reasoning: Reasoned | None = None
+    client: object = None
+
+
+def tuned(**made: Any) -> LangChainModel:
+    chat = Tuned(messages=iter([said(f"as {made}")]), client=object(), **made)
+    return LangChainModel(chat, name="ollama:qwen3", price=PRICE, context_window=1000)
+
+
+@skill(max_output_tokens=10)
+async def say(ctx: Context, message: str) -> str:
+    """Say it."""
+    ...
+
+
+async def test_a_model_that_was_made_otherwise_answers_for_itself(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.9},
+        {"options": {"top_k": 3}},
+        {"reasoning": Reasoned(effort="high")},
+    ]
+    for way in ways:
+        async with Agent([say], models=[tuned(**way)], home=tmp_path) as agent:
+            run = await agent.run("hi", budget=Budget(usd="0.01"))
+        assert run.output == f"as {way}"
+    for way in ways:
+        assert tuned(**way).fingerprint == tuned(**way).fingerprint
+    assert tuned(options={"key": "sk-1"}).fingerprint.count("sk-1") == 0
+
+
 @pytest.mark.parametrize("retries", [None, 4])
 def test_the_retries_of_openais_integration_are_switched_off(retries: int | None) -> None:
     openai = pytest.importorskip("langchain_openai")

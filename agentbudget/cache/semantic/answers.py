@@ -145,6 +145,7 @@ def _place(asked: Asked, policy: Semantic) -> Place:
         asked.model,
         tenant=None if policy.across_tenants else asked.label.tenant,
         skill_version=asked.label.skill_version + asked.apart,
+        sample=asked.sample,
     )
     return Place(asked.label.tenant, asked.label.skill, form)
 

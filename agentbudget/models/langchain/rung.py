@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from enum import Enum
 from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
+from pydantic import BaseModel
 
 from agentbudget.errors import AgentBudgetError, InvalidOutput, Mistake, ModelError, OutcomeUnknown, SchemaUnsupported
 from agentbudget.models.base import (
@@ -92,9 +95,14 @@ class LangChainModel:
 
     @property
     def fingerprint(self) -> str:
-        """The integration's class and what it was made with, without its secrets."""
-        made = sorted(self.chat._identifying_params.items())  # pyright: ignore[reportPrivateUsage]
-        return f"langchain {type(self.chat).__name__} {self._known.address or ''} {self._known.model_id} {made}"
+        """The integration's class and what it was made with, hashed: not every integration calls a secret one."""
+        chat = self.chat
+        identifying = sorted(chat._identifying_params.items())  # pyright: ignore[reportPrivateUsage]
+        # Many integrations (Ollama's) name nothing there that identifies them.
+        own = chat.model_fields_set - BaseChatModel.model_fields.keys()
+        made = f"{identifying} {_told({name: getattr(chat, name) for name in sorted(own)})}"
+        digest = hashlib.blake2b(made.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return f"langchain {type(chat).__name__} {self._known.address or ''} {self._known.model_id} {digest}"
 
     async def count_input(self, request: Request) -> InputCount:
         """A bound, as for the provider's own client; see `Model.count_input`."""
@@ -232,3 +240,14 @@ class LangChainModel:
             if failed.usage is not None:
                 meter.used(timed(failed.usage, self.price, started_ns) if failed.usage != Usage() else failed.usage)
         return failed
+
+
+def _told(value: object) -> object:
+    """A setting as plain data, the same in every process; of a client, a callback or a secret, only its type."""
+    if isinstance(value, BaseModel):
+        return _told({name: getattr(value, name) for name in sorted(value.model_fields_set)})
+    if isinstance(value, Mapping):
+        return [(str(name), _told(one)) for name, one in cast("Mapping[object, object]", value).items()]
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in cast("Sequence[object]", value)]
+    return value if value is None or isinstance(value, str | int | float | Enum) else type(value).__qualname__

@@ -41,6 +41,12 @@ async def told(ctx: Context, message: str) -> str:
     return pieces.reply.text
 
 
+@skill(max_output_tokens=8, cache=POLICY, temperature=0.7)
+async def drawn(ctx: Context, message: str) -> str:
+    """Say which team could handle this message."""
+    ...
+
+
 def by_topic(request: Request) -> str:
     """The same answer to a topic, however it is asked for."""
     return f"team {request.messages[-1].text.removeprefix('please ')}"
@@ -137,6 +143,18 @@ async def test_an_answer_that_is_reused_is_one_hit_of_the_cache(contexts: Contex
     await team(ctx, f"please {NEW}")
     (after,) = ctx.engine.answers.store.kept()
     assert after.hits == before.hits + 1
+
+
+async def test_samples_of_one_question_are_each_bought(contexts: Contexts) -> None:
+    await teach(contexts(), drawn)
+    ctx = contexts("s")
+    bought = len(model_of(ctx).requests)
+    for key in "ab":
+        await ctx.call(drawn, {"message": NEW}, key=key)
+    assert len(model_of(ctx).requests) == bought + 2
+    await drawn(ctx, NEW)
+    await drawn(ctx, f"please {NEW}")
+    assert len(model_of(ctx).requests) == bought + 3, "what is no sample has similar ones as before"
 
 
 async def test_another_tenant_pays_for_itself(contexts: Contexts) -> None:
