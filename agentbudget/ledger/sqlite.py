@@ -32,7 +32,7 @@ from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
-from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, NoOwner, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -188,7 +188,7 @@ class _Connection:
         """What SQLite or Python said of what is written, as an error of the tree; None if it is one, or another's."""
         if isinstance(error, sqlite3.Error):
             return fault(self._path, error, "write")
-        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, NoOwner)):
             return unreadable(self._path, error)
         if isinstance(error, UnicodeEncodeError):
             return InvalidArgument(
@@ -490,6 +490,8 @@ class _Writer(_Connection):
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
         except FAULTS as failed:
             raise fault(self._path, failed, "write") from failed
+        except NoOwner as failed:
+            raise unreadable(self._path, failed) from failed
         finally:
             try:
                 if not done:
