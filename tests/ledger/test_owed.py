@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from agentbudget.errors import StoreUnavailable
-from agentbudget.ledger import Ledger
+from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import Amount, Budget
 from tests.ledger.server import Server
 
@@ -112,6 +112,30 @@ def test_leaving_a_hold_whose_settlement_is_owed_does_not_void_it(own_server: Se
             fails(lambda: hold.settle(Amount(30)))
             own_server.start()
         assert ledger.balance("run/1").posted == Amount(30)
+
+
+def test_a_block_that_ends_while_the_store_is_away_ends_its_hold_afterwards(own_server: Server, database: str) -> None:
+    def leave(hold: Hold) -> None:
+        with hold:
+            own_server.stop()
+
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1")
+        for hold_id in ("sent", "unsent", "spent"):
+            hold = ledger.reserve(hold_id, Amount(50), accounts=["run/1"])
+            if hold_id == "sent":
+                hold.mark_sent()
+            if hold_id == "spent":
+                ledger.reserve("call", Amount(20), within="spent").settle(Amount(7))
+            fails(lambda hold=hold: leave(hold))
+            own_server.start()
+        ledger.heartbeat()
+        ended = {hold.id: (hold.state, hold.settled, hold.presumed) for hold in ledger.holds()}
+        assert ended["sent"] == ("settled", Amount(50), True)
+        assert ended["unsent"] == ("settled", Amount(), False)
+        assert ended["spent"] == ("settled", Amount(7), False)
+        assert ledger.balance("run/1").held == Amount()
+        assert ledger.verify().ok
 
 
 def test_a_step_ends_after_what_is_owed_of_its_calls(own_server: Server, database: str) -> None:
