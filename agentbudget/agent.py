@@ -126,6 +126,8 @@ class Agent:
         self._opened: Index | None = None
         self._updated: IndexReport | None = None
         self._opening = asyncio.Lock()
+        self._left_open: set[str] = set()
+        """Runs that ended while their ledger was away: what they had set aside is freed with the next one."""
         self.runs = Runs(self.settings.runs_dir, tenant=tenant)
 
     @property
@@ -297,7 +299,9 @@ class Agent:
         """Go on with a run that nobody else works on."""
         engine = self.engine
         engine.ledger.sweep()  # the run may have broken off in a process that died after we opened the ledger
-        _close_open_steps(engine.ledger, record.run_id)  # or where its ledger could not be written
+        for run_id in self._left_open | {record.run_id}:  # or where its ledger could not be written
+            _close_open_steps(engine.ledger, run_id)
+            self._left_open.discard(run_id)
         finished = record.status == "done"
         record.status, record.error, record.ended_ns = "running", None, None
         self.runs.save(record)
@@ -336,6 +340,7 @@ class Agent:
             try:
                 act()
             except StoreError as error:
+                self._left_open.add(record.run_id)
                 _log.warning("not all is noted of how run %s ended (%s): %s", record.run_id, record.status, error)
 
     async def _traced(self, record: RunRecord, ctx: Context, on_index: OnProgress | None) -> dict[str, Any]:

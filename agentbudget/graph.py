@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Uni
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
+from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
 from langgraph.types import Interrupt
 from pydantic import Field, ValidationError, create_model
@@ -80,13 +81,21 @@ class Checkpoints(AsyncSqliteSaver):
     """
 
     path = ""
+    graphs: Mapping[str, Pregel[Any, Any, Any, Any]] = {}
+    """Those that go on from here, by where they are within each other."""
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The run's last checkpoint."""
+        """The run's last checkpoint. Raises `Mistake` if it is about to go on at a node that its graph has no more."""
         try:
-            return await super().aget_tuple(config)
+            found = await super().aget_tuple(config)
         except (sqlite3.Error, ValueError) as error:
             raise _unusable(self.path, error) from error
+        if found is not None:
+            place = found.config.get("configurable", {})
+            names = [task.partition(":")[0] for task in place["checkpoint_ns"].split("|")]
+            if (graph := self.graphs.get("|".join(names))) is not None:
+                _require_next(graph, found.checkpoint["channel_values"], run_id=place["thread_id"])
+        return found
 
     async def aput(
         self,
@@ -122,6 +131,31 @@ class Checkpoints(AsyncSqliteSaver):
             "a checkpoint cannot be kept in %s: %s; the run goes on, and would resume from an earlier one",
             self.path,
             error,
+        )
+
+
+def _graphs_in(graph: Pregel[Any, Any, Any, Any], within: str = "") -> Iterator[tuple[str, Pregel[Any, Any, Any, Any]]]:
+    """A graph, and those that are nodes of it."""
+    yield within, graph
+    for name, node in graph.nodes.items():
+        if isinstance(node.bound, Pregel):
+            inner = cast(Pregel[Any, Any, Any, Any], node.bound)
+            yield from _graphs_in(inner, f"{within}|{name}".lstrip("|"))
+
+
+def _require_next(graph: Pregel[Any, Any, Any, Any], waiting: Mapping[str, Any], *, run_id: str) -> None:
+    """Raise `Mistake` unless the graph has what is next: LangGraph passes over what it does not know, and ends."""
+    sent = {send.node for send in waiting.get("__pregel_tasks", ()) if send.node not in graph.nodes}
+    triggered = {
+        name.rpartition(":")[2]
+        for name, value in waiting.items()
+        if name not in graph.channels and (name.startswith("branch:to:") or (name.startswith("join:") and value))
+    }
+    if sent or triggered:
+        missing = ", ".join(map(repr, sorted(sent | triggered)))
+        raise Mistake(
+            f"run {run_id!r} was to go on at {missing}, which its graph has no more, or reaches by another way: resume "
+            "it with the graph that it began with, or begin a new run"
         )
 
 
@@ -168,6 +202,7 @@ async def execute(
     config: RunnableConfig = {"configurable": {"thread_id": ctx.run_id}}
     if max_concurrency is not None:
         config["max_concurrency"] = max_concurrency
+    saver.graphs = dict(_graphs_in(compiled))
     begun = (await saver.aget_tuple(config)) is not None
     state = await compiled.ainvoke(None if begun else {"task": task}, config, context=ctx, durability="sync")
     if paused := cast(Sequence[Interrupt], state.get("__interrupt__", ())):

@@ -129,6 +129,88 @@ async def test_a_graph_within_a_graph_that_is_resumed_finds_what_it_paid_for() -
     assert len(asked) == 1
 
 
+def in_a_row(first: str, second: str) -> StateGraph[State, Context, State, State]:
+    """A graph whose second node, of this name, gives the output."""
+
+    async def ask(state: State, runtime: Runtime[Context]) -> State:
+        return {"message": await guess(runtime.context, message=first)}
+
+    async def end(state: State) -> State:
+        if second == "broken":
+            raise ValueError("not today")
+        return {"output": state.get("message", "")}
+
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    graph.add_node(first, ask)
+    graph.add_node(second, end)
+    graph.add_edge(START, first)
+    graph.add_edge(first, second)
+    graph.add_edge(second, END)
+    return graph
+
+
+def around(inner: StateGraph[State, Context, State, State]) -> StateGraph[State, Context, State, State]:
+    """A graph with another as its only node."""
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    graph.add_node("inner", inner.compile())
+    graph.add_edge(START, "inner")
+    graph.add_edge("inner", END)
+    return graph
+
+
+def sending(node: str) -> StateGraph[State, Context, State, State]:
+    """A graph that sends to a node of this name."""
+
+    async def end(state: State) -> State:
+        if node == "broken":
+            raise ValueError("not today")
+        return {"output": "sent"}
+
+    def each(state: State) -> list[Send]:
+        return [Send(node, state)]
+
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    graph.add_node(node, end)
+    graph.add_conditional_edges(START, each, [node])
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("begun", "changed"),
+    [
+        (in_a_row("first", "broken"), in_a_row("first", "mended")),
+        (around(in_a_row("first", "broken")), around(in_a_row("first", "mended"))),
+        (sending("broken"), sending("mended")),
+    ],
+    ids=["next", "within", "sent"],
+)
+async def test_a_run_whose_next_node_is_gone_from_its_graph_is_not_taken_for_done(
+    begun: StateGraph[State, Context, State, State], changed: StateGraph[State, Context, State, State]
+) -> None:
+    async with Agent(graph=begun, models=[ScriptedModel(lambda _: "so")]) as agent:
+        with pytest.raises(ValueError, match="not today"):
+            await agent.run("what next?", budget=Budget(usd="0.01"), run_id="moved")
+    async with Agent(graph=changed, models=[ScriptedModel([])]) as agent:
+        with pytest.raises(Mistake, match="run 'moved' was to go on at 'broken', which its graph has no more"):
+            await agent.resume("moved")
+        assert agent.runs.load("moved").status == "failed"
+
+
+async def test_a_run_goes_on_in_a_graph_that_has_changed_elsewhere() -> None:
+    models = [ScriptedModel(["so"])]
+    async with Agent(graph=in_a_row("first", "broken"), models=models) as agent:
+        with pytest.raises(ValueError, match="not today"):
+            await agent.run("what next?", budget=Budget(usd="0.01"), run_id="kept")
+
+    async def end(state: State) -> State:
+        return {"output": state.get("message", "")}
+
+    changed = in_a_row("earlier", "other")
+    changed.add_node("broken", end)
+    async with Agent(graph=changed, models=models) as agent:
+        assert (await agent.resume("kept")).output == "so"
+
+
 async def test_a_graph_that_pauses_is_refused_and_not_taken_for_done() -> None:
     async def ask(state: State, runtime: Runtime[Context]) -> State:
         said = await guess(runtime.context, message="is it?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
-from agentbudget.errors import HoldClosed
+from agentbudget.errors import HoldClosed, StoreError
 from agentbudget.ledger.records import Detail, HoldRecord
 from agentbudget.money import ZERO, Amount
 
@@ -92,13 +92,17 @@ class Hold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        record = self.refresh()
+        record, seen = self.record, True
+        try:
+            record = self.refresh()
+        except StoreError:  # then its end is owed, by what is known here: that is not all that was spent within it
+            seen = False
         if record.state != "open":
             return
         try:
             if record.sent:
                 self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
-            elif record.spent or record.children:
+            elif record.spent or record.children or not seen:
                 self.settle()
             else:
                 self.void(reason=kind.__name__ if kind else "left unused")

@@ -70,10 +70,11 @@ _DEFAULTS: Final = {
 _WRITE: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 """The lock comes first, and each statement sees what was committed before it: all that the writer before left."""
 _READ: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_HEAD: Final = (
-    b"SELECT version, seq, hash, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) FROM head WHERE id = 1"
+_HEAD: Final = compose.SQL(
+    "SELECT version, seq, hash, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), pg_backend_pid() "
+    "FROM {}.head WHERE id = 1"
 )
-_LOCK_HEAD: Final = _HEAD + b" FOR UPDATE"
+"""It names its schema, and the session: a pooler may have handed the transaction to one that is not set up."""
 _NEWS: Final = NEWS.replace("?", "%s").encode()
 _PUT_HEAD: Final = b"UPDATE head SET seq = %s, hash = %s WHERE id = 1"
 
@@ -87,6 +88,8 @@ _ELSEWHERE: Final = frozenset({"25006"})
 """Read only: the server that was the first is now a replica of another."""
 _CHANGED: Final = frozenset({"42P01", "42703", "3F000"})
 """No such table, column or schema."""
+_POOLED: Final = frozenset({"26000", "42P05"})
+"""No such prepared statement, or one of that name: of another client's in the same session."""
 _CROSSED: Final = frozenset({"42P07", "42P06", "42710", "23505"}) | _GAVE_UP
 """Somebody else makes the same tables at this moment."""
 
@@ -188,6 +191,8 @@ class _Connection:
         self._closed = ""
         """Why it can be used no more."""
         self._db: Database | None = None
+        self._session = 0
+        """The server's process that was set up for it."""
         self._piped: AbstractContextManager[psycopg.Pipeline] | None = None
         self._pipeline: psycopg.Pipeline | None = None
         self._head: psycopg.Cursor[Row] | None = None
@@ -218,7 +223,12 @@ class _Connection:
         db = self._connected()
         if db.pgconn.flush():  # a pipeline would wait for the answer to what has not all left
             db.wait(send(db.pgconn))
-        self._pipeline.sync()
+        try:
+            self._pipeline.sync()
+        except psycopg.Error as error:
+            if error.sqlstate in _CHANGED and self._head is not None and self._head.rowcount == 1:
+                self._arrive(self._head)  # it may tell that what came after it was asked in another session
+            raise
         if self._head is not None:
             self._arrive(self._head)
 
@@ -231,7 +241,10 @@ class _Connection:
         head = asked.fetchone()
         if head is None:
             raise self._server.changed("its head is gone")
-        version, self._began, last_hash, now_us = head
+        if head[-1] != self._session:
+            self._drop()  # it knows statements by names that are others' elsewhere
+            raise self._server.pooled()
+        version, self._began, last_hash, now_us, _ = head
         if version != VERSION:
             raise another_version(self._server.location, version)
         self._tx.at_ns = now_us * 1000
@@ -290,13 +303,14 @@ class _Connection:
     def _start(self) -> None:
         self._busy = True
         if self._db is None:
-            self._db = self._server.connect(writes=self._writes)
+            self._db, self._session = self._server.connect(writes=self._writes)
             self._piped = self._db.pipeline()
             self._pipeline = self._piped.__enter__()
         self._changed = False
         self._news = None
-        self._db.execute(_WRITE if self._writes else _READ)
-        self._head = self._db.execute(_LOCK_HEAD if self._writes else _HEAD)
+        # Not prepared: in another session its name may be that of anything, outside of a transaction.
+        self._db.execute(_WRITE if self._writes else _READ, prepare=False)
+        self._head = self._db.execute(self._server.lock_head if self._writes else self._server.head)
         if not self._writes:
             self._tx.forget()  # the head comes along with what is read first
             return
@@ -427,14 +441,16 @@ class _Server:
             ) from None
         self._secrets = [str(given[key]) for key in ("password", "sslpassword") if given.get(key)]
         self._schema = schema
+        self.head = _HEAD.format(compose.Identifier(schema)).as_bytes(None)
+        self.lock_head = self.head + b" FOR UPDATE"
         self.lock_timeout_s = lock_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._patience_s = patience_s
         self._conninfo = make_conninfo("", **{**_DEFAULTS, **given, "client_encoding": "UTF8"})
         self.location = _location(given)
 
-    def connect(self, *, writes: bool = True) -> Database:
-        """A connection that is set up. Raises `StoreUnavailable`."""
+    def connect(self, *, writes: bool = True) -> tuple[Database, int]:
+        """A connection that is set up, and the server's process at its other end. Raises `StoreUnavailable`."""
         try:
             db = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
@@ -455,16 +471,16 @@ class _Server:
         lock_s, statement_s = self.lock_timeout_s, self._statement_timeout_s
         idle_s = lock_s if writes else 0  # a writer that was stopped must not keep the others waiting
         try:
-            db.execute(
+            asked = db.execute(
                 compose.SQL(
-                    "SET search_path TO {}; SET lock_timeout TO {}; SET statement_timeout TO {}; "
-                    "SET idle_in_transaction_session_timeout TO {}"
+                    "SELECT pg_backend_pid(); SET search_path TO {}; SET lock_timeout TO {}; "
+                    "SET statement_timeout TO {}; SET idle_in_transaction_session_timeout TO {}"
                 ).format(compose.Identifier(self._schema), *(int(s * 1000) for s in (lock_s, statement_s, idle_s)))
             )
+            return db, _pid(asked)
         except BaseException:
             db.close()
             raise
-        return db
 
     def keeps(self, seq: int, digest: bytes, lost: psycopg.Error) -> bool:
         """Whether an entry was committed, where the answer to the commit was lost.
@@ -475,9 +491,10 @@ class _Server:
         until = time.monotonic() + self._patience_s
         while True:
             try:
-                with closing(self.connect()) as db:
+                db, _ = self.connect()
+                with closing(db):
                     db.execute(_WRITE)
-                    db.execute(_LOCK_HEAD)
+                    db.execute(self.lock_head)
                     found = db.execute(b"SELECT hash FROM entries WHERE seq = %s", (seq,)).fetchone()
                     return found is not None and found[0] == digest
             except (psycopg.Error, StoreUnavailable):
@@ -504,8 +521,11 @@ class _Server:
 
     @contextmanager
     def _exclusively(self) -> Generator[_Tables]:
-        with closing(self.connect()) as db:
+        db, session = self.connect()
+        with closing(db):
             db.execute(b"BEGIN")
+            if _pid(db.execute(b"SELECT pg_backend_pid()")) != session:
+                raise self.pooled()
             yield _Tables(db, self)
             db.execute(b"COMMIT")
 
@@ -529,6 +549,8 @@ class _Server:
             )
         if state in _CHANGED:
             return self.changed(said)
+        if state in _POOLED:
+            return self.pooled()
         if isinstance(error, psycopg.DataError):
             return Mistake(f"the ledger {self.location} cannot keep this: {said}")
         if state in _GAVE_UP or _is_lost(error):
@@ -558,6 +580,14 @@ class _Server:
         return StoreUnavailable(
             f"the role of {self.location} may not use the schema {self._schema!r}: GRANT USAGE on it, and SELECT, "
             "INSERT, UPDATE and DELETE on its tables (SELECT alone for who only reads); nothing was admitted",
+            location=self.location,
+        )
+
+    def pooled(self) -> StoreUnavailable:
+        """The error for a connection whose transactions go to sessions of the server that it shares with others."""
+        return StoreUnavailable(
+            f"a pooler before the ledger {self.location} hands each transaction to another session: let it pool by "
+            "session, or give the server's own address; nothing was admitted",
             location=self.location,
         )
 
@@ -598,9 +628,9 @@ class _Tables:
             raise self._server.forbidden()
         names = set(found)
         if "head" in names:
-            row = self._db.execute(_HEAD).fetchone()
+            row = self._db.execute(self._server.head).fetchone()
             if row is not None and row[0] != VERSION:
-                row = self._db.execute(_LOCK_HEAD).fetchone()  # somebody else may bring it here at this moment
+                row = self._db.execute(self._server.lock_head).fetchone()  # somebody else may bring it here just now
             if row is None:
                 raise self._server.changed("its head is gone")
             return row[0]
@@ -634,6 +664,11 @@ class _Tables:
 
     def set_version(self, version: int) -> None:
         self._db.execute(b"UPDATE head SET version = %s WHERE id = 1", (version,))
+
+
+def _pid(asked: psycopg.Cursor[Row]) -> int:
+    (pid,) = asked.fetchone() or (0,)
+    return pid
 
 
 def _is_lost(error: psycopg.Error) -> bool:

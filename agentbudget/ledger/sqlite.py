@@ -32,7 +32,7 @@ from agentbudget.ledger.interrupts import owned, refuse_inside
 from agentbudget.ledger.records import Account
 from agentbudget.ledger.schema import Dialect, migrate, tables
 from agentbudget.ledger.sql import ADD_ENTRY, Cursor, Execute, Row
-from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, TailTransaction
+from agentbudget.ledger.tail import APPLIED, CLAIM, EXTRA, HEAD, LAST_SEQ, LIGHT, NEWS, NoOwner, TailTransaction
 from agentbudget.ledger.turn import Turn
 
 APPLICATION_ID: Final = 0x41474254
@@ -88,7 +88,7 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer.connect()
             if not self._writer.is_current():
-                migrate(self.location, self._writer.exclusively, to=VERSION)
+                self._writer.bring_here()
             self._reader.connect()
         except (OSError, *FAULTS) as error:
             self.close()
@@ -188,7 +188,7 @@ class _Connection:
         """What SQLite or Python said of what is written, as an error of the tree; None if it is one, or another's."""
         if isinstance(error, sqlite3.Error):
             return fault(self._path, error, "write")
-        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, NoOwner)):
             return unreadable(self._path, error)
         if isinstance(error, UnicodeEncodeError):
             return InvalidArgument(
@@ -335,7 +335,7 @@ class _Writer(_Connection):
 
     def connect(self) -> None:
         """Open the file."""
-        self._turn = Turn(self._path)
+        self._turn = self._turn or Turn(self._path)
         super().connect()
         self._connected().execute("PRAGMA busy_timeout = 0")  # whoever waits, waits in `_begin`
         self._write = self._connected().cursor().execute
@@ -490,6 +490,8 @@ class _Writer(_Connection):
                 raise self._overtaken() from error  # it may have been refused for what is no longer so
         except FAULTS as failed:
             raise fault(self._path, failed, "write") from failed
+        except NoOwner as failed:
+            raise unreadable(self._path, failed) from failed
         finally:
             try:
                 if not done:
@@ -582,8 +584,40 @@ class _Writer(_Connection):
         """Whether the file is this version's: then nobody who writes keeps it from being opened."""
         return patiently(self._tables.version, timeout_s=self._patience_s) == VERSION
 
+    def bring_here(self) -> None:
+        """Make the tables, or bring those of an older version to this one, which nobody else may have open then: a
+        process of that version would go on writing by its own rules, and neither could read the ledger any more."""
+        try:
+            if self._is_older():
+                self._connected().close()  # whoever wants the same waits for its turn, and has it closed as well
+                self._take_turn()
+                self.connect()
+                if self._is_older():
+                    self._require_alone()
+            migrate(str(self._path), self._exclusively, to=VERSION)
+        finally:
+            self._unlock()
+
+    def _is_older(self) -> bool:
+        return patiently(self._tables.version, timeout_s=self._patience_s) in self._tables.steps
+
+    def _require_alone(self) -> None:
+        """Raise `StoreBusy` if others have the file open: then SQLite lets it keep no other log for a moment."""
+        db = self._connected()
+        try:
+            patiently(lambda: db.execute("PRAGMA journal_mode = DELETE"), timeout_s=self._patience_s)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            raise StoreBusy(
+                f"the ledger {self._path} is of an older version, and another process has it open, which would go on "
+                "writing to it as it was: end it, then open the ledger again",
+                location=str(self._path),
+            ) from error
+        use_wal(db, timeout_s=self._patience_s)
+
     @contextmanager
-    def exclusively(self) -> Generator[_Tables]:
+    def _exclusively(self) -> Generator[_Tables]:
         """The file's tables, while nobody else writes to it."""
         db = self._connected()
         self._begin(db, time.monotonic() + self._patience_s)

@@ -81,6 +81,10 @@ _NUMBER: Final = "SELECT number FROM owners WHERE name = ?"
 _HAS: Final = "SELECT 1 FROM holds WHERE id = ?"
 
 
+class NoOwner(LookupError):
+    """An entry of a new hold does not say whose it is."""
+
+
 class Database(Protocol):
     """What a tail asks of its connection."""
 
@@ -220,7 +224,7 @@ class TailTransaction(Tallied, SqlTransaction):
         if name is None:
             (name,) = self._db.execute("SELECT name FROM owners WHERE number = ?", (number,)).fetchone() or (None,)
             if name is None:
-                raise LookupError(f"entry {line[0]} has no owner")
+                raise NoOwner(f"entry {line[0]} has no owner")
             self._names[number] = name
         return name
 

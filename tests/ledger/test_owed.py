@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
 
+from agentbudget import Agent, Context, skill
 from agentbudget.errors import StoreUnavailable
-from agentbudget.ledger import Ledger
+from agentbudget.graph import TaskState
+from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import Amount, Budget
+from agentbudget.settings import Settings
+from agentbudget.testing import ScriptedModel
 from tests.ledger.server import Server
 
 
@@ -114,6 +121,30 @@ def test_leaving_a_hold_whose_settlement_is_owed_does_not_void_it(own_server: Se
         assert ledger.balance("run/1").posted == Amount(30)
 
 
+def test_a_block_that_ends_while_the_store_is_away_ends_its_hold_afterwards(own_server: Server, database: str) -> None:
+    def leave(hold: Hold) -> None:
+        with hold:
+            own_server.stop()
+
+    with Ledger.open(database) as ledger:
+        ledger.account("run/1")
+        for hold_id in ("sent", "unsent", "spent"):
+            hold = ledger.reserve(hold_id, Amount(50), accounts=["run/1"])
+            if hold_id == "sent":
+                hold.mark_sent()
+            if hold_id == "spent":
+                ledger.reserve("call", Amount(20), within="spent").settle(Amount(7))
+            fails(lambda hold=hold: leave(hold))
+            own_server.start()
+        ledger.heartbeat()
+        ended = {hold.id: (hold.state, hold.settled, hold.presumed) for hold in ledger.holds()}
+        assert ended["sent"] == ("settled", Amount(50), True)
+        assert ended["unsent"] == ("settled", Amount(), False)
+        assert ended["spent"] == ("settled", Amount(7), False)
+        assert ledger.balance("run/1").held == Amount()
+        assert ledger.verify().ok
+
+
 def test_a_step_ends_after_what_is_owed_of_its_calls(own_server: Server, database: str) -> None:
     with Ledger.open(database) as ledger:
         ledger.account("run/1")
@@ -124,3 +155,33 @@ def test_a_step_ends_after_what_is_owed_of_its_calls(own_server: Server, databas
             fails(lambda: call.settle(Amount(30)))
             own_server.start()
             assert step.settle().settled == Amount(30)
+
+
+@skill(max_output_tokens=8)
+async def guess(ctx: Context, message: str) -> str:
+    """Guess what comes next."""
+    ...
+
+
+async def test_what_a_run_had_set_aside_is_freed_with_the_next_run_of_its_agent(
+    own_server: Server, database: str, tmp_path: Path
+) -> None:
+    async def ask(state: TaskState, runtime: Runtime[Context]) -> TaskState:
+        ctx = runtime.context
+        if state.get("task") == "goes away":
+            await ctx.set_aside(guess, input_tokens=50)
+            own_server.stop()
+        return {"output": await guess(ctx, message="a")}
+
+    graph: StateGraph[TaskState, Context, TaskState, TaskState] = StateGraph(TaskState, Context)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    settings = Settings.from_env().at(tmp_path).with_ledger(database)
+    async with Agent(graph=graph, models=[ScriptedModel(lambda _: "so")], settings=settings) as agent:
+        with pytest.raises(StoreUnavailable):
+            await agent.run("goes away", budget=Budget(usd="0.01"), user="42")
+        own_server.start()
+        assert agent.ledger.balance("user/42").held
+        await agent.run("stays", budget=Budget(usd="0.01"), user="42")
+        assert not agent.ledger.balance("user/42").held
+        assert agent.ledger.verify().ok

@@ -315,6 +315,34 @@ def test_a_transaction_that_the_database_gives_up_is_run_again(database: str) ->
         assert ledger.balance("run/1").held == Amount(5, 0, 1)
 
 
+# --- a pooler that pools by transaction
+
+
+def test_a_session_that_a_pooler_exchanged_is_named_and_nothing_is_written(wire: Wire, database: str) -> None:
+    with Ledger.open(through(wire, database)) as ledger:
+        ledger.account("run/1", limit=Budget(calls=1))
+        wire.hand_over_at(b"BEGIN")
+        with pytest.raises(StoreUnavailable, match=r"let it pool by session.*nothing was admitted"):
+            ledger.reserve("a", Amount(5, 0, 1), accounts=["run/1"])
+        wire.hand_over_at(b"BEGIN")
+        with pytest.raises(StoreUnavailable, match="let it pool by session"):
+            ledger.balance("run/1")
+        assert wire.cuts == 2
+        assert ledger.hold("a") is None
+        assert not ledger.reserve("a", Amount(5, 0, 1), accounts=["run/1"]).replayed
+        assert ledger.verify().ok
+
+
+def test_tables_are_made_in_no_session_that_was_not_set_up_for_them(wire: Wire, database: str) -> None:
+    import psycopg
+
+    wire.hand_over_at(b"BEGIN")
+    with pytest.raises(StoreUnavailable, match="let it pool by session"):
+        Ledger.open(through(wire, database))
+    with psycopg.connect(database) as db:
+        assert db.execute("SELECT 1 FROM pg_tables WHERE schemaname IN ('public', 'agentbudget')").fetchall() == []
+
+
 # --- others at the same tables
 
 

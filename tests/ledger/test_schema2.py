@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agentbudget.errors import StoreBusy
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.sqlite import VERSION, SqliteStore
 from agentbudget.money import Amount
@@ -54,6 +56,41 @@ def test_the_old_file_is_kept_beside_it(path: Path) -> None:
     assert entries(kept) == before
     versions = [asked(found) for found in (kept, path)]
     assert versions == [2, VERSION]
+
+
+def test_it_stays_as_it_is_while_a_process_that_may_be_of_the_older_version_has_it_open(path: Path) -> None:
+    before = entries(path)
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("SELECT count(*) FROM entries").fetchone()
+        with pytest.raises(StoreBusy, match="older version, and another process has it open"):
+            SqliteStore(path, busy_timeout_s=0.05)
+        assert asked(path) == 2
+        assert [found.name for found in path.parent.glob("*.bak*")] == []
+        older.execute("INSERT INTO leases VALUES ('elsewhere', 1)")  # it goes on
+    assert entries(path) == before
+    with Ledger(SqliteStore(path)) as ledger:
+        assert ledger.verify().ok
+
+
+def test_many_who_open_it_at_once_all_find_it_in_todays_schema(path: Path) -> None:
+    failed: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            with Ledger(SqliteStore(path, busy_timeout_s=60)) as ledger:
+                ledger.account("run/1")
+        except Exception as error:  # noqa: BLE001 # told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with Ledger(SqliteStore(path)) as ledger:
+        assert ledger.verify().ok
+    assert len(list(path.parent.glob("*.bak*"))) == 1
 
 
 def asked(path: Path) -> int:

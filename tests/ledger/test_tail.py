@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentbudget.errors import BudgetExceeded, HoldConflict
+from agentbudget.errors import BudgetExceeded, HoldConflict, SchemaMismatch
 from agentbudget.ledger import Ledger
 from agentbudget.ledger.sqlite import SqliteStore
 from agentbudget.ledger.tail import LONGEST
@@ -156,6 +156,20 @@ def test_a_tail_that_was_changed_shows(ledger: Ledger, path: Path) -> None:
         db.commit()
     with Ledger(SqliteStore(path)) as other:
         assert not other.verify().ok
+
+
+def test_an_entry_that_does_not_say_whose_hold_it_made_is_named_wherever_it_is_met(ledger: Ledger, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TRIGGER entries_are_immutable")
+        db.execute("UPDATE entries SET owner = NULL WHERE subject = 'void' AND kind = 'reserve'")
+        db.commit()
+    with Ledger(SqliteStore(path)) as other:
+        for operation in (other.holds, lambda: other.account("new")):
+            with pytest.raises(SchemaMismatch, match=r"cannot be read .*has no owner.*agentbudget ledger verify"):
+                operation()
+        assert not other.verify().ok
+    with pytest.raises(SchemaMismatch, match="has no owner"):
+        Ledger.open(path)
 
 
 def changes(ledger: Ledger, store: SqliteStore) -> list[str]:

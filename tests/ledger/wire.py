@@ -1,4 +1,4 @@
-"""A wire to a PostgreSQL server that can be cut at the worst moment."""
+"""A wire to a PostgreSQL server that can be cut at the worst moment, or lead to another session from then on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import select
 import socket
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -26,17 +26,22 @@ class Wire:
         self._listener.listen()
         self._lock = threading.Lock()
         self._word: bytes | None = None
-        self._arrives = self._for_good = self._broken = False
+        self._arrives = self._for_good = self._broken = self._hands_over = False
         self.cuts = 0
 
     def cut_at(self, word: bytes, *, arrives: bool = False, for_good: bool = False) -> None:
         """Cut when a client next says `word`: the server still hears it if it ``arrives``, and answers to nobody.
         ``for_good``: whoever connects again is cut off too, until `mend`."""
-        self._word, self._arrives, self._for_good = word, arrives, for_good
+        self._word, self._arrives, self._for_good, self._hands_over = word, arrives, for_good, False
 
     def cut_at_commit(self, *, arrives: bool, for_good: bool = False) -> None:
         """Cut at the next commit."""
         self.cut_at(b"COMMIT\0", arrives=arrives, for_good=for_good)
+
+    def hand_over_at(self, word: bytes) -> None:
+        """Lead a client to another session of the server when it next says `word`, as a pooler does that pools by
+        transaction."""
+        self._word, self._hands_over = word, True
 
     def mend(self) -> None:
         """Let clients through again."""
@@ -59,21 +64,34 @@ class Wire:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
+        with client, ExitStack() as sessions, suppress(OSError):
             if self._broken:
                 return
-            server.connect(str(self._server / NAME))
+            first = client.recv(65536)
+            server = sessions.enter_context(self._session(first))
             deaf = False
             while True:
                 for side in select.select([client, server], [], [])[0]:
                     said = side.recv(65536)
                     if side is client and self._is_time(said):
-                        if not self._arrives:
+                        if self._hands_over:
+                            server = sessions.enter_context(self._session(first))
+                            while not server.recv(65536).endswith(b"Z\0\0\0\5I"):
+                                pass  # its welcome
+                        elif not self._arrives:
                             return
-                        deaf = True  # until the server answers, which it does when all of it has arrived
+                        else:
+                            deaf = True  # until the server answers, which it does when all of it has arrived
                     if not said or (side is server and deaf):
                         return
                     (server if side is client else client).sendall(said)
+
+    def _session(self, first: bytes) -> socket.socket:
+        """A connection to the server, by what a client says first."""
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(self._server / NAME))
+        server.sendall(first)
+        return server
 
     def _is_time(self, said: bytes) -> bool:
         with self._lock:
@@ -81,5 +99,5 @@ class Wire:
                 return False
             self._word = None
             self.cuts += 1
-            self._broken = self._for_good
+            self._broken = self._for_good and not self._hands_over
             return True
