@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from agentbudget import telemetry
 from agentbudget.agent import Agent, heartbeats, run_blocking
-from agentbudget.errors import BudgetExceeded, ContextTooLong, InvalidOutput, MissingDependency, Mistake
+from agentbudget.errors import (
+    BudgetExceeded,
+    ContextTooLong,
+    InvalidOutput,
+    MissingDependency,
+    Mistake,
+    StoreUnavailable,
+)
 from agentbudget.evals.economics import Outcome
 from agentbudget.evals.exams import open_exam
 from agentbudget.evals.policies import POLICIES, USUAL, Policy, PolicyName, policy
@@ -73,8 +80,8 @@ async def run_eval(
     An answer is bought once, and counts at its full cost for every policy that uses it: a cascade's draft is the
     all-cheap policy's answer. So an eval that was cut short goes on where it stopped.
 
-    Raises `DocumentsError` without the data, `MissingDependency` without the extra ``evals``, and what models and
-    stores raise.
+    Raises `DocumentsError` without the data, `MissingDependency` without the extra ``evals``, `StoreUnavailable` where
+    there can be no logs, and what models and stores raise.
     """
     _check_name("dataset", dataset, get_args(DatasetName))
     _check_name("split", split, get_args(Split))
@@ -93,6 +100,7 @@ async def run_eval(
     if not items:
         raise Mistake(f"{dataset} has no items in the split {split!r}: choose another, or give other data")
     threshold = exam.threshold if threshold is None else threshold
+    logs = _folder(kept / "logs" if log_dir is None else Path(log_dir))
     started = time.monotonic()
     async with _opened(dataset, exam, settings, models, budget, budget_per_item) as bench:
         bench.prepare(on_progress)
@@ -106,7 +114,7 @@ async def run_eval(
                 for name in policies
             ],
             items,
-            log_dir=Path(log_dir) if log_dir is not None else kept / "logs",
+            log_dir=logs,
             concurrency=concurrency,
             metadata={"eval": bench.name, "ladder": list(bench.engine.ladder.names), "threshold": threshold},
         )
@@ -127,6 +135,17 @@ async def run_eval(
             seconds=time.monotonic() - started,
             logs=tuple(log for _, log in scored),
         )
+
+
+def _folder(path: Path) -> Path:
+    """Make a place for logs, before there is anything to pay for."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the logs of an eval cannot be kept in {path}: {error}; choose another folder"
+        ) from error
+    return path
 
 
 def run_eval_sync(dataset: DatasetName, **options: Any) -> EvalReport:

@@ -173,6 +173,17 @@ async def test_a_log_that_cannot_be_written_ends_the_eval_with_the_reason(
     assert str(logs) in str(raised.value)
 
 
+@pytest.mark.parametrize("below", ["", "logs"])
+async def test_a_place_for_logs_that_is_none_is_named_before_anything_is_paid_for(
+    sums: Path, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
+    models = ladder()
+    with pytest.raises(StoreUnavailable, match=r"logs of an eval cannot be kept in .*choose another folder"):
+        await run_eval("gsm8k", data=sums, home=tmp_path, log_dir=tmp_path / "file" / below, models=models, limit=1)
+    assert [model.requests for model in models] == [[], []]
+
+
 async def test_inspect_can_read_the_logs(sums: Path, tmp_path: Path) -> None:
     from inspect_ai.log import read_eval_log
 
