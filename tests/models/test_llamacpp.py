@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from agentbudget.errors import (
 )
 from agentbudget.models import catalog
 from agentbudget.models.base import Completion, Image, JsonSchema, Message, Meter, Model, Request, Tool
+from agentbudget.models.llama import engine
 from agentbudget.models.llama.engine import Engine, Options, layout
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import ALL_LAYERS, library
@@ -280,15 +282,30 @@ async def test_a_prompt_and_output_that_just_fit_the_window_work(smollm2: Path) 
     await model.aclose()
 
 
-async def test_the_compute_cap_cuts_the_output(model: LlamaCppModel) -> None:
-    seconds = await seconds_of_a_few_tokens(model)
-    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=6 * seconds))
+class Ticks:
+    """Time that goes on by a tenth of a second with each look, however fast or busy this machine is."""
+
+    def __init__(self) -> None:
+        self._looks = itertools.count()
+
+    def perf_counter_ns(self) -> int:
+        return next(self._looks) * 100_000_000
+
+    def perf_counter(self) -> float:
+        return self.perf_counter_ns() / 1e9
+
+
+async def test_the_compute_cap_cuts_the_output(model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "time", Ticks())
+    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=6.0))
     assert completion.finish == "budget"
-    assert 0 < completion.usage.output_tokens < 1900
+    assert 0 < completion.usage.output_tokens <= 60
+    assert 0 < completion.usage.compute_ns <= 6.0e9
 
 
-async def test_the_compute_cap_cuts_a_long_prompt(model: LlamaCppModel) -> None:
-    completion = await complete(model, ask(LONG, seconds=0.15))
+async def test_the_compute_cap_cuts_a_long_prompt(model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "time", Ticks())
+    completion = await complete(model, ask(LONG, seconds=0.25))
     assert completion.finish == "budget"
     assert completion.text == ""
     assert completion.confidence is None
@@ -439,16 +456,14 @@ async def test_two_models_do_not_compute_at_the_same_time(smollm2: Path) -> None
 
 
 async def test_cancelling_stops_the_generation_and_reports_what_it_used(model: LlamaCppModel) -> None:
-    seconds = await seconds_of_a_few_tokens(model)
-    meter, started = Meter(), asyncio.Event()
-    meter.on_leaving = started.set
-    request = ask("A story.", tokens=3900, schema=ENDLESS)
-    task = asyncio.create_task(model.complete(request, meter))
-    await started.wait()
-    await asyncio.sleep(6 * seconds)  # under way for sure, and far from done
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    meter, request = Meter(), ask("A story.", tokens=3900, schema=ENDLESS)
+    with evaluations() as sizes:
+        task = asyncio.create_task(model.complete(request, meter))
+        while len(sizes) < 8:  # under way for sure, and far from done
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert meter.usage is not None
     assert 0 < meter.usage.output_tokens < 1900
     assert meter.usage.input_tokens == (await model.count_input(request)).tokens
@@ -456,15 +471,15 @@ async def test_cancelling_stops_the_generation_and_reports_what_it_used(model: L
 
 
 async def test_cancelling_in_the_prompt_counts_what_was_evaluated(model: LlamaCppModel) -> None:
-    await complete(model, ask("Warm up."))
-    meter, started = Meter(), asyncio.Event()
-    meter.on_leaving = started.set
-    task = asyncio.create_task(model.complete(ask(LONG), meter))
-    await started.wait()
-    await asyncio.sleep(0.2)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await complete(model, ask("Warm up.", tokens=1))
+    meter = Meter()
+    with evaluations() as sizes:
+        task = asyncio.create_task(model.complete(ask(LONG), meter))
+        while not sizes:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert meter.usage is not None
     assert meter.usage.output_tokens == 0
     assert meter.usage.input_tokens < (await model.count_input(ask(LONG))).tokens
@@ -828,8 +843,6 @@ async def test_a_missing_file_is_a_weights_error(tmp_path: Path) -> None:
 async def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
     smollm2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentbudget.models.llama import engine
-
     monkeypatch.setattr(engine, "available_bytes", lambda: 300_000_000)
     model, meter = model_of(smollm2, n_ctx=3000, parallel=8), Meter()  # no other model's copy will do
     with pytest.raises(WeightsTooLarge, match=r"needs about [01]\.\d GB.*0\.3 GB are free") as caught:
