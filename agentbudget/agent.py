@@ -417,12 +417,17 @@ def _checked_skills(skills: Sequence[Skill[..., Any]]) -> tuple[Skill[..., Any],
 
 
 def _check_parts(models: object, graph: object) -> None:
-    """Raise `Mistake` for a ladder that is one name, and for a graph that was compiled already."""
+    """Raise `Mistake` for a ladder that is one name, and for a graph that was compiled; warn of one that is mute."""
     if isinstance(models, str):
         raise Mistake(f"a ladder is a list of models, cheapest first: write models=[{models!r}]")
     if graph is not None and not hasattr(graph, "compile"):
         raise Mistake(
             "an agent compiles its graph itself, with its checkpoints: give it the StateGraph without .compile()"
+        )
+    if graph is not None and not {"output", "__root__"} & getattr(graph, "channels", {"output": None}).keys():
+        _log.warning(
+            "the graph's state has no 'output', so that runs will have none: give it one, and let a node write it, "
+            "as skill.node(output='output') does"
         )
 
 

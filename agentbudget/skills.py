@@ -230,7 +230,8 @@ class Skill(Generic[P, R]):
         """A node for a LangGraph whose ``context_schema`` is `Context`.
 
         It takes the skill's arguments by name from the state (a dict, a model or a dataclass), and writes what the
-        skill returns, as JSON-ready data, under `output` (by default the skill's name).
+        skill returns, as JSON-ready data, under `output` (by default the skill's name; what stands under ``"output"``
+        is what a run of an `Agent` gives).
         """
         names = tuple(self.signature.parameters)
 

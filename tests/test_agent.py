@@ -432,6 +432,19 @@ async def test_a_skill_is_a_node_of_any_graph() -> None:
     assert run.output == "billing"
 
 
+class Mute(TypedDict, total=False):
+    task: str
+    triage: str
+
+
+@pytest.mark.parametrize(("state", "told"), [(Mute, 1), (Ticket, 0), (dict, 0)])
+def test_a_graph_whose_state_has_no_output_is_warned_of(
+    state: type[Any], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    Agent(graph=StateGraph(state, context_schema=Context), models=[ScriptedModel(['"billing"'])])
+    assert caplog.text.count("write it, as skill.node(output='output') does") == told
+
+
 CRASHING = """
 import asyncio, os, signal, sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agentbudget.cli import cli, tables
+from agentbudget.cli.tables import accounts_table
 from agentbudget.errors import (
     AccountConflict,
     ExportError,
@@ -102,6 +104,7 @@ def test_accounts_shows_limits_balances_and_windows_in_units(books: Path) -> Non
 
 
 def test_accounts_for_programs_says_everything_in_every_unit(books: Path) -> None:
+    before = datetime.now(UTC)
     rows = {row["name"]: row for row in data("accounts", "user/")}
     assert list(rows) == ["user/42", "user/43"]
     user = rows["user/42"]
@@ -111,7 +114,7 @@ def test_accounts_for_programs_says_everything_in_every_unit(books: Path) -> Non
     (window,) = user["windows"]
     assert window["window"] == "day@Europe/Berlin"
     assert window["available"] == {"usd_nano": 982_000_000, "tokens": None, "calls": 7}
-    assert datetime.fromisoformat(window["resets"]) > datetime.now(UTC)
+    assert datetime.fromisoformat(window["resets"]) > before
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,31 @@ def test_a_tree_shows_children_below_their_parents(books: Path) -> None:
     names = [line.split("│")[1].strip() for line in said("accounts", "--tree").splitlines() if "│" in line]
     assert [name for name in names if "/" in name] == ["org/acme", "├ user/42", "└ user/43", "team/[red]"]
     assert "├" not in said("accounts")
+
+
+def test_a_tree_may_be_deeper_than_python_calls_itself() -> None:
+    depth = sys.getrecursionlimit() + 1
+    with Ledger.open("memory:") as opened:
+        for number in range(depth):
+            opened.account(f"{number}", parent=f"{number - 1}" if number else None)
+        table = accounts_table(opened.accounts(), {}, tree=True)
+    last = list(table.columns[0].cells)[-1]
+    assert str(last) == f"{'  ' * (depth - 2)}└ {depth - 1}"
+
+
+def test_accounts_have_their_names_on_a_narrow_terminal(books: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "agentbudget", "ledger", "accounts"]
+    child = subprocess.Popen(command, stdout=there, env=os.environ | {"COLUMNS": "40", "NO_COLOR": "1"})
+    os.close(there)
+    shown = b""
+    with contextlib.suppress(OSError):  # whoever reads on when all is said
+        while more := os.read(here, 4096):
+            shown += more
+    os.close(here)
+    assert child.wait(300) == 0
+    assert [words for words in ("org/acme", "team/[red]", "1,000,000") if words not in shown.decode()] == []
 
 
 def test_accounts_as_they_stood_at_a_moment() -> None:

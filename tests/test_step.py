@@ -369,9 +369,11 @@ async def test_a_provider_that_stays_down_costs_nothing_and_is_named(
 
 
 async def test_cancelling_settles_what_was_used_and_frees_the_rest(ledger: Ledger) -> None:
-    ctx = context(ledger, local(ScriptedReply('"bug"', delay_s=30)))
+    model = local(ScriptedReply('"bug"', delay_s=600))
+    ctx = context(ledger, model)
     task = asyncio.create_task(ctx.call(triage, {"message": "x"}))
-    await asyncio.sleep(0.01)
+    while not model.requests:
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

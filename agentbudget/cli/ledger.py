@@ -84,7 +84,9 @@ def show_accounts(
     if as_json:
         print_json([tables.account_row(a, windows.get(a.name, ())) for a in accounts])
     elif accounts:
-        console().print(tables.accounts_table(accounts, windows, tree=tree))
+        shown = console()
+        shown.width = max(shown.width, tables.ACCOUNTS_WIDTH)
+        shown.print(tables.accounts_table(accounts, windows, tree=tree))
 
 
 def show_account(opened: Ledger, account: Account, *, as_json: bool) -> None:

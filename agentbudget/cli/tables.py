@@ -64,6 +64,9 @@ def window_words(balance: WindowBalance) -> str:
 
 # --- accounts
 
+ACCOUNTS_WIDTH: Final = 80
+"""Columns below which a table of accounts would lose names: on a narrower terminal its lines wrap."""
+
 
 def account_row(account: Account, windows: Iterable[WindowBalance] = ()) -> dict[str, Any]:
     """An account as JSON-ready data; ``windows`` as they stand now."""
@@ -133,13 +136,14 @@ def _branches(accounts: Sequence[Account]) -> Iterator[tuple[str, Account]]:
     for account in accounts:
         below.setdefault(account.parent if account.parent in known else None, []).append(account)
 
-    def walk(parent: str | None, lines: str) -> Iterator[tuple[str, Account]]:
-        for account in below.get(parent, []):
-            last = account is below[parent][-1]
-            yield ("" if parent is None else f"{lines}{'└' if last else '├'} "), account
-            yield from walk(account.name, "" if parent is None else f"{lines}{'  ' if last else '│ '}")
-
-    return walk(None, "")
+    waiting = [("", "", account) for account in reversed(below.get(None, []))]
+    while waiting:
+        before, lines, account = waiting.pop()
+        yield before, account
+        children = below.get(account.name, [])
+        for number, child in enumerate(reversed(children)):  # the last one first: it waits longest
+            branch, further = ("└ ", "  ") if number == 0 else ("├ ", "│ ")
+            waiting.append((lines + branch, lines + further, child))
 
 
 def _unit_rows(balance: Account | WindowBalance) -> list[tuple[str, str, str, str, str]]:

@@ -59,7 +59,7 @@ def json_lines(data: bytes) -> Parsed:
     for number, line in enumerate(decode(data).split("\n"), 1):
         if not line.strip():
             continue
-        record = "\n".join(_fields(_loaded(line, number)))
+        record = "\n".join(_fields(_loaded(line, number), number))
         if record:
             blocks.append(Block(length, length + len(record), (), "lines"))
             parts.append(record)
@@ -70,20 +70,23 @@ def json_lines(data: bytes) -> Parsed:
 def _loaded(line: str, number: int) -> object:
     try:
         return json.loads(line)
+    except json.JSONDecodeError as error:  # which counts lines, too, and knows of no other
+        raise Unreadable(f"line {number} is not JSON: {error.msg}, at character {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"line {number} is not JSON: {error}") from error
 
 
-def _fields(value: object, name: str = "", depth: int = 0) -> Iterator[str]:
+def _fields(value: object, number: int, name: str = "", depth: int = 0) -> Iterator[str]:
+    """The fields of a record, which stands in the line of this number."""
     if depth > _DEEPEST:
-        raise Unreadable(f"records nested more than {_DEEPEST} deep")
+        raise Unreadable(f"line {number} is a record nested more than {_DEEPEST} deep")
     if isinstance(value, dict):
         for key, inner in cast("dict[str, object]", value).items():
-            yield from _fields(inner, f"{name}.{key}" if name else key, depth + 1)
+            yield from _fields(inner, number, f"{name}.{key}" if name else key, depth + 1)
     elif isinstance(value, list):
         items = cast("list[object]", value)
         if any(isinstance(item, dict | list) for item in items):
-            yield from chain.from_iterable(_fields(item, name, depth + 1) for item in items)
+            yield from chain.from_iterable(_fields(item, number, name, depth + 1) for item in items)
         elif items:
             yield _field(name, ", ".join(_scalar(item) for item in items))
     elif value is not None and value != "":

@@ -81,8 +81,8 @@ async def run_eval(
     An answer is bought once, and counts at its full cost for every policy that uses it: a cascade's draft is the
     all-cheap policy's answer. So an eval that was cut short goes on where it stopped.
 
-    Raises `DocumentsError` without the data, `MissingDependency` without the extra ``evals``, and what models and
-    stores raise.
+    Raises `DocumentsError` without the data, `MissingDependency` without the extra ``evals``, `StoreUnavailable` where
+    there can be no logs, and what models and stores raise.
     """
     _check_name("dataset", dataset, get_args(DatasetName))
     _check_name("split", split, get_args(Split))

@@ -90,8 +90,9 @@ def compact(messages: Sequence[Message], policy: Policy | None = None, *, count:
     """`messages` as the next call of a model should see them. System messages at the beginning stay.
 
     Tool calls and their results stay together or go together, and roles alternate as they did. `count` decides when a
-    step is due: keep to one, or prompts change where they need not.
+    step is due: keep to one, or prompts change where they need not. Raises `Mistake` for what is no `Message`.
     """
+    _check(messages)
     return _replayed(messages, policy or Policy(), count).compacted()
 
 
@@ -103,6 +104,7 @@ def candidates(
     Lines that nothing speaks of any more go first, then other lines, the words of users last; a quarter of them each
     time, so that the prompt's beginning changes seldom. The last one is what must stay.
     """
+    _check(messages)
     yield Compacted(tuple(Entry(message, n) for n, message in enumerate(messages)))
     policy = policy or Policy()
     yield _replayed(messages, policy, count).compacted()
@@ -133,6 +135,12 @@ def too_long(least: int, tokens: int) -> ContextTooLong:
         output_tokens=0,
         window=tokens,
     )
+
+
+def _check(messages: Sequence[object]) -> None:
+    for message in messages:
+        if not isinstance(message, Message):
+            raise Mistake(f"a conversation is of messages, not of {message!r:.60}: write Message('user', 'the text')")
 
 
 def _replayed(messages: Sequence[Message], policy: Policy, count: Counter) -> _Replay:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,7 +24,10 @@ from agentbudget.ledger import Hold, Ledger
 from agentbudget.money import ZERO, Amount, Money, usd_to_nano
 
 if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
     from langgraph.types import Command
+
+_log = logging.getLogger(__name__)
 
 OnExhausted = Literal["end", "raise"]
 
@@ -38,8 +42,9 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     ``accounts`` are those of `budgeted`, filled in from the config of each run: ``"run/{thread_id}"`` gives every
     thread a budget. ``tools`` says what a call of a tool costs in dollars, by its name (others cost nothing, and count
-    as a call). When a call does not fit, the agent ends with a message that says so (``"end"``), or `BudgetExceeded` is
-    raised. ``model`` holds what `budgeted` takes besides: ``{"hold": "quantile", "price": …}``.
+    as a call; a name that none of the first tools offered has is warned of). When a call does not fit, the agent ends
+    with a message that says so (``"end"``), or `BudgetExceeded` is raised. ``model`` holds what `budgeted` takes
+    besides: ``{"hold": "quantile", "price": …}``.
 
     Put it last: a middleware further in may call another model. A model that is called beside the agent's node, as
     `SummarizationMiddleware` does, never passes here: give that one a model of `budgeted`.
@@ -60,6 +65,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self.books = Books(ledger)
         self._accounts = checked(accounts)
         self._prices = {name: usd_to_nano(usd) for name, usd in (tools or {}).items()}
+        self._unseen = set(self._prices)
         self._on_exhausted: OnExhausted = on_exhausted
         self._options = dict(model or {})
         self._paying: dict[int, tuple[BaseChatModel, BudgetedChatModel]] = {}
@@ -69,7 +75,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     ) -> ModelResponse[Any] | AIMessage:
         """Call the model on a hold of its own."""
         try:
-            return handler(request.override(model=self._budgeted(request.model)))
+            return handler(self._paid(request))
         except BudgetExceeded as refusal:
             return self._end(refusal)
 
@@ -78,7 +84,7 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     ) -> ModelResponse[Any] | AIMessage:
         """See `wrap_model_call`."""
         try:
-            return await handler(request.override(model=self._budgeted(request.model)))
+            return await handler(self._paid(request))
         except BudgetExceeded as refusal:
             return self._end(refusal)
 
@@ -106,6 +112,23 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             return self._refused(request, refusal)
         with _called(hold):
             return await handler(request)
+
+    def _paid(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        """The request to a model that pays."""
+        if self._unseen and request.tools:
+            self._look_for_prices(request.tools)
+        return request.override(model=self._budgeted(request.model))
+
+    def _look_for_prices(self, tools: Sequence[BaseTool | dict[str, Any]]) -> None:
+        """Say once which prices are for none of `tools`. It is no error: another call may be given other tools."""
+        offered = {str(tool.get("name", "")) if isinstance(tool, dict) else tool.name for tool in tools}
+        unseen, self._unseen = self._unseen - offered, set[str]()
+        if unseen:
+            _log.warning(
+                "tools=… has a price for %s, which is none of the tools offered (%s): a tool by another name is free",
+                ", ".join(map(repr, sorted(unseen))),
+                ", ".join(sorted(offered)),
+            )
 
     def _budgeted(self, model: BaseChatModel) -> BudgetedChatModel:
         """The model of this call, which pays. It is kept with its wrapper: another may take its place in memory."""

@@ -688,9 +688,9 @@ def _translated(sql: str) -> tuple[bytes, bool, bool]:
 
 def _location(given: Mapping[str, Any]) -> str:
     """The address without its secrets."""
-    user = f"{given['user']}@" if given.get("user") else ""
-    host, port, name = (str(given.get(key) or "") for key in ("host", "port", "dbname"))
-    where = f":{port}" if port else ""
-    if host.startswith("/"):
-        return f"postgresql://{user}{where}/{name}?host={host}"
-    return f"postgresql://{user}{host}{where}/{name}"
+    told = {key: str(given.get(key) or "") for key in ("user", "host", "port", "dbname", "hostaddr", "service")}
+    user, port = (f"{told['user']}@" if told["user"] else ""), (f":{told['port']}" if told["port"] else "")
+    beside = ("hostaddr", "service") if not told["host"].startswith("/") else ("host", "hostaddr", "service")
+    query = "&".join(f"{key}={told[key]}" for key in beside if told[key])
+    host = "" if "host" in beside else told["host"]
+    return f"postgresql://{user}{host}{port}/{told['dbname']}" + (f"?{query}" if query else "")

@@ -298,8 +298,15 @@ def _integer(keywords: JsonSchema) -> str:
     highest = min((n for n in (highest, None if below is None else below - 1) if n is not None), default=None)
     if lowest is None and highest is None:
         return "integer"
-    limit = 10**_DIGITS - 1
-    return _range(-limit if lowest is None else lowest, limit if highest is None else highest)
+    return _range(
+        -_beyond(highest) if lowest is None else lowest,
+        _beyond(lowest) if highest is None else highest,
+    )
+
+
+def _beyond(bound: int | None) -> int:
+    """How far from 0 a number may go that only has a bound on the other side: further than that."""
+    return 10 ** max(_DIGITS, len(str(abs(bound or 0))) + 1) - 1
 
 
 def _whole(value: Any, *, up: bool = True) -> int | None:
@@ -319,7 +326,7 @@ def _number(keywords: JsonSchema, place: str) -> str:
             f"{place}: a grammar can bound a number only from a whole minimum of at least 0 to a whole maximum, if any"
         )
     if highest is None:
-        return f"{_range(int(lowest), 10**_DIGITS - 1)} fraction?"
+        return f"{_range(int(lowest), _beyond(int(lowest)))} fraction?"
     inside = f"{_range(int(lowest), int(highest) - 1)} fraction? | " if highest > lowest else ""
     return f'({inside}"{int(highest)}" ("." "0"{{1,{_DIGITS}}})?)'
 

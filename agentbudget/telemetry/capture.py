@@ -68,6 +68,8 @@ class Capture:
 def capture() -> Generator[Capture]:
     """Collect the spans and metrics of a block in memory, whatever provider is installed.
 
+    Of a block within another, the inner one has all: the outer one sees nothing of it.
+
     >>> from agentbudget.telemetry import step
     >>> with capture() as telemetry:
     ...     with step("answer", run_id="r", step_id="r/1", tier="local"):

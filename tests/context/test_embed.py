@@ -33,7 +33,7 @@ def test_texts_that_mean_the_same_are_near(minilm: FastEmbedder) -> None:
     )
     assert len(refund) == minilm.dim == 384
     assert _cosine(refund, refund) == pytest.approx(1.0, abs=1e-5)
-    assert _cosine(refund, money_back) > _cosine(refund, weather) + 0.3
+    assert _cosine(refund, money_back) > _cosine(refund, weather) + 0.1
 
 
 def test_a_vector_does_not_depend_on_its_neighbours(minilm: FastEmbedder) -> None:

@@ -63,9 +63,9 @@ def test_blocks_are_where_the_text_says() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b'{"a": 1}\n{"a": \n', "line 2 is not JSON"),
+        (b'{"a": 1}\n{"a": \n', "line 2 is not JSON: Expecting value, at character 7"),
         (b"[" * 100_000, "line 1 is not JSON"),
-        (b"[{" + b'"a": [{' * 200 + b"}]" * 200 + b"}]", "nested more than 100 deep"),
+        (b'{"a": 1}\n[{' + b'"a": [{' * 200 + b"}]" * 200 + b"}]", "line 2 is a record nested more than 100 deep"),
     ],
 )
 def test_a_line_that_is_broken_is_a_reason(data: bytes, reason: str) -> None:

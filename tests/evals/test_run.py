@@ -217,11 +217,14 @@ async def test_a_log_that_cannot_be_written_ends_the_eval_with_the_reason(
     assert str(logs) in str(raised.value)
 
 
-async def test_logs_that_cannot_be_written_are_named_before_anything_is_paid_for(sums: Path, tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file where the folder should be")
+@pytest.mark.parametrize("below", ["", "logs"])
+async def test_logs_that_cannot_be_written_are_named_before_anything_is_paid_for(
+    sums: Path, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
     models = ladder()
-    with pytest.raises(StoreUnavailable, match=r"the logs of the eval cannot be written to .*logs .*: name another"):
-        await evaluate(sums, tmp_path, models=models)
+    with pytest.raises(StoreUnavailable, match=r"the logs of the eval cannot be written to .*file.*: name another"):
+        await run_eval("gsm8k", data=sums, home=tmp_path, log_dir=tmp_path / "file" / below, models=models, limit=1)
     assert [model.requests for model in models] == [[], []]
 
 

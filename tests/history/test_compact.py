@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,6 +36,13 @@ def test_of_a_table_the_rows_stay_that_were_spoken_of() -> None:
     assert "HAT172 JFK 211" in line
     assert "HAT173" not in line
     assert "496" not in line
+
+
+@pytest.mark.parametrize("talk", [[{"role": "user", "content": "hi"}], [*TALK, ("user", "hi")], "hi"], ids=str)
+def test_what_is_no_message_is_named(talk: Any) -> None:
+    for reduce in (compact, partial(fit, tokens=100)):
+        with pytest.raises(Mistake, match=r"of messages, not of .*: write Message\("):
+            reduce(talk)
 
 
 def test_system_and_last_turns_stay_as_they_were() -> None:

@@ -104,6 +104,19 @@ def test_another_way_to_end_is_refused_when_the_middleware_is_made(ledger: Ledge
         agent(ledger, Budget(calls=1), on_exhausted="stop")
 
 
+@pytest.mark.parametrize(
+    ("tools", "told"), [({"wether": "0.01", "weather": "0.01"}, ["'wether'"]), ({"weather": "0.01"}, [])]
+)
+def test_a_price_for_a_tool_that_is_none_is_told_once(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture, tools: dict[str, str], told: list[str]
+) -> None:
+    made = agent(ledger, Budget(usd="1"), tools=tools)
+    for _ in range(2):
+        made.invoke(ASKED, THREAD)
+    said = [record.getMessage() for record in caplog.records if record.name == "agentbudget.langchain.middleware"]
+    assert [line.split(" for ")[1].partition(",")[0] for line in said] == told
+
+
 def test_a_tool_that_raises_has_been_called(ledger: Ledger) -> None:
     @tool
     def broken(place: str) -> str:

@@ -109,12 +109,15 @@ def test_a_call_that_raises_is_presumed_spent(ledger: Ledger) -> None:
 
 
 async def test_a_call_that_is_cancelled_is_presumed_spent(ledger: Ledger) -> None:
+    begun = asyncio.Event()
+
     @ledger.charged(PRICE, accounts=["user/42"])
     async def ask() -> None:
-        await asyncio.sleep(60)
+        begun.set()
+        await asyncio.sleep(600)
 
     task = asyncio.ensure_future(ask())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -226,6 +226,24 @@ def test_the_location_has_no_password(server: Server, database: str) -> None:
         )
 
 
+def test_the_location_says_which_service_it_is(
+    server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services"
+    services.write_text(f"[books]\nhost={server.folder}\nuser=postgres\ndbname=postgres\npassword=s3cret\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    with Ledger.open("postgresql:///?service=books") as ledger:
+        assert ledger.location == "postgresql:///?service=books"
+        assert ledger.accounts() == []
+
+
+def test_the_location_says_at_which_address_it_is() -> None:
+    address = "postgresql://me@db.example:1/books?hostaddr=127.0.0.1"
+    with pytest.raises(StoreUnavailable) as refused:
+        Ledger.open(address)
+    assert refused.value.location == address
+
+
 def test_a_server_that_only_reads_is_a_clear_error(database: str) -> None:
     Ledger.open(database).close()
     with Ledger.open(f"{database}&options=-c%20default_transaction_read_only%3Don") as ledger:

@@ -46,7 +46,7 @@ async def test_pieces_are_the_answer_and_the_cap_cuts_it(model: AnthropicModel) 
 
 async def test_a_schema_that_the_server_does_not_read_is_told_with_what_was_used(model: AnthropicModel) -> None:
     meter = Meter()
-    # Its first word ends it: an answer that its cap cuts is held to no schema, and how much it says differs by processor.
+    # Its first word ends it: what a cap cuts is held to no schema, and how much it says differs between processors.
     request = ask("Say hello.", cap=80, stop=(" ",), schema={"enum": ["billing", "bug"], "type": "string"})
     with pytest.raises(InvalidOutput, match="did not keep to the schema") as raised:
         await model.complete(request, meter)

@@ -14,7 +14,7 @@ from agentbudget.cache import Answers
 from agentbudget.errors import BudgetExceeded, OutcomeUnknown
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.anthropic import AnthropicModel
-from agentbudget.models.base import Model
+from agentbudget.models.base import Delta, Meter, Model, Request
 from agentbudget.models.ladder import Ladder
 from agentbudget.models.llamacpp import LlamaCppModel
 from agentbudget.models.openai import OpenAIModel
@@ -23,6 +23,7 @@ from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Reply, Scope
+from tests.models.conformance.requests import ENDLESS
 from tests.models.played import KEY, WINDOW, Dialect, played
 from tests.models.played.chat import CHAT
 from tests.models.played.messages import MESSAGES
@@ -193,11 +194,18 @@ async def test_where_leaving_may_not_end_the_bill_the_worst_case_is_held_and_pre
     assert grown(ledger) == 0
 
 
+class Talkative(LlamaCppModel):
+    """Goes on until it is cut: how much a model says of itself differs between processors."""
+
+    def stream(self, request: Request, meter: Meter) -> AsyncGenerator[Delta, None]:
+        return super().stream(replace(request, schema=ENDLESS), meter)
+
+
 @pytest.fixture
 async def small(smollm2: Path) -> AsyncIterator[LlamaCppModel]:
     """Real weights in this process, paid for by the second."""
     price = ComputePrice("3.60", 100, 10)  # pyright: ignore[reportArgumentType]
-    model = LlamaCppModel("llamacpp:smollm2-135m", smollm2, price=price, fingerprint="smollm2")
+    model = Talkative("llamacpp:smollm2-135m", smollm2, price=price, fingerprint="smollm2")
     yield model
     await model.aclose()
 

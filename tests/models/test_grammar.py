@@ -51,6 +51,9 @@ SCHEMAS: Sequence[Any] = [
     {"const": None},
     {"type": ["string", "null"], "maxLength": 3},
     {"type": "object", "additionalProperties": False},
+    {"type": "integer", "minimum": 10**16},
+    {"type": "integer", "exclusiveMaximum": -(10**15)},
+    {"type": "number", "minimum": 10**16},
     {"type": "string", "format": "date"},
     {"type": "string", "format": "date-time"},
     {"type": "string", "format": "uuid"},
@@ -90,6 +93,23 @@ def test_llama_cpp_takes_the_grammar(schema: dict[str, object], smollm2: Path) -
 def test_what_cannot_be_enforced_is_refused_by_name(schema: dict[str, object], keyword: str) -> None:
     with pytest.raises(SchemaUnsupported, match=re.escape(keyword)):
         to_gbnf(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "inside", "outside"),
+    [
+        ({"minimum": 10**16}, [10**16, 10**17, 9 * 10**17], [10**16 - 1, 0]),
+        ({"maximum": -(10**16)}, [-(10**16), -(10**17)], [-(10**16) + 1, 0]),
+        ({"minimum": 10**15 - 1}, [10**15 - 1, 10**15], [10**15 - 2]),
+        ({"minimum": 7}, [7, 10**15 - 1], [6, 10**15]),
+    ],
+)
+def test_a_bound_of_more_digits_than_numbers_have_is_kept(
+    schema: dict[str, int], inside: list[int], outside: list[int]
+) -> None:
+    pattern = to_gbnf({"type": "integer", **schema}).removeprefix("root ::= ").replace('"', "").replace(" ", "")
+    assert all(re.fullmatch(pattern, str(number)) for number in inside)
+    assert not any(re.fullmatch(pattern, str(number)) for number in outside)
 
 
 @given(st.integers(-3000, 3000), st.integers(0, 3000), st.integers(-7000, 7000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import os
 import subprocess
@@ -28,9 +29,11 @@ from agentbudget.errors import (
 )
 from agentbudget.models import catalog
 from agentbudget.models.base import Completion, Image, JsonSchema, Message, Meter, Model, Request, Tool
+from agentbudget.models.llama import engine
 from agentbudget.models.llama.engine import Engine, Options, layout
 from agentbudget.models.llama.job import Job
 from agentbudget.models.llama.library import ALL_LAYERS, library
+from agentbudget.models.llama.sampler import Sampler
 from agentbudget.models.llama.sequences import CHUNK
 from agentbudget.models.llama.vocabulary import Prompt, Vocabulary
 from agentbudget.models.llamacpp import STREAM_LEAD_TOKENS, LlamaCppModel
@@ -123,22 +126,31 @@ async def test_the_count_before_is_the_input_used(model: LlamaCppModel) -> None:
 
 
 async def test_the_output_cap_cuts_and_says_so(model: LlamaCppModel) -> None:
-    completion = await complete(model, ask("Write a long story.", tokens=7))
+    completion = await complete(model, ask("Write a long story.", tokens=7, schema=ENDLESS))
     assert completion.finish == "length"
     assert completion.usage.output_tokens == 7
 
 
-async def test_an_answer_that_ends_by_itself_stops(model: LlamaCppModel) -> None:
-    completion = await complete(model, ask("Say hello.", tokens=200))
+async def test_an_answer_that_ends_by_itself_stops(model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, chosen = Sampler.sample, list[int]()
+
+    def ends_soon(sampler: Sampler, logits: Any) -> int:
+        chosen.append(sample(sampler, logits))
+        return chosen[-1] if len(chosen) < 5 else sampler._vocabulary.end  # pyright: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(Sampler, "sample", ends_soon)  # when it would end of itself differs between processors
+    completion = await complete(model, ask("Write a long story.", tokens=200))
     assert completion.finish == "stop"
-    assert completion.usage.output_tokens < 200
+    assert len(chosen) == 5
+    assert completion.usage.output_tokens <= 5
     assert "<|" not in completion.text
 
 
 async def test_a_stop_string_ends_the_answer_and_is_left_out(model: LlamaCppModel) -> None:
-    whole = await complete(model, ask("Count from one to ten in words.", tokens=40))
+    whole = await complete(model, ask("Count from one to ten in words.", tokens=40, schema=ENDLESS))
     stop = whole.text[10:14]
-    cut = await complete(model, ask("Count from one to ten in words.", tokens=40, stop=["never said", stop]))
+    stops = ["never said", stop]
+    cut = await complete(model, ask("Count from one to ten in words.", tokens=40, schema=ENDLESS, stop=stops))
     assert cut.finish == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)]
 
@@ -270,15 +282,30 @@ async def test_a_prompt_and_output_that_just_fit_the_window_work(smollm2: Path) 
     await model.aclose()
 
 
-async def test_the_compute_cap_cuts_the_output(model: LlamaCppModel) -> None:
-    seconds = await seconds_of_a_few_tokens(model)
-    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=6 * seconds))
+class Ticks:
+    """Time that goes on by a tenth of a second with each look, however fast or busy this machine is."""
+
+    def __init__(self) -> None:
+        self._looks = itertools.count()
+
+    def perf_counter_ns(self) -> int:
+        return next(self._looks) * 100_000_000
+
+    def perf_counter(self) -> float:
+        return self.perf_counter_ns() / 1e9
+
+
+async def test_the_compute_cap_cuts_the_output(model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "time", Ticks())
+    completion = await complete(model, ask("A story.", tokens=3900, schema=ENDLESS, seconds=6.0))
     assert completion.finish == "budget"
-    assert 0 < completion.usage.output_tokens < 1900
+    assert 0 < completion.usage.output_tokens <= 60
+    assert 0 < completion.usage.compute_ns <= 6.0e9
 
 
-async def test_the_compute_cap_cuts_a_long_prompt(model: LlamaCppModel) -> None:
-    completion = await complete(model, ask(LONG, seconds=0.15))
+async def test_the_compute_cap_cuts_a_long_prompt(model: LlamaCppModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "time", Ticks())
+    completion = await complete(model, ask(LONG, seconds=0.25))
     assert completion.finish == "budget"
     assert completion.text == ""
     assert completion.confidence is None
@@ -397,7 +424,7 @@ async def test_calls_beside_each_other_share_the_time_and_its_price(model: Llama
 
 
 async def test_a_call_that_joins_late_does_not_wait_for_the_others(model: LlamaCppModel) -> None:
-    long = asyncio.create_task(complete(model, ask("A story.", tokens=300, schema=ENDLESS)))
+    long = asyncio.create_task(complete(model, ask("A story.", tokens=3900, schema=ENDLESS)))
     await asyncio.sleep(0.05)
     await complete(model, ask("Say hello.", tokens=3))
     assert not long.done()
@@ -429,16 +456,14 @@ async def test_two_models_do_not_compute_at_the_same_time(smollm2: Path) -> None
 
 
 async def test_cancelling_stops_the_generation_and_reports_what_it_used(model: LlamaCppModel) -> None:
-    seconds = await seconds_of_a_few_tokens(model)
-    meter, started = Meter(), asyncio.Event()
-    meter.on_leaving = started.set
-    request = ask("A story.", tokens=3900, schema=ENDLESS)
-    task = asyncio.create_task(model.complete(request, meter))
-    await started.wait()
-    await asyncio.sleep(6 * seconds)  # under way for sure, and far from done
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    meter, request = Meter(), ask("A story.", tokens=3900, schema=ENDLESS)
+    with evaluations() as sizes:
+        task = asyncio.create_task(model.complete(request, meter))
+        while len(sizes) < 8:  # under way for sure, and far from done
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert meter.usage is not None
     assert 0 < meter.usage.output_tokens < 1900
     assert meter.usage.input_tokens == (await model.count_input(request)).tokens
@@ -446,15 +471,15 @@ async def test_cancelling_stops_the_generation_and_reports_what_it_used(model: L
 
 
 async def test_cancelling_in_the_prompt_counts_what_was_evaluated(model: LlamaCppModel) -> None:
-    await complete(model, ask("Warm up."))
-    meter, started = Meter(), asyncio.Event()
-    meter.on_leaving = started.set
-    task = asyncio.create_task(model.complete(ask(LONG), meter))
-    await started.wait()
-    await asyncio.sleep(0.2)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await complete(model, ask("Warm up.", tokens=1))
+    meter = Meter()
+    with evaluations() as sizes:
+        task = asyncio.create_task(model.complete(ask(LONG), meter))
+        while not sizes:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert meter.usage is not None
     assert meter.usage.output_tokens == 0
     assert meter.usage.input_tokens < (await model.count_input(ask(LONG))).tokens
@@ -463,7 +488,8 @@ async def test_cancelling_in_the_prompt_counts_what_was_evaluated(model: LlamaCp
 async def test_cancelling_while_waiting_for_a_place_costs_nothing(smollm2: Path) -> None:
     model = model_of(smollm2, parallel=1)
     started = asyncio.Event()
-    busy = asyncio.create_task(model.complete(ask("Write a story.", tokens=60), Meter(on_leaving=started.set)))
+    request = ask("Write a story.", tokens=3900, schema=ENDLESS)
+    busy = asyncio.create_task(model.complete(request, Meter(on_leaving=started.set)))
     await started.wait()
     meter = Meter()
     waiting = asyncio.create_task(model.complete(ask("Say hello."), meter))
@@ -472,7 +498,10 @@ async def test_cancelling_while_waiting_for_a_place_costs_nothing(smollm2: Path)
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert (meter.sent, meter.usage) == (False, None)
-    assert (await busy).usage.output_tokens > 0
+    assert not busy.done()
+    busy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await busy
     assert (await complete(model, ask("Say hello."))).text
     await model.aclose()
 
@@ -588,12 +617,13 @@ async def test_calls_at_once_with_one_prompt_compute_it_once(model: LlamaCppMode
 
 async def test_the_pieces_of_a_stream_are_the_answer(model: LlamaCppModel) -> None:
     meter = Meter()
-    pieces = [delta async for delta in model.stream(ask("Count from one to ten in words.", tokens=40), meter)]
+    request = ask("Count from one to ten in words.", tokens=40, schema=ENDLESS)
+    pieces = [delta async for delta in model.stream(request, meter)]
     whole = pieces[-1].completion
     assert whole is not None
     assert len(pieces) > 3
     assert "".join(piece.text for piece in pieces) == whole.text
-    assert whole.text == (await complete(model, ask("Count from one to ten in words.", tokens=40))).text
+    assert whole.text == (await complete(model, request)).text
     assert meter.usage == whole.usage
 
 
@@ -624,8 +654,8 @@ async def test_a_stream_goes_on_behind_more_than_its_lead_without_a_choice(
 
 
 async def test_a_stream_holds_back_what_may_become_a_stop_string(model: LlamaCppModel) -> None:
-    whole = (await complete(model, ask("Count from one to ten in words.", tokens=40))).text
-    request = ask("Count from one to ten in words.", tokens=40, stop=[whole[10:20]])
+    whole = (await complete(model, ask("Count from one to ten in words.", tokens=40, schema=ENDLESS))).text
+    request = ask("Count from one to ten in words.", tokens=40, schema=ENDLESS, stop=[whole[10:20]])
     text = "".join([delta.text async for delta in model.stream(request, Meter())])
     assert text == whole[: whole.index(whole[10:20])]
 
@@ -813,8 +843,6 @@ async def test_a_missing_file_is_a_weights_error(tmp_path: Path) -> None:
 async def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(
     smollm2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentbudget.models.llama import engine
-
     monkeypatch.setattr(engine, "available_bytes", lambda: 300_000_000)
     model, meter = model_of(smollm2, n_ctx=3000, parallel=8), Meter()  # no other model's copy will do
     with pytest.raises(WeightsTooLarge, match=r"needs about [01]\.\d GB.*0\.3 GB are free") as caught:

@@ -14,7 +14,14 @@ import pytest
 from agentbudget.models import _processors
 from agentbudget.models._processors import FreeProcessors, others_running, processors
 
-pytestmark = pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="needs Linux's /proc")
+
+def counts_who_runs() -> bool:
+    """Whether the system says how many are running: whoever looks is one of them. Some sandboxes always say none."""
+    load = Path("/proc/loadavg")
+    return load.is_file() and not load.read_text().split()[3].startswith("0/")
+
+
+pytestmark = pytest.mark.skipif(not counts_who_runs(), reason="needs Linux's /proc, with a count of who runs")
 
 
 @pytest.fixture

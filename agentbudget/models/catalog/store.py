@@ -25,7 +25,10 @@ UNWRITABLE: Final = (errno.EROFS, errno.EACCES, errno.EPERM, *NO_ROOM)
 
 
 def is_present(name: str | Entry) -> bool:
-    """Whether every file of `name` is in place with its full size. `ensure` also checks what is in them."""
+    """Whether every file of `name` is in place with its full size. `ensure` also checks what is in them.
+
+    Raises `WeightsError` where that may not be looked at.
+    """
     wanted = _entry_of(name)
     return all(_size(wanted.folder / file.name) == file.size_bytes for file in wanted.files)
 
@@ -103,13 +106,14 @@ def _ensure_file(wanted: Entry, file: WeightsFile, meter: Meter) -> None:
 
 def _verify(wanted: Entry, file: WeightsFile, path: Path) -> None:
     """Raise unless `path` has the size and the checksum of `file`; the size is looked at first."""
-    size = path.stat().st_size
+    size = _size(path)
     if size != file.size_bytes:
         raise WeightsError(
-            f"{path} has {size:,} bytes, the catalog states {file.size_bytes:,}: it was cut short or changed. "
+            f"{path} has {size or 0:,} bytes, the catalog states {file.size_bytes:,}: it was cut short or changed. "
             f"Fetch it anew: agentbudget models pull {wanted.name} --force"
         )
-    found = file_sha256(path)
+    with _readable():
+        found = file_sha256(path)
     if found != file.sha256:
         raise WeightsError(
             f"{path} has sha256 {found}, the catalog states {file.sha256}. "
@@ -118,7 +122,18 @@ def _verify(wanted: Entry, file: WeightsFile, path: Path) -> None:
 
 
 def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+    with _readable():
+        return path.stat().st_size if path.is_file() else None
+
+
+@contextmanager
+def _readable() -> Generator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise WeightsError(
+            f"weights may not be read ({error}): let this user read them, or set AGENTBUDGET_WEIGHTS to another folder"
+        ) from error
 
 
 def _marks(wanted: Entry) -> dict[str, list[int | str]]:

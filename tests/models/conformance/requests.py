@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from agentbudget.models.base import Image, Message, Request, Tool
+from agentbudget.models.base import Image, JsonSchema, Message, Request, Tool
 
 
 class Place(BaseModel):
@@ -32,6 +32,9 @@ WEATHER: Final = Tool(
 
 SHORT: Final = "Say hello to a friend, in five words."
 LONG: Final = "Write down, in words, each number from one to one hundred, and nothing else."
+
+ENDLESS: Final[JsonSchema] = {"type": "string", "minLength": 1990}
+"""What no model says in a few tokens, whatever it would like to say: how much that is differs between processors."""
 
 TEXTS: Final = {
     "plain": SHORT,

@@ -106,7 +106,7 @@ class ModelConformance:
         assert answer.usage.output_tokens > 0
 
     async def test_the_output_cap_cuts_and_says_so(self, case: Case) -> None:
-        answer = await case.model.complete(ask(LONG, cap=9), Meter())
+        answer = await case.model.complete(replace(case.long, max_output_tokens=9), Meter())
         assert answer.finish == "length"
         assert 0 < answer.usage.output_tokens <= 9
 
@@ -123,10 +123,10 @@ class ModelConformance:
     async def test_a_stop_sequence_ends_the_answer_and_is_left_out(self, case: Case) -> None:
         if not case.stops:
             pytest.skip("this model has no stop sequences")
-        whole = await case.model.complete(ask(LONG), Meter())
+        whole = await case.model.complete(case.long, Meter())
         words = whole.text.split()
         stop = words[len(words) // 2]
-        answer = await case.model.complete(ask(LONG, stop=("never said", stop)), Meter())
+        answer = await case.model.complete(replace(case.long, stop=("never said", stop)), Meter())
         assert answer.finish == "stop"
         assert answer.text == whole.text[: whole.text.index(stop)]
 
@@ -143,7 +143,7 @@ class ModelConformance:
     async def test_the_same_seed_gives_the_same_answer(self, case: Case) -> None:
         if not case.seeded:
             pytest.skip("nobody promises that this model answers the same twice")
-        request = ask(LONG, cap=16, temperature=1.0, seed=11)
+        request = replace(case.long, max_output_tokens=16, temperature=1.0, seed=11)
         first = await case.model.complete(request, Meter())
         second = await case.model.complete(request, Meter())
         assert first.text == second.text
@@ -205,7 +205,7 @@ class ModelConformance:
         assert answer.usage.output_tokens > 0
 
     async def test_a_stream_is_cut_by_the_output_cap(self, case: Case) -> None:
-        _, answer = await streamed(case.model, ask(LONG, cap=9), Meter())
+        _, answer = await streamed(case.model, replace(case.long, max_output_tokens=9), Meter())
         assert answer.finish == "length"
         assert 0 < answer.usage.output_tokens <= 9
 
@@ -219,7 +219,7 @@ class ModelConformance:
 
     async def test_a_stream_asks_before_it_goes_on(self, case: Case) -> None:
         gate = Gate()
-        _, answer = await streamed(case.model, ask(LONG, cap=24), Meter(gate=gate))
+        _, answer = await streamed(case.model, replace(case.long, max_output_tokens=24), Meter(gate=gate))
         assert gate.asked
         outputs = [so_far.output_tokens for so_far in gate.asked]
         assert outputs == sorted(outputs)
@@ -229,10 +229,10 @@ class ModelConformance:
         assert answer.usage.input_tokens <= gate.asked[-1].input_tokens
 
     async def test_a_stream_that_may_not_go_on_is_cut_and_keeps_what_arrived(self, case: Case) -> None:
-        most = 24 + (case.model.stream_lead_tokens or 0)
+        most = 8 + (case.model.stream_lead_tokens or 0)
         gate = Gate(most)
         meter = Meter(gate=gate)
-        pieces, answer = await streamed(case.model, ask(LONG, cap=most + 40), meter)
+        pieces, answer = await streamed(case.model, replace(case.long, max_output_tokens=most + 40), meter)
         assert answer.finish == "cut"
         assert "".join(pieces) == answer.text
         assert [so_far.output_tokens > most for so_far in gate.asked] == [False] * (len(gate.asked) - 1) + [True]
@@ -242,7 +242,7 @@ class ModelConformance:
 
     async def test_a_stream_that_is_closed_early_is_known_to_have_left(self, case: Case) -> None:
         meter = Meter()
-        async with aclosing(case.model.stream(ask(LONG, cap=40), meter)) as stream:
+        async with aclosing(case.model.stream(replace(case.long, max_output_tokens=40), meter)) as stream:
             first = await anext(stream)
         assert first.text
         assert meter.sent
@@ -253,7 +253,7 @@ class ModelConformance:
         meter, arrived = Meter(), asyncio.Event()
 
         async def read() -> None:
-            async with aclosing(case.model.stream(ask(LONG, cap=40), meter)) as stream:
+            async with aclosing(case.model.stream(replace(case.long, max_output_tokens=40), meter)) as stream:
                 async for _ in stream:
                     arrived.set()
                     await asyncio.Event().wait()

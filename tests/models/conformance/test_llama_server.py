@@ -52,11 +52,10 @@ class RealServer(ModelConformance):
     """What is asked of so small a model in another way."""
 
     async def test_a_stop_sequence_ends_the_answer_and_is_left_out(self, case: Case) -> None:
-        whole = await case.model.complete(ask(SHORT), Meter())
-        stop = whole.text.split()[2]
-        answer = await case.model.complete(ask(SHORT, stop=("never said", stop)), Meter())
+        # Asked again, it may say something else: its prompt is in the server's cache.
+        answer = await case.model.complete(ask(SHORT, stop=("never said", " ")), Meter())
         assert answer.finish == "stop"
-        assert answer.text == whole.text[: whole.text.index(stop)]
+        assert " " not in answer.text
 
     async def test_a_tool_is_called_and_its_result_taken(self, case: Case) -> None:
         asked = await case.model.complete(begun(SHOWN), Meter())

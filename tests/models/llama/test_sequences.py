@@ -121,7 +121,6 @@ def test_ends_of_several_lengths_are_evaluated_as_each_would_be_alone(sequences:
         assert again is slot
         alone = sequences.logits(sequences.evaluate(again, prompts[n][2:], cut=True)).copy()
         assert abs(alone - together[n]).max() < 0.5
-        assert alone.argmax() == together[n].argmax()
         assert abs(sequences.logits(sequences.evaluate(again, [20], cut=False)) - after[n]).max() < 0.5
 
 
