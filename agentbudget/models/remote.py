@@ -39,6 +39,13 @@ CONNECT_S: Final = 10.0
 MAX_DETAIL: Final = 400
 """Characters of a provider's message that are worth repeating."""
 
+LAST: Final = {"connection": "close"}
+"""Headers of a request that is the last on its connection: each stream's from a server of one's own.
+
+llama-server hangs up behind a stream without announcing it. A request that is on its way there meanwhile gets no
+answer, and nobody knows whether it was read.
+"""
+
 UNANSWERED: Final = frozenset({408, 499, 504})
 """Statuses of a gateway that gave up on an answer: the model may have been at work, and billed."""
 

@@ -75,6 +75,12 @@ async def test_a_tool_is_called_and_its_result_taken(model: AnthropicModel) -> N
     assert answer.usage.input_tokens > asked.usage.input_tokens
 
 
+async def test_what_follows_a_stream_is_answered(model: AnthropicModel) -> None:
+    for _ in range(10):
+        await streamed(model, ask("hi", cap=2), Meter())
+        assert (await model.complete(ask("hi", cap=1), Meter())).usage.output_tokens == 1
+
+
 async def test_a_stream_that_is_cut_stops_the_server(model: AnthropicModel, llama_server: LlamaServer) -> None:
     llama_server.wait_until_idle()
     before = llama_server.predicted()

@@ -23,7 +23,8 @@ from agentbudget.money import ZERO, Amount, Budget
 from agentbudget.prices import ComputePrice, TokenPrice
 from agentbudget.skills import skill
 from agentbudget.step import Context, Engine, Reply, Scope
-from tests.models.conformance.requests import ENDLESS
+from tests.models.conformance.requests import ENDLESS, ask
+from tests.models.conformance.suite import streamed
 from tests.models.played import KEY, WINDOW, Dialect, played
 from tests.models.played.chat import CHAT
 from tests.models.played.messages import MESSAGES
@@ -122,6 +123,16 @@ def assert_sound(ledger: Ledger, *, limit: int) -> None:
     assert balance.posted.tokens <= limit
     assert call(ledger).overrun == ZERO
     assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+async def test_a_stream_from_a_server_of_ones_own_is_the_last_on_its_connection(name: Provider) -> None:
+    """Some hang up behind it without a word: what was sent there would be lost, and presumed spent."""
+    async with provider(name) as (model, server):
+        await model.complete(ask(cap=16), Meter())
+        await streamed(model, ask(cap=16), Meter())
+        await model.complete(ask(cap=16), Meter())
+    assert [received.headers["connection"] for received in server.received] == ["keep-alive", "close", "keep-alive"]
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

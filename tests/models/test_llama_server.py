@@ -16,6 +16,7 @@ from agentbudget.models.base import Message, Meter, Request, Tool
 from agentbudget.models.openai import Api, OpenAIModel
 from agentbudget.models.servers import LLAMA_SERVER
 from agentbudget.settings import Settings
+from tests.models.conformance.suite import streamed
 from tests.models.llama_server import NAME, WINDOW, LlamaServer
 from tests.models.remote_fixtures import PRICE, ask
 
@@ -53,6 +54,12 @@ async def test_what_it_counts_beforehand_is_what_it_counts_after(model: OpenAIMo
     answer = await model.complete(request_, Meter())
     assert counted.exact
     assert answer.usage.input_tokens == counted.tokens
+
+
+async def test_what_follows_a_stream_is_answered(model: OpenAIModel) -> None:
+    for _ in range(10):
+        await streamed(model, ask("hi", cap=16), Meter())
+        assert (await model.complete(ask("hi", cap=1), Meter())).usage.output_tokens == 1
 
 
 async def test_a_stream_that_is_left_stops_the_server(llama_server: LlamaServer, model: OpenAIModel) -> None:

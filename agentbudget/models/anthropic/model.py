@@ -28,6 +28,7 @@ from agentbudget.models.anthropic.bound import counted_bound, input_bound
 from agentbudget.models.anthropic.families import family_of
 from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place, Price, Request
 from agentbudget.models.remote import (
+    LAST,
     Caller,
     SdkErrors,
     checked_address,
@@ -170,8 +171,11 @@ class AnthropicModel:
         hidden = self._writer.thinking(request).hidden
         heard = Heard(self._reader(structure), request.max_output_tokens, hidden, self.stream_lead_tokens)
 
+        headers = None if self.address == PUBLIC_ADDRESS else LAST
+        wait = timeouts(request.timeout_s)
+
         async def ask() -> _Events:
-            return _Events(await client.messages.create(**written, stream=True, timeout=timeouts(request.timeout_s)))
+            return _Events(await client.messages.create(**written, stream=True, extra_headers=headers, timeout=wait))
 
         async with aclosing(caller.send_stream(ask, heard, meter, timeout_s=request.timeout_s)) as deltas:
             async for delta in deltas:

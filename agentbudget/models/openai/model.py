@@ -31,6 +31,7 @@ from agentbudget.models.openai.asked import Asked, cache_key, check, effort_for,
 from agentbudget.models.openai.progress import Clock, Progress
 from agentbudget.models.openai.streams import Hearing, Reader
 from agentbudget.models.remote import (
+    LAST,
     Caller,
     SdkErrors,
     checked_address,
@@ -269,8 +270,11 @@ class OpenAIModel:
                 api.path,
                 cast_to=object,
                 body=body,
-                # "events": errors inside the stream are for our reader; the SDK's own have no code
-                options={"timeout": timeouts(request.timeout_s), "stream_mode": "events"},
+                options={
+                    "timeout": timeouts(request.timeout_s),
+                    "headers": {} if self.official else LAST,
+                    "stream_mode": "events",  # errors inside the stream are for our reader; the SDK's own have no code
+                },
                 stream=True,
                 stream_cls=_sdk().AsyncStream[object],
             )
