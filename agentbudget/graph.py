@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, Union, cast
@@ -145,18 +145,24 @@ def _graphs_in(graph: Pregel[Any, Any, Any, Any], within: str = "") -> Iterator[
 
 def _require_next(graph: Pregel[Any, Any, Any, Any], waiting: Mapping[str, Any], *, run_id: str) -> None:
     """Raise `Mistake` unless the graph has what is next: LangGraph passes over what it does not know, and ends."""
-    sent = {send.node for send in waiting.get("__pregel_tasks", ()) if send.node not in graph.nodes}
-    triggered = {
-        name.rpartition(":")[2]
-        for name, value in waiting.items()
-        if name not in graph.channels and (name.startswith("branch:to:") or (name.startswith("join:") and value))
-    }
-    if sent or triggered:
-        missing = ", ".join(map(repr, sorted(sent | triggered)))
+    sent = {send.node for send in waiting.get("__pregel_tasks", ())}
+    due = {name for name in waiting if name.startswith("branch:to:")}
+    joins = {name: _arrived(value) for name, value in waiting.items() if name.startswith("join:")}
+    due |= {name for name, arrived in joins.items() if len("+".join(arrived)) == len(name.split(":")[1])}
+    if sent or due:  # else the run has ended, though a join may have seen some of its nodes
+        due |= {name for name, arrived in joins.items() if arrived}
+    gone = sent - graph.nodes.keys() | {name.rpartition(":")[2] for name in due - graph.channels.keys()}
+    if gone:
+        missing = ", ".join(map(repr, sorted(gone)))
         raise Mistake(
             f"run {run_id!r} was to go on at {missing}, which its graph has no more, or reaches by another way: resume "
             "it with the graph that it began with, or begin a new run"
         )
+
+
+def _arrived(join: set[str] | Sequence[Any]) -> Collection[str]:
+    """Which nodes a join has seen; one of a deferred node also keeps whether that may begin."""
+    return cast("set[str]", join if isinstance(join, set) else join[0])
 
 
 @asynccontextmanager

@@ -175,14 +175,39 @@ def sending(node: str) -> StateGraph[State, Context, State, State]:
     return graph
 
 
+def joined(
+    node: str, *, begins: tuple[str, ...] = ("left", "right"), defer: bool = False
+) -> StateGraph[State, Context, State, State]:
+    """A graph whose node of this name waits for two others, of which it begins these."""
+
+    async def begin(state: State) -> State:
+        return {"said": ["so"]}
+
+    async def end(state: State) -> State:
+        if node == "broken":
+            raise ValueError("not today")
+        return {"said": ["joined"]}
+
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, Context)
+    for name in ("left", "right"):
+        graph.add_node(name, begin)
+    graph.add_node(node, end, defer=defer)
+    for name in begins:
+        graph.add_edge(START, name)
+    graph.add_edge(["left", "right"], node)
+    return graph
+
+
 @pytest.mark.parametrize(
     ("begun", "changed"),
     [
         (in_a_row("first", "broken"), in_a_row("first", "mended")),
         (around(in_a_row("first", "broken")), around(in_a_row("first", "mended"))),
         (sending("broken"), sending("mended")),
+        (joined("broken"), joined("mended")),
+        (joined("broken", defer=True), joined("mended", defer=True)),
     ],
-    ids=["next", "within", "sent"],
+    ids=["next", "within", "sent", "joined", "deferred"],
 )
 async def test_a_run_whose_next_node_is_gone_from_its_graph_is_not_taken_for_done(
     begun: StateGraph[State, Context, State, State], changed: StateGraph[State, Context, State, State]
@@ -209,6 +234,18 @@ async def test_a_run_goes_on_in_a_graph_that_has_changed_elsewhere() -> None:
     changed.add_node("broken", end)
     async with Agent(graph=changed, models=models) as agent:
         assert (await agent.resume("kept")).output == "so"
+
+
+@pytest.mark.parametrize(
+    "begun", [joined("end", defer=True), joined("end", begins=("left",))], ids=["past it", "never got there"]
+)
+async def test_a_run_that_has_ended_is_done_though_a_join_is_gone_from_its_graph(
+    begun: StateGraph[State, Context, State, State],
+) -> None:
+    async with Agent(graph=begun, models=[ScriptedModel([])]) as agent:
+        await agent.run("what next?", budget=Budget(usd="0.01"), run_id="ended")
+    async with Agent(graph=in_a_row("first", "second"), models=[ScriptedModel([])]) as agent:
+        assert (await agent.resume("ended")).statement.status == "done"
 
 
 async def test_a_graph_that_pauses_is_refused_and_not_taken_for_done() -> None:
