@@ -204,6 +204,12 @@ class Tuned(GenericFakeChatModel):
     options: dict[str, Any] = Field(default_factory=dict)
     reasoning: Reasoned | None = None
     client: object = None
+    timeout: float = 60.0
+    answers: int = 0
+
+    def _generate(self, *given: Any, **options: Any) -> ChatResult:
+        self.answers += 1
+        return super()._generate(*given, **options)
 
 
 def tuned(**made: Any) -> LangChainModel:
@@ -223,6 +229,10 @@ async def test_a_model_that_was_made_otherwise_answers_for_itself(tmp_path: Path
         {"temperature": 0.9},
         {"options": {"top_k": 3}},
         {"reasoning": Reasoned(effort="high")},
+        {"options": {"stop": {"a", "b"}}},
+        {"options": {"stop": {"c", "b"}}},
+        {"options": {"weights": Path("one.gguf")}},
+        {"options": {"weights": Path("other.gguf")}},
     ]
     for way in ways:
         async with Agent([say], models=[tuned(**way)], home=tmp_path) as agent:
@@ -231,6 +241,16 @@ async def test_a_model_that_was_made_otherwise_answers_for_itself(tmp_path: Path
     for way in ways:
         assert tuned(**way).fingerprint == tuned(**way).fingerprint
     assert tuned(options={"key": "sk-1"}).fingerprint.count("sk-1") == 0
+
+
+async def test_a_model_that_counts_its_answers_or_waits_longer_finds_what_it_paid_for(tmp_path: Path) -> None:
+    outputs: list[str] = []
+    for rung in (tuned(), tuned(timeout=120)):
+        async with Agent([say], models=[rung], home=tmp_path) as agent:
+            for _ in range(2):
+                run = await agent.run("hi", budget=Budget(usd="0.01"))
+                outputs.append(run.output)
+    assert outputs == ["as {}"] * 4
 
 
 @pytest.mark.parametrize("retries", [None, 4])

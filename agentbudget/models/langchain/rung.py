@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import replace
+from decimal import Decimal
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -69,6 +71,9 @@ class LangChainModel:
         _ = self.price  # what nobody prices is refused here, not at its first call
         self.context_window = self._known.context_window
         self.stream_lead_tokens = stream_lead_tokens
+        # As it was made: what it counts while it answers, in fields of its own too, makes no other model of it.
+        made = hashlib.blake2b(_made(self.chat).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        self._fingerprint = f"langchain {type(chat).__name__} {self._known.address or ''} {self._known.model_id} {made}"
 
     def __repr__(self) -> str:
         return f"LangChainModel({type(self.chat).__name__}, name={self.name!r})"
@@ -96,13 +101,7 @@ class LangChainModel:
     @property
     def fingerprint(self) -> str:
         """The integration's class and what it was made with, hashed: not every integration calls a secret one."""
-        chat = self.chat
-        identifying = sorted(chat._identifying_params.items())  # pyright: ignore[reportPrivateUsage]
-        # Many integrations (Ollama's) name nothing there that identifies them.
-        own = chat.model_fields_set - BaseChatModel.model_fields.keys()
-        made = f"{identifying} {_told({name: getattr(chat, name) for name in sorted(own)})}"
-        digest = hashlib.blake2b(made.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return f"langchain {type(chat).__name__} {self._known.address or ''} {self._known.model_id} {digest}"
+        return self._fingerprint
 
     async def count_input(self, request: Request) -> InputCount:
         """A bound, as for the provider's own client; see `Model.count_input`."""
@@ -242,12 +241,27 @@ class LangChainModel:
         return failed
 
 
+def _made(chat: BaseChatModel) -> str:
+    """What a chat model was made with."""
+    identifying = chat._identifying_params  # pyright: ignore[reportPrivateUsage]
+    # Many integrations (Ollama's) name nothing there that identifies them.
+    own = sorted(chat.model_fields_set - BaseChatModel.model_fields.keys())
+    return f"{sorted(identifying.items())} {_told({name: getattr(chat, name) for name in own})}"
+
+
 def _told(value: object) -> object:
-    """A setting as plain data, the same in every process; of a client, a callback or a secret, only its type."""
+    """A setting as plain data, the same in every process; of a client, a callback or a secret, only its type.
+
+    How long it waits for an answer is left out: it is the same answer.
+    """
     if isinstance(value, BaseModel):
         return _told({name: getattr(value, name) for name in sorted(value.model_fields_set)})
     if isinstance(value, Mapping):
-        return [(str(name), _told(one)) for name, one in cast("Mapping[object, object]", value).items()]
+        items = cast("Mapping[object, object]", value).items()
+        return [(str(name), _told(one)) for name, one in items if "timeout" not in str(name)]
     if isinstance(value, list | tuple):
         return [_told(one) for one in cast("Sequence[object]", value)]
-    return value if value is None or isinstance(value, str | int | float | Enum) else type(value).__qualname__
+    if isinstance(value, Set):
+        return sorted(repr(_told(one)) for one in cast("Set[object]", value))
+    plain = isinstance(value, str | bytes | int | float | Decimal | PurePath | Enum)
+    return value if plain or value is None else type(value).__qualname__
