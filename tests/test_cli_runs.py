@@ -21,6 +21,11 @@ def ended(output: str, *, source: str = "a.md", quote: str = "") -> Run:
     return Run("r", "task", output, (citation,), statement)
 
 
+def test_a_letter_is_shown_with_its_lines_and_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+    show_run(ended("Dear all,\r\n\r\n\t1\t👩‍🚀\r\noverwritten\rby this"))
+    assert "Dear all,\n\n        1       👩‍🚀\noverwritten\\x0dby this\n" in capsys.readouterr().out
+
+
 def test_an_answer_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     show_run(ended("[bold]urn:id:42[/] and :warning:\n- two", quote="key:key:7"))
     shown = capsys.readouterr().out

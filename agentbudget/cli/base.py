@@ -29,8 +29,8 @@ home_option = click.option(
 
 def printable(text: str) -> str:
     """Text that somebody else named, without what a terminal would obey: control characters and turns of direction are
-    written out."""
-    return text.translate(_OBEYED)
+    written out, but for lines' ends."""
+    return text.replace("\r\n", "\n").translate(_OBEYED)
 
 
 def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
