@@ -109,7 +109,7 @@ _OPERATIONS: Final = (
 """The methods that are one transaction each, beside those that are called most: `reserve` and `settle` see to it
 themselves that they are asked again."""
 
-_ENDS: Final = {"presume": False, "void": True}
+_ENDS: Final = {"presume": False, "void": True, "resolve": True}
 """The methods that end a hold, beside `settle`, which sees to it itself, and whether what is owed is booked before: a
 presumption gives way to the truth that comes later, nothing else does."""
 

@@ -29,6 +29,8 @@ class Keeper(Protocol):
 
     def void(self, hold_id: str, *, reason: str = "nothing was sent") -> HoldRecord: ...
 
+    def resolve(self, hold_id: str) -> HoldRecord: ...
+
 
 class Hold:
     """A hold in the hands of whoever reserved it.
@@ -95,14 +97,16 @@ class Hold:
         record, seen = self.record, True
         try:
             record = self.refresh()
-        except StoreError:  # then its end is owed, by what is known here: that is not all that was spent within it
+        except StoreError:  # then its end is owed
             seen = False
         if record.state != "open":
             return
         try:
             if record.sent:
                 self.presume(detail={"reason": "left unsettled", "error": kind.__name__ if kind else None})
-            elif record.spent or record.children or not seen:
+            elif not seen:  # what was spent within it, or sent by others, is known once it can be read
+                self.record = self._keeper.resolve(self.id)
+            elif record.spent or record.children:
                 self.settle()
             else:
                 self.void(reason=kind.__name__ if kind else "left unused")

@@ -175,6 +175,10 @@ class LeasedBudget:
         """See `Ledger.void`."""
         return self._end(hold_id, lambda ledger: ledger.void(hold_id, reason=reason))
 
+    def resolve(self, hold_id: str) -> HoldRecord:
+        """See `Ledger.resolve`."""
+        return self._end(hold_id, lambda ledger: ledger.resolve(hold_id))
+
     # --- the life of the lease
 
     def tend(self) -> None:

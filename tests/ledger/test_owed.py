@@ -128,10 +128,12 @@ def test_a_block_that_ends_while_the_store_is_away_ends_its_hold_afterwards(own_
 
     with Ledger.open(database) as ledger:
         ledger.account("run/1")
-        for hold_id in ("sent", "unsent", "spent"):
+        for hold_id in ("sent", "sent elsewhere", "unsent", "spent"):
             hold = ledger.reserve(hold_id, Amount(50), accounts=["run/1"])
             if hold_id == "sent":
                 hold.mark_sent()
+            if hold_id == "sent elsewhere":
+                ledger.mark_sent(hold_id)
             if hold_id == "spent":
                 ledger.reserve("call", Amount(20), within="spent").settle(Amount(7))
             fails(lambda hold=hold: leave(hold))
@@ -139,8 +141,9 @@ def test_a_block_that_ends_while_the_store_is_away_ends_its_hold_afterwards(own_
         ledger.heartbeat()
         ended = {hold.id: (hold.state, hold.settled, hold.presumed) for hold in ledger.holds()}
         assert ended["sent"] == ("settled", Amount(50), True)
-        assert ended["unsent"] == ("settled", Amount(), False)
-        assert ended["spent"] == ("settled", Amount(7), False)
+        assert ended["sent elsewhere"] == ("lapsed", Amount(50), True)
+        assert ended["unsent"] == ("voided", Amount(), False)
+        assert ended["spent"] == ("lapsed", Amount(7), False)
         assert ledger.balance("run/1").held == Amount()
         assert ledger.verify().ok
 
