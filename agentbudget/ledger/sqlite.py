@@ -593,7 +593,8 @@ class _Writer(_Connection):
                 self._take_turn()
                 self.connect()
                 if self._is_older():
-                    self._require_alone()
+                    with self._alone(), self._tables.kept():
+                        migrate(str(self._path), self._exclusively, to=VERSION)
             migrate(str(self._path), self._exclusively, to=VERSION)
         finally:
             self._unlock()
@@ -601,9 +602,12 @@ class _Writer(_Connection):
     def _is_older(self) -> bool:
         return patiently(self._tables.version, timeout_s=self._patience_s) in self._tables.steps
 
-    def _require_alone(self) -> None:
-        """Raise `StoreBusy` if others have the file open: then SQLite lets it keep no other log for a moment."""
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Nobody else can open the file meanwhile. Raises `StoreBusy` if others have it open: then SQLite lets it keep
+        no other log."""
         db = self._connected()
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         try:
             patiently(lambda: db.execute("PRAGMA journal_mode = DELETE"), timeout_s=self._patience_s)
         except sqlite3.OperationalError as error:
@@ -614,7 +618,11 @@ class _Writer(_Connection):
                 "writing to it as it was: end it, then open the ledger again",
                 location=str(self._path),
             ) from error
-        use_wal(db, timeout_s=self._patience_s)
+        try:
+            yield
+        finally:
+            db.execute("PRAGMA locking_mode = NORMAL")
+            use_wal(db, timeout_s=self._patience_s)
 
     @contextmanager
     def _exclusively(self) -> Generator[_Tables]:
@@ -688,7 +696,6 @@ class _Tables:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
-        self._kept = False
         self.steps = {1: self._from_schema_1, 2: self._from_schema_2}
 
     def version(self) -> int | None:
@@ -712,17 +719,21 @@ class _Tables:
         schema1.set_aside(self._db)
         self._create_2()
         schema1.bring_over(self._db, str(self._path))
-        self._keep("v1.bak")
 
     def _from_schema_2(self) -> None:
         self._add_head()
-        self._keep("v2.bak")
 
-    def _keep(self, suffix: str) -> None:
-        """One copy is enough, however many steps it takes."""
-        if not self._kept:
-            _keep(self._path, suffix)
-            self._kept = True
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """A copy of the file, as it is before it is brought to another version, stays beside it if it is."""
+        version = self.version()
+        copy = _keep(self._db, self._path, f"v{version}.bak")
+        try:
+            yield
+        except BaseException:
+            if self.version() == version:
+                copy.unlink()
+            raise
 
     def _add_head(self) -> None:
         """Schema 3 says up to which entry the tables are: in schema 2 it was always the last."""
@@ -730,14 +741,14 @@ class _Tables:
             self._db.execute(statement)
 
 
-def _keep(path: Path, suffix: str) -> None:
-    """Copy the file, as it was when the transaction that holds it began, beside it. An older copy stays."""
+def _keep(db: sqlite3.Connection, path: Path, suffix: str) -> Path:
+    """Copy the file beside it. An older copy stays."""
     names = (path.with_name(f"{path.name}.{suffix}{n}") for n in chain([""], map(".{}".format, count(2))))
     kept = next(name for name in names if not name.exists())
     partial = kept.with_name(f"{kept.name}.partial")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
-        source.backup(target)
-    partial.replace(kept)
+    with closing(sqlite3.connect(partial)) as target:
+        db.backup(target)
+    return partial.replace(kept)
 
 
 def refuse_others(path: Path) -> None:

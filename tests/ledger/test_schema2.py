@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,19 @@ def test_it_stays_as_it_is_while_a_process_that_may_be_of_the_older_version_has_
     assert entries(path) == before
     with Ledger(SqliteStore(path)) as ledger:
         assert ledger.verify().ok
+
+
+def test_nobody_opens_it_as_it_was_while_it_is_brought_here(path: Path) -> None:
+    upgrade = threading.Thread(target=lambda: Ledger(SqliteStore(path)).close())
+    upgrade.start()
+    while upgrade.is_alive() and not list(path.parent.glob("*.partial")):
+        pass
+    seen = None
+    with closing(sqlite3.connect(path, timeout=0)) as older, suppress(sqlite3.OperationalError):
+        (seen,) = older.execute("PRAGMA user_version").fetchone()
+    upgrade.join()
+    assert seen in (None, VERSION)
+    assert asked(path) == VERSION
 
 
 def test_many_who_open_it_at_once_all_find_it_in_todays_schema(path: Path) -> None:
