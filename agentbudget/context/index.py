@@ -323,8 +323,10 @@ class DocumentIndex:
 
     def _read_version(self) -> str | None:
         stored = self._alone(self._store.header)
-        if stored is None or not Header.load(stored, self.location).whole:
+        header = None if stored is None else Header.load(stored, self.location)
+        if header is None or not header.whole:
             return None
+        self._header = header  # another process may have read files anew
         told = json.dumps(stored, sort_keys=True).encode(errors="surrogatepass")
         version = hashlib.blake2b(told, digest_size=16).hexdigest()
         if self._store.exclusive and not self._updating.locked():

@@ -8,9 +8,12 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 
 import pytest
+from qdrant_client import QdrantClient
 
 from agentbudget.cache import Answers, Which
 from agentbudget.context import Index, open_index
+from agentbudget.context.index import DocumentIndex
+from agentbudget.context.remote import RemoteStore
 from agentbudget.ledger import HoldRecord, Ledger
 from agentbudget.models.ladder import Ladder
 from agentbudget.money import ZERO, Budget
@@ -116,6 +119,26 @@ async def test_ten_equal_searches_at_once_are_made_once(ledger: Ledger, index: I
     found = await asyncio.gather(*(ctx.retrieve(QUESTION, tokens=200) for _ in range(10)))
     assert len(letters.questions) == 1
     assert found == [found[0]] * 10
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
+async def test_a_file_that_another_process_read_anew_is_not_marked(
+    ledger: Ledger, letters: Letters, folder: Path
+) -> None:
+    client = QdrantClient(":memory:")
+    ours, theirs = (
+        DocumentIndex(RemoteStore(client, location="memory", collection="c", tenant="t"), letters, tenant="t")
+        for _ in range(2)
+    )
+    await theirs.update(folder)
+    ctx = context(ledger, ours)
+    await ctx.retrieve(QUESTION, tokens=200)
+    (folder / "orders.md").write_text("# Orders\n\nOrders are refunded within forty-five days of their arrival.\n")
+    await theirs.update(folder)
+    for _ in ("bought", "found"):
+        found = await ctx.retrieve(QUESTION, tokens=200)
+        assert "forty-five days" in found.text
+        assert not any(passage.stale for passage in found.passages)
 
 
 async def test_a_file_that_changed_since_it_was_read_is_marked_in_a_hit_too(
