@@ -205,6 +205,7 @@ class Tuned(GenericFakeChatModel):
     reasoning: Reasoned | None = None
     client: object = None
     timeout: float = 60.0
+    api_key: str = "old"
     answers: int = 0
 
     def _generate(self, *given: Any, **options: Any) -> ChatResult:
@@ -243,14 +244,17 @@ async def test_a_model_that_was_made_otherwise_answers_for_itself(tmp_path: Path
     assert tuned(options={"key": "sk-1"}).fingerprint.count("sk-1") == 0
 
 
-async def test_a_model_that_counts_its_answers_or_waits_longer_finds_what_it_paid_for(tmp_path: Path) -> None:
+async def test_a_model_that_counts_answers_waits_longer_or_has_a_new_key_finds_what_it_paid_for(
+    tmp_path: Path,
+) -> None:
     outputs: list[str] = []
-    for rung in (tuned(), tuned(timeout=120)):
+    for made in ({}, {"timeout": 120.0}, {"api_key": "new"}):
+        rung = tuned(**made)
         async with Agent([say], models=[rung], home=tmp_path) as agent:
             for _ in range(2):
                 run = await agent.run("hi", budget=Budget(usd="0.01"))
                 outputs.append(run.output)
-    assert outputs == ["as {}"] * 4
+    assert outputs == ["as {}"] * 6
 
 
 @pytest.mark.parametrize("retries", [None, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence, Set
 from contextlib import aclosing
@@ -41,6 +42,9 @@ from agentbudget.usage import Usage
 
 CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
 """How LangChain says which tools may be used."""
+
+SAME: Final = re.compile(r"timeout|api.?key|authorization|secret|password", re.IGNORECASE)
+"""Names of settings that make no other answer: how long it is waited for, and with whose key it is asked."""
 
 
 class LangChainModel:
@@ -250,15 +254,12 @@ def _made(chat: BaseChatModel) -> str:
 
 
 def _told(value: object) -> object:
-    """A setting as plain data, the same in every process; of a client, a callback or a secret, only its type.
-
-    How long it waits for an answer is left out: it is the same answer.
-    """
+    """A setting as plain data, the same in every process; of a client, a callback or a secret, only its type."""
     if isinstance(value, BaseModel):
         return _told({name: getattr(value, name) for name in sorted(value.model_fields_set)})
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return [(str(name), _told(one)) for name, one in items if "timeout" not in str(name)]
+        return [(str(name), _told(one)) for name, one in items if not SAME.search(str(name))]
     if isinstance(value, list | tuple):
         return [_told(one) for one in cast("Sequence[object]", value)]
     if isinstance(value, Set):
