@@ -24,7 +24,8 @@ WEATHER: Final = Tool(
     "Says what the weather is like in a city. Use this tool for every question about the weather.",
     {
         "type": "object",
-        "properties": {"city": {"type": "string", "description": "The city's name"}},
+        # Of few cities: how long a name a small model makes up differs between processors.
+        "properties": {"city": {"type": "string", "enum": ["Lyon", "Paris"], "description": "The city's name"}},
         "required": ["city"],
         "additionalProperties": False,
     },
