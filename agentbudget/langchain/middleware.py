@@ -121,7 +121,10 @@ class BudgetMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def _look_for_prices(self, tools: Sequence[BaseTool | dict[str, Any]]) -> None:
         """Say once which prices are for none of `tools`. It is no error: another call may be given other tools."""
-        offered = {str(tool.get("name", "")) if isinstance(tool, dict) else tool.name for tool in tools}
+        offered = {
+            str(tool.get("function", tool).get("name", tool.get("type"))) if isinstance(tool, dict) else tool.name
+            for tool in tools
+        }
         unseen, self._unseen = self._unseen - offered, set[str]()
         if unseen:
             _log.warning(

@@ -39,7 +39,7 @@ CONNECT_S: Final = 10.0
 MAX_DETAIL: Final = 400
 """Characters of a provider's message that are worth repeating."""
 
-LAST: Final = {"connection": "close"}
+CLOSE_AFTERWARDS: Final = {"connection": "close"}
 """Headers of a request that is the last on its connection: each stream's from a server of one's own.
 
 llama-server hangs up behind a stream without announcing it. A request that is on its way there meanwhile gets no

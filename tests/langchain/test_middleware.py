@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def reply(request: Request) -> ScriptedReply:
     return ScriptedReply("", finish="tools", calls=(ToolCall("call-1", "weather", '{"place": "Oslo"}'),))
 
 
-def agent(ledger: Ledger, limit: Budget, **options: Any) -> Any:
+def agent(ledger: Ledger, limit: Budget, *, more: Sequence[dict[str, Any]] = (), **options: Any) -> Any:
     from agentbudget.langchain import BudgetMiddleware
 
     paying = BudgetMiddleware(ledger=ledger, accounts={"run/{thread_id}": limit}, **options)
     chat = ChatModel(model=ScriptedModel(reply), max_tokens=20)
-    return agents.create_agent(chat, [weather], middleware=[paying], checkpointer=InMemorySaver())
+    return agents.create_agent(chat, [weather, *more], middleware=[paying], checkpointer=InMemorySaver())
 
 
 @pytest.fixture
@@ -105,12 +106,15 @@ def test_another_way_to_end_is_refused_when_the_middleware_is_made(ledger: Ledge
 
 
 @pytest.mark.parametrize(
-    ("tools", "told"), [({"wether": "0.01", "weather": "0.01"}, ["'wether'"]), ({"weather": "0.01"}, [])]
+    ("tools", "told"),
+    [({"wether": "0.01", "weather": "0.01"}, ["'wether'"]), ({"weather": "0.01"}, []), ({"search": "0.01"}, [])],
 )
 def test_a_price_for_a_tool_that_is_none_is_told_once(
     ledger: Ledger, caplog: pytest.LogCaptureFixture, tools: dict[str, str], told: list[str]
 ) -> None:
-    made = agent(ledger, Budget(usd="1"), tools=tools)
+    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    search = {"type": "function", "function": {"name": "search", "parameters": schema}}
+    made = agent(ledger, Budget(usd="1"), tools=tools, more=[search])
     for _ in range(2):
         made.invoke(ASKED, THREAD)
     said = [record.getMessage() for record in caplog.records if record.name == "agentbudget.langchain.middleware"]

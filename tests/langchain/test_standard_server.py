@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from agentbudget.langchain import BudgetedChatModel, budgeted
 from agentbudget.ledger import Ledger
-from agentbudget.models.remote import LAST
+from agentbudget.models.remote import CLOSE_AFTERWARDS
 from agentbudget.money import Budget
 from agentbudget.prices import TokenPrice
 from tests.models.llama_server import NAME, LlamaServer
@@ -31,7 +31,7 @@ class ChatServed(BudgetedChatModel):
         settings = {
             "max_tokens": 24,
             "temperature": 0,
-            "default_headers": LAST,
+            "default_headers": CLOSE_AFTERWARDS,
             "http_async_client": httpx2.AsyncClient(trust_env=False),  # LangChain's own is shared between event loops
             **params,
         }

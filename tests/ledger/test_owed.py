@@ -31,6 +31,16 @@ def fails(end: Callable[[], object]) -> None:
         end()
 
 
+def owing(ledger: Ledger, server: Server) -> Hold:
+    """A hold of 50 whose settlement at 30 the server, which was stopped, has not heard of."""
+    ledger.account("run/1")
+    hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
+    hold.mark_sent()
+    server.stop()
+    fails(lambda: hold.settle(Amount(30)))
+    return hold
+
+
 def test_what_could_not_be_booked_is_booked_with_the_next_reservation(own_server: Server, database: str) -> None:
     with Ledger.open(database) as ledger:
         ledger.account("run/1", limit=Budget(usd="1", calls=5))
@@ -65,11 +75,7 @@ def test_what_could_not_be_booked_is_booked_at_the_next_sign_of_life(
     own_server: Server, database: str, how: str
 ) -> None:
     ledger = Ledger.open(database)
-    ledger.account("run/1")
-    hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
-    hold.mark_sent()
-    own_server.stop()
-    fails(lambda: hold.settle(Amount(30)))
+    owing(ledger, own_server)
     own_server.start()
     ledger.heartbeat() if how == "heartbeat" else ledger.close()
     with Ledger.open(database) as other:
@@ -82,11 +88,7 @@ def test_what_could_not_be_booked_until_the_end_is_told(
     own_server: Server, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger.open(database)
-    ledger.account("run/1")
-    hold = ledger.reserve("a", Amount(50), accounts=["run/1"])
-    hold.mark_sent()
-    own_server.stop()
-    fails(lambda: hold.settle(Amount(30)))
+    owing(ledger, own_server)
     ledger.close()
     assert "are not booked, and left for a sweep" in caplog.text
     own_server.start()

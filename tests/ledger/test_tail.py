@@ -149,20 +149,22 @@ def test_an_id_is_known_however_long_ago_it_was_used(ledger: Ledger) -> None:
     assert ledger.verify().ok
 
 
-def test_a_tail_that_was_changed_shows(ledger: Ledger, path: Path) -> None:
+def tamper(path: Path, statement: str) -> None:
+    """Change what may not be changed."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP TRIGGER entries_are_immutable")
-        db.execute("UPDATE entries SET kind = 'lapse' WHERE subject = 'void' AND kind = 'void'")
+        db.execute(statement)
         db.commit()
+
+
+def test_a_tail_that_was_changed_shows(ledger: Ledger, path: Path) -> None:
+    tamper(path, "UPDATE entries SET kind = 'lapse' WHERE subject = 'void' AND kind = 'void'")
     with Ledger(SqliteStore(path)) as other:
         assert not other.verify().ok
 
 
 def test_an_entry_that_does_not_say_whose_hold_it_made_is_named_wherever_it_is_met(ledger: Ledger, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("DROP TRIGGER entries_are_immutable")
-        db.execute("UPDATE entries SET owner = NULL WHERE subject = 'void' AND kind = 'reserve'")
-        db.commit()
+    tamper(path, "UPDATE entries SET owner = NULL WHERE subject = 'void' AND kind = 'reserve'")
     with Ledger(SqliteStore(path)) as other:
         for operation in (other.holds, lambda: other.account("new")):
             with pytest.raises(SchemaMismatch, match=r"cannot be read .*has no owner.*agentbudget ledger verify"):

@@ -28,7 +28,7 @@ from agentbudget.models.anthropic.bound import counted_bound, input_bound
 from agentbudget.models.anthropic.families import family_of
 from agentbudget.models.base import Completion, Delta, InputCount, Meter, Place, Price, Request
 from agentbudget.models.remote import (
-    LAST,
+    CLOSE_AFTERWARDS,
     Caller,
     SdkErrors,
     checked_address,
@@ -171,7 +171,7 @@ class AnthropicModel:
         hidden = self._writer.thinking(request).hidden
         heard = Heard(self._reader(structure), request.max_output_tokens, hidden, self.stream_lead_tokens)
 
-        headers = None if self.address == PUBLIC_ADDRESS else LAST
+        headers = None if self.address == PUBLIC_ADDRESS else CLOSE_AFTERWARDS
         wait = timeouts(request.timeout_s)
 
         async def ask() -> _Events:

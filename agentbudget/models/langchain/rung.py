@@ -43,7 +43,7 @@ from agentbudget.usage import Usage
 CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
 """How LangChain says which tools may be used."""
 
-SAME: Final = re.compile(r"timeout|api.?key|authorization|secret|password", re.IGNORECASE)
+NO_OTHER_ANSWER: Final = re.compile(r"timeout|api.?key|authorization|secret|password", re.IGNORECASE)
 """Names of settings that make no other answer: how long it is waited for, and with whose key it is asked."""
 
 
@@ -259,7 +259,7 @@ def _told(value: object) -> object:
         return _told({name: getattr(value, name) for name in sorted(value.model_fields_set)})
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return [(str(name), _told(one)) for name, one in items if not SAME.search(str(name))]
+        return [(str(name), _told(one)) for name, one in items if not NO_OTHER_ANSWER.search(str(name))]
     if isinstance(value, list | tuple):
         return [_told(one) for one in cast("Sequence[object]", value)]
     if isinstance(value, Set):

@@ -31,7 +31,7 @@ from agentbudget.models.openai.asked import Asked, cache_key, check, effort_for,
 from agentbudget.models.openai.progress import Clock, Progress
 from agentbudget.models.openai.streams import Hearing, Reader
 from agentbudget.models.remote import (
-    LAST,
+    CLOSE_AFTERWARDS,
     Caller,
     SdkErrors,
     checked_address,
@@ -272,7 +272,7 @@ class OpenAIModel:
                 body=body,
                 options={
                     "timeout": timeouts(request.timeout_s),
-                    "headers": {} if self.official else LAST,
+                    "headers": {} if self.official else CLOSE_AFTERWARDS,
                     "stream_mode": "events",  # errors inside the stream are for our reader; the SDK's own have no code
                 },
                 stream=True,
