@@ -77,12 +77,15 @@ class Nearest:
 
         try:
             matrix: Matrix = np.load(path)
+            if matrix.shape == (len(self.examples), self.embedder.dim):
+                return matrix
+            fault: object = f"their shape is {matrix.shape}"
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError) as error:
-            _log.warning("the examples are embedded anew: their vectors in %s cannot be read: %s", path, error)
-            return None
-        return matrix if matrix.shape == (len(self.examples), self.embedder.dim) else None
+            fault = error
+        _log.warning("the examples are embedded anew: their vectors in %s cannot be read: %s", path, fault)
+        return None
 
     def search(self, ctx: Context, text: str, count: int) -> tuple[Example, ...]:
         """The `count` examples nearest to `text`, the nearest first."""
